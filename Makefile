@@ -1,0 +1,40 @@
+# Every target sets up what it needs. `make PYTHON=python3.12 test` picks the interpreter of a new environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types build clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED)  ## choose an optimizer for the digits data set, train, resume
+	$(BIN)/python -m optselect.recipes.demo
+
+test: lint types  ## all checks and all tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## mypy, strict
+	$(BIN)/mypy
+
+build: $(INSTALLED)  ## sdist and wheel into dist/
+	rm -rf build dist
+	$(BIN)/python -m build
+
+clean:  ## remove what the other targets made, but for the environment
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage htmlcov
+
+# A file, so that a warm run installs nothing. torch comes first and from its pin: asked for through a range, an
+# installer may fetch a newer, much larger build and then replace it.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "optselect needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.11" % sys.version_info[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt torch
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,327 @@
+"""`AutoOptimizer`: the choice as a Lightning callback."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import optuna
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from optuna.storages import BaseStorage
+
+from optselect import catalogue
+from optselect.arms import baseline
+from optselect.budget import Budget, resolve_budget
+from optselect.build import build, build_groups
+from optselect.callbacks.workload import LightningWorkload
+from optselect.configuration import USER
+from optselect.errors import (
+    ConfigurationError,
+    PlanMismatchError,
+    ResumeError,
+    UnsupportedModuleError,
+)
+from optselect.grouping import param_groups
+from optselect.plan import OptimizerPlan
+from optselect.pipeline import Selection
+from optselect.profile import Profile
+from optselect.rng import RngState, rng_state, set_rng_state
+from optselect.rules import Rule, resolve
+from optselect.study import TrialStudy
+from optselect.workload import Mode
+
+_log = logging.getLogger("optselect")
+
+PLAN_FILE = "plan.json"
+STUDY_FILE = "optselect_study.journal"
+
+
+class SearchFallbackWarning(UserWarning):
+    """This module cannot be searched; it trains with its own optimizer (or plain AdamW)."""
+
+
+class AutoOptimizer(pl.Callback):
+    """Chooses, tunes and explains the optimizer of a training, then trains with it.
+
+    Add it to a trainer; everything has a default. The module may lack `configure_optimizers`; one that it
+    has is the candidate called `"user"`, replaced only on evidence. The decision is part of every
+    checkpoint, so a resumed run goes on with the same optimizer and searches nothing.
+
+    monitor, mode   the logged value a trial is judged by; None: `val_loss`, else the training loss on
+                    batches held back. `mode` says whether it should be small ("min") or large ("max")
+    budget          None: 2,000 steps, at most four trainings, at least a quarter of one; a number: a share
+                    of the training; a `Budget`: limits on steps, seconds, trials; 0: the rules alone
+    candidates      catalogue names (or "user") to choose from; None: what the rules propose
+    rules           "default", "classic" or a sequence of rules
+    fine_tuning     "auto", True or False: whether the model counts as trained already
+    plan            an `OptimizerPlan` or a path to one: nothing is searched
+    storage         an Optuna storage, its URL or a path; None: a file under the trainer's default_root_dir
+    study_name      in that storage; None: a name made of model, data, length, candidates and seed
+    seed            of the trials
+    report          write report.html beside plan.json
+    on_mismatch     "error" or "search": what to do when a checkpoint has no plan, or one for another model
+
+    `plan`, `profile` and `study` hold the results. Raises `UnknownOptimizerError`, `BudgetError` and
+    `ConfigurationError` at once for arguments that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        *,
+        monitor: str | None = None,
+        mode: Mode = "min",
+        budget: float | Budget | None = None,
+        candidates: Sequence[str] | None = None,
+        rules: str | Sequence[Rule] = "default",
+        fine_tuning: bool | str = "auto",
+        plan: OptimizerPlan | str | os.PathLike[str] | None = None,
+        storage: str | os.PathLike[str] | BaseStorage | None = None,
+        study_name: str | None = None,
+        seed: int = 0,
+        report: bool = True,
+        on_mismatch: str = "error",
+    ) -> None:
+        _one_of("mode", mode, ("min", "max"))
+        _one_of("on_mismatch", on_mismatch, ("error", "search"))
+        _one_of("fine_tuning", fine_tuning, ("auto", True, False))
+        resolve(rules)
+        if candidates is not None and not candidates:
+            raise ConfigurationError("candidates is empty, so there is nothing to choose from; name at least one or pass None")
+        for name in candidates or ():
+            if name != USER:
+                catalogue.get(name)
+        if budget is not None:
+            resolve_budget(budget, horizon=1)
+        self.monitor = monitor
+        self.mode: Mode = mode
+        self.budget = budget
+        self.candidates = tuple(candidates) if candidates is not None else None
+        self.rules = rules
+        self.fine_tuning = fine_tuning
+        self.storage = storage
+        self.study_name = study_name
+        self.seed = seed
+        self.report = report
+        self.on_mismatch = on_mismatch
+        self.plan: OptimizerPlan | None = None
+        self.profile: Profile | None = None
+        self.study: optuna.Study | None = None
+        self.plan_path: Path | None = None
+        self._given = plan if plan is None or isinstance(plan, OptimizerPlan) else OptimizerPlan.load(plan)
+        self._restored: OptimizerPlan | None = None
+        self._rng: RngState | None = None
+        self._attached: tuple[pl.LightningModule, Any] | None = None
+        self._trial_study: TrialStudy | None = None
+
+    # --- attachment -------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        # Lightning refuses a module without configure_optimizers before it calls any hook. The one thing
+        # it does to callbacks earlier is this assignment, the same in all versions from 2.0 to 2.6.
+        if name == "log" and hasattr(value, "__self__"):
+            module = value.__self__
+            if module._trainer is not None and module.trainer.state.fn == "fit":
+                self.attach(module)
+
+    def attach(self, module: pl.LightningModule) -> None:
+        """Provide `configure_optimizers` to `module`; fitting does so by itself."""
+        if self._attached is not None and self._attached[0] is module:
+            return
+        self.detach()
+        self._attached = (module, vars(module).get("configure_optimizers"))
+        vars(module)["configure_optimizers"] = functools.partial(_provide, self, module)
+
+    def detach(self) -> None:
+        """Take what `attach` provided off the module again."""
+        if self._attached is None:
+            return
+        module, own = self._attached
+        vars(module).pop("configure_optimizers", None)
+        if own is not None:
+            vars(module)["configure_optimizers"] = own
+        self._attached = None
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the module as it came."""
+        if stage == "fit":
+            self.detach()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the module as it came."""
+        # teardown is not called when fit raises
+        self.detach()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The search has served: a later run of the same training searches anew."""
+        if self._trial_study is not None:
+            self._trial_study.mark_used()
+
+    # --- the choice -------------------------------------------------------------------------------
+
+    def optimizers_for(self, module: pl.LightningModule) -> Any:
+        """What `configure_optimizers` returns: the chosen optimizer and its scheduler, in Lightning's form."""
+        trainer = module.trainer
+        user = self._users_own(module)
+        if trainer.fast_dev_run:
+            return self._unsearched(module, user)
+        self.plan = self._decided(trainer, module, user)
+        if self.plan is None:
+            return self._unsearched(module, user)
+        if self.plan.optimizer == USER:
+            if user is None:
+                raise PlanMismatchError(
+                    "the plan keeps the module's own optimizer, but this module has no configure_optimizers; "
+                    "define it, or search anew without the plan"
+                )
+            return user()
+        optimizer, scheduler = build(self.plan, module)
+        if scheduler is None:
+            return {"optimizer": optimizer}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _decided(
+        self, trainer: pl.Trainer, module: pl.LightningModule, user: Callable[[], Any] | None
+    ) -> OptimizerPlan | None:
+        known = self._restored or self._given
+        if known is not None:
+            try:
+                known.model_fingerprint.check(module)
+            except PlanMismatchError:
+                if self.on_mismatch == "error":
+                    raise
+            else:
+                return known
+        elif trainer.ckpt_path is not None and self.on_mismatch == "error":
+            raise ResumeError(
+                f"the checkpoint {trainer.ckpt_path} holds no optimizer plan, so it cannot be continued with the optimizer "
+                "it was made with; pass plan= with the plan.json of that run, or on_mismatch='search' to choose anew"
+            )
+        elif self.plan is not None and _fits(self.plan, module):
+            return self.plan
+        return self._search(trainer, module, user)
+
+    def _search(
+        self, trainer: pl.Trainer, module: pl.LightningModule, user: Callable[[], Any] | None
+    ) -> OptimizerPlan | None:
+        workload = LightningWorkload(trainer, module, user=user, monitor=self.monitor, mode=self.mode)
+        try:
+            with workload.borrowed():
+                selection = Selection(
+                    workload,
+                    self.budget,
+                    candidates=self.candidates,
+                    rules=self.rules,
+                    storage=self.storage or Path(trainer.default_root_dir) / STUDY_FILE,
+                    study_name=self.study_name,
+                    seed=self.seed,
+                    first_process=trainer.is_global_zero,
+                )
+                plan = selection.plan()
+        except UnsupportedModuleError as error:
+            own = "its own optimizers" if user is not None else "plain AdamW(1e-3)"
+            warnings.warn(
+                f"AutoOptimizer cannot search here: {error} The training runs with {own}.",
+                SearchFallbackWarning,
+                stacklevel=2,
+            )
+            return None
+        self.profile = selection.profile
+        self._trial_study = selection.study
+        self.study = selection.study.study if selection.study else None
+        self._write(trainer, plan)
+        return plan
+
+    def _write(self, trainer: pl.Trainer, plan: OptimizerPlan) -> None:
+        directory = trainer.log_dir or trainer.default_root_dir
+        self.plan_path = Path(directory) / PLAN_FILE
+        if trainer.is_global_zero:
+            plan.save(self.plan_path)
+            _log.info("plan written to %s", self.plan_path)
+
+    def _unsearched(self, module: pl.LightningModule, user: Callable[[], Any] | None) -> Any:
+        if user is not None:
+            return user()
+        plain = baseline(has_user_optimizer=False)
+        return {"optimizer": build_groups(param_groups(module, plain), plain.schedule, module, None)[0]}
+
+    def _users_own(self, module: pl.LightningModule) -> Callable[[], Any] | None:
+        if self._attached is None:
+            return None
+        _, own = self._attached
+        if own is not None:
+            return own  # type: ignore[no-any-return]  # put on the instance, as LightningCLI does
+        bound = functools.partial(type(module).configure_optimizers, module)
+        provided = vars(module).pop("configure_optimizers")
+        try:
+            return bound if is_overridden("configure_optimizers", module) else None
+        finally:
+            vars(module)["configure_optimizers"] = provided
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The plan and the random number generators: builtins and tensors only."""
+        if self.plan is None:
+            return {}
+        return {"plan": self.plan.to_dict(), "rng": rng_state().to_dict()}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the plan out of a checkpoint that a fit goes on from; validating one changes nothing here."""
+        state = checkpoint.get("callbacks", {}).get(self.state_key)
+        if trainer.state.fn == "fit" and state:
+            self._restored = OptimizerPlan.from_dict(state["plan"])
+            self._rng = RngState.from_dict(state["rng"])
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Continue the random numbers of the checkpoint, which Lightning does not restore."""
+        if self._rng is not None and trainer.fit_loop._combined_loader is None:
+            set_rng_state(self._rng)
+            self._rng = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Continue the random numbers where the loaders were opened before `on_fit_start`."""
+        if self._rng is not None:
+            set_rng_state(self._rng)
+            self._rng = None
+            # Opening a loader draws its workers' seeds: once more, from where the checkpoint stood.
+            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # it is there once training starts
+
+    # --- copies -----------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AutoOptimizer:
+        # Lightning's WeightAveraging copies the module, and with it what attach() put on it.
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Studies hold open files; a spawned process opens its own.
+        return {**vars(self), "study": None, "_trial_study": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+def _provide(callback: AutoOptimizer, module: pl.LightningModule) -> Any:
+    # A function of the module's namespace in a partial, not a bound method: it survives deepcopy and pickle.
+    return callback.optimizers_for(module)
+
+
+def _fits(plan: OptimizerPlan, module: pl.LightningModule) -> bool:
+    try:
+        plan.model_fingerprint.check(module)
+    except PlanMismatchError:
+        return False
+    return True
+
+
+def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(f"{name} is one of {', '.join(map(repr, allowed))}, but got {value!r}")

@@ -1,0 +1,110 @@
+"""Choose, tune and explain the optimizer of a training.
+
+Everything here is loaded on first use: `import optselect` costs next to nothing and imports neither
+torch nor lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optselect import catalogue, rules
+    from optselect.budget import Budget
+    from optselect.callbacks import AutoOptimizer, LightningWorkload
+    from optselect.errors import (
+        BudgetError,
+        ConfigurationError,
+        MetricNotLoggedError,
+        MissingExtraError,
+        OptselectError,
+        PlanError,
+        PlanFormatError,
+        PlanMismatchError,
+        PlanVersionError,
+        ResumeError,
+        SearchError,
+        StorageError,
+        UnknownOptimizerError,
+        UnsupportedModuleError,
+    )
+    from optselect.profile.measure import measure
+    from optselect.plan import OptimizerPlan
+    from optselect.profile import Profile
+    from optselect.rules import Proposal, propose
+    from optselect.pipeline import select
+    from optselect.torch_workload import TorchWorkload
+    from optselect.workload import Workload
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AutoOptimizer": "optselect.callbacks",
+    "Budget": "optselect.budget",
+    "BudgetError": "optselect.errors",
+    "ConfigurationError": "optselect.errors",
+    "LightningWorkload": "optselect.callbacks",
+    "MetricNotLoggedError": "optselect.errors",
+    "MissingExtraError": "optselect.errors",
+    "OptimizerPlan": "optselect.plan",
+    "OptselectError": "optselect.errors",
+    "PlanError": "optselect.errors",
+    "PlanFormatError": "optselect.errors",
+    "PlanMismatchError": "optselect.errors",
+    "PlanVersionError": "optselect.errors",
+    "Profile": "optselect.profile",
+    "Proposal": "optselect.rules",
+    "ResumeError": "optselect.errors",
+    "SearchError": "optselect.errors",
+    "StorageError": "optselect.errors",
+    "TorchWorkload": "optselect.torch_workload",
+    "UnknownOptimizerError": "optselect.errors",
+    "UnsupportedModuleError": "optselect.errors",
+    "Workload": "optselect.workload",
+    "measure": "optselect.profile.measure",
+    "propose": "optselect.rules",
+    "select": "optselect.pipeline",
+}
+
+__all__ = [
+    "AutoOptimizer",
+    "Budget",
+    "BudgetError",
+    "ConfigurationError",
+    "LightningWorkload",
+    "MetricNotLoggedError",
+    "MissingExtraError",
+    "OptimizerPlan",
+    "OptselectError",
+    "PlanError",
+    "PlanFormatError",
+    "PlanMismatchError",
+    "PlanVersionError",
+    "Profile",
+    "Proposal",
+    "ResumeError",
+    "SearchError",
+    "StorageError",
+    "TorchWorkload",
+    "UnknownOptimizerError",
+    "UnsupportedModuleError",
+    "Workload",
+    "catalogue",
+    "measure",
+    "propose",
+    "rules",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"optselect.{name}")
+    raise AttributeError(f"module 'optselect' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,71 @@
+"""A plan and a model become a torch optimizer and its scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from optselect import catalogue
+from optselect.composite import CompositeOptimizer
+from optselect.configuration import USER
+from optselect.errors import PlanMismatchError, UnsupportedModuleError
+from optselect.plan import OptimizerPlan, ParamGroup
+from optselect.scheduler import ScheduledLR
+from optselect.schedules import Schedule
+
+
+def build(
+    plan: OptimizerPlan, model: nn.Module, total_steps: int | None = None
+) -> tuple[Optimizer, LRScheduler | None]:
+    """The optimizer and the scheduler of `plan` for `model`; see `OptimizerPlan.build`."""
+    plan.model_fingerprint.check(model)
+    if plan.optimizer == USER:
+        raise UnsupportedModuleError(
+            "the plan keeps the module's own optimizer, which only its configure_optimizers can build; "
+            "fit the module with AutoOptimizer, or call configure_optimizers"
+        )
+    return build_groups(
+        plan.param_groups, plan.schedule, model, plan.total_steps if total_steps is None else total_steps
+    )
+
+
+def build_groups(
+    groups: Sequence[ParamGroup], schedule: Schedule, model: nn.Module, total_steps: int | None
+) -> tuple[Optimizer, LRScheduler | None]:
+    """One optimizer over `groups`, composite when they name several, and its scheduler.
+
+    The scheduler is None when the schedule never changes the rate. Raises `PlanMismatchError` when a
+    parameter named in a group is not in `model`.
+    """
+    parameters = dict(model.named_parameters())
+    if missing := [name for group in groups for name in group.parameters if name not in parameters]:
+        raise PlanMismatchError(
+            f"the plan's groups name {', '.join(missing[:5])}, which the model does not have; "
+            "use the model the plan was made for"
+        )
+    names = list(dict.fromkeys(group.optimizer for group in groups))
+    children = {
+        name: _child(name, [group for group in groups if group.optimizer == name], parameters) for name in names
+    }
+    optimizer = children[names[0]] if len(names) == 1 else CompositeOptimizer(children)
+    if schedule.kind == "constant" and not schedule.warmup_steps:
+        return optimizer, None
+    return optimizer, ScheduledLR(optimizer, schedule, total_steps)
+
+
+def _child(name: str, groups: Iterable[ParamGroup], parameters: dict[str, nn.Parameter]) -> Optimizer:
+    spec = catalogue.get(name)
+    factory = spec.load()
+    groups = list(groups)
+    common = spec.arguments(groups[0].hyperparameters)
+    torch_groups: list[dict[str, Any]] = []
+    for group in groups:
+        own = spec.arguments(group.hyperparameters)
+        differing = {key: value for key, value in own.items() if common[key] != value}
+        torch_groups.append({"params": [parameters[n] for n in group.parameters], "name": group.name, **differing})
+    optimizer: Optimizer = factory(torch_groups, **common)
+    return optimizer

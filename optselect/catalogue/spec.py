@@ -1,0 +1,129 @@
+"""What is known about one optimizer, as data."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from optselect.errors import ConfigurationError, MissingExtraError
+from optselect.space import SearchSpace, Value
+
+StepCost = Literal["elementwise", "matrix", "closure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec:
+    """Facts about one optimizer; `optselect.testing` checks each of them by running it.
+
+    name            the catalogue name
+    summary         one line for a listing
+    factory         `"module:Class"`, called as `Class(params, **arguments)`
+    fixed           arguments that make this entry what it is (AMSGrad is Adam with amsgrad=True)
+    space           hyperparameters that may be searched, in torch's names (`beta1`, `beta2`, `beta3` are
+                    the members of `betas`)
+    dense, sparse   which gradient layouts it can train
+    ndim            the only number of dimensions it can train (None: any)
+    complex         whether it can train complex parameters
+    closure         whether `step` needs a closure that re-evaluates the loss
+    train_eval      whether it has train() and eval() modes that must be switched
+    decay           name of the weight-decay argument (None: it has none)
+    decoupled       whether weight decay shrinks the weights by lr · weight_decay apart from the gradient
+                    (AdamW's form), so that it scales with 1/lr; otherwise it is added to the gradient (L2)
+    sparse_decay    whether weight decay works on sparse gradients
+    single_group    whether it refuses more than one param group
+    foreach, fused, capturable   arguments of that name it takes
+    schedulable     whether decaying its learning rate is of use (schedule-free and parameter-free ones: no)
+    partner         catalogue name of the optimizer for the parameters this one cannot train
+    state           optimizer state in bytes for one parameter, from its shape and its bytes per element
+    cost            class of the cost of one step
+    extra           the optional dependency group that installs it (None: comes with torch)
+    cites           where the facts and the prior come from
+    """
+
+    name: str
+    summary: str
+    factory: str
+    space: SearchSpace
+    cites: tuple[str, ...]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    dense: bool = True
+    sparse: bool = False
+    ndim: int | None = None
+    complex: bool = True
+    closure: bool = False
+    train_eval: bool = False
+    decay: str | None = "weight_decay"
+    decoupled: bool = False
+    sparse_decay: bool = False
+    single_group: bool = False
+    foreach: bool = False
+    fused: bool = False
+    capturable: bool = False
+    schedulable: bool = True
+    partner: str | None = None
+    state: Callable[[Sequence[int], int], int] = field(default=lambda _shape, _itemsize: 0)
+    cost: StepCost = "elementwise"
+    extra: str | None = None
+
+    def load(self) -> Callable[..., Any]:
+        """The optimizer class. Raises `MissingExtraError` when its package cannot be imported."""
+        module, _, attribute = self.factory.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        # A mismatched binary raises RuntimeError or OSError, not ImportError.
+        except Exception as error:
+            cure = f"pip install 'optselect[{self.extra}]'" if self.extra else "install its package again"
+            raise MissingExtraError(
+                f"optimizer {self.name!r} needs {self.factory}, which cannot be imported ({error}); {cure}"
+            ) from error
+
+    @property
+    def available(self) -> bool:
+        """Whether the optimizer's package can be imported here."""
+        try:
+            self.load()
+        except MissingExtraError:
+            return False
+        return True
+
+    def can_train(self, *, shape: Sequence[int], sparse: bool, is_complex: bool = False) -> bool:
+        """Whether a parameter of `shape` with this gradient layout can be trained."""
+        layout = self.sparse if sparse else self.dense
+        return layout and (self.ndim is None or len(shape) == self.ndim) and (self.complex or not is_complex)
+
+    def state_bytes(self, shape: Sequence[int], itemsize: int = 4) -> int:
+        """Bytes of optimizer state for one parameter of `shape` with `itemsize` bytes per element."""
+        return self.state(shape, itemsize)
+
+    def defaults(self) -> dict[str, Value]:
+        """The prior's centre for every hyperparameter of the space."""
+        return self.space.centre()
+
+    def arguments(self, hyperparameters: Mapping[str, Value]) -> dict[str, Any]:
+        """Constructor arguments: `beta1`, `beta2`, … become `betas`, and `fixed` is added.
+
+        A tuple of betas is complete or absent: those not given come from the prior's centre.
+        Raises `ConfigurationError` on a hyperparameter that is neither in the space nor fixed.
+        """
+        if unknown := sorted(set(hyperparameters) - set(self.space) - set(self.fixed)):
+            raise ConfigurationError(
+                f"{self.name} has no hyperparameter {', '.join(unknown)}; it has {', '.join(self.space)}"
+            )
+        values = {**self.fixed, **hyperparameters}
+        betas = [name for name in self.space if name.startswith("beta") and name[4:].isdigit()]
+        arguments = {name: value for name, value in values.items() if name not in betas}
+        if any(name in values for name in betas):
+            arguments["betas"] = tuple(values.get(name, self.space[name].centre) for name in betas)
+        return arguments
+
+
+def slots(count: float) -> Callable[[Sequence[int], int], int]:
+    """State of `count` numbers for each number of the parameter."""
+
+    def state(shape: Sequence[int], itemsize: int) -> int:
+        return int(count * math.prod(shape) * itemsize)
+
+    return state

@@ -1,0 +1,96 @@
+"""Every error optselect raises on purpose.
+
+    OptselectError
+    ├── UnknownOptimizerError   (also a KeyError)   a name that is not in the catalogue
+    ├── ConfigurationError      (also a ValueError) an argument that cannot be meant
+    │   └── BudgetError                             a budget that cannot be spent
+    ├── MetricNotLoggedError    (also a KeyError)   the monitored value never came
+    ├── UnsupportedModuleError                      this module cannot be searched or built for
+    ├── SearchError                                 every trial failed
+    ├── StorageError                                the study cannot be read or written
+    ├── PlanError                                   a plan cannot be used
+    │   ├── PlanFormatError     (also a ValueError) not a plan at all
+    │   ├── PlanVersionError                        written by a later optselect
+    │   └── PlanMismatchError                       written for another model
+    ├── ResumeError                                 a checkpoint without what resuming needs
+    └── MissingExtraError       (also an ImportError) an optional package is not installed
+
+Each message says what is true, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OptselectError(Exception):
+    """The root: catch this to catch everything optselect raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError quotes its argument; a sentence must come out as a sentence.
+        return Exception.__str__(self)
+
+
+class UnknownOptimizerError(OptselectError, KeyError):
+    """A name that is not in the catalogue."""
+
+    @classmethod
+    def named(cls, name: str, known: Iterable[str]) -> UnknownOptimizerError:
+        """The error for `name`, with the nearest of the `known` names as a suggestion."""
+        known = sorted(known)
+        return cls(f"no optimizer named {name!r} in the catalogue.{nearest(name, known)} Known: {', '.join(known)}.")
+
+
+class ConfigurationError(OptselectError, ValueError):
+    """An argument that cannot be meant."""
+
+
+class BudgetError(ConfigurationError):
+    """A budget that cannot be spent: negative, or a share of a training without a known length."""
+
+
+class MetricNotLoggedError(OptselectError, KeyError):
+    """The monitored value never came."""
+
+
+class UnsupportedModuleError(OptselectError):
+    """This module cannot be searched, or the chosen optimizer cannot train it."""
+
+
+class SearchError(OptselectError):
+    """No trial gave a value, so there is nothing to choose by."""
+
+
+class StorageError(OptselectError):
+    """The study cannot be read or written."""
+
+
+class PlanError(OptselectError):
+    """A plan cannot be used."""
+
+
+class PlanFormatError(PlanError, ValueError):
+    """Not a plan at all: unreadable, not JSON, or with fields missing or of the wrong type."""
+
+
+class PlanVersionError(PlanError):
+    """A plan written by a later optselect than this one."""
+
+
+class PlanMismatchError(PlanError):
+    """A plan written for another model."""
+
+
+class ResumeError(OptselectError):
+    """A checkpoint lacks what resuming needs."""
+
+
+class MissingExtraError(OptselectError, ImportError):
+    """An optional package is not installed."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the closest of the `known` names, or nothing when none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

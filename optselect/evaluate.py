@@ -1,0 +1,137 @@
+"""One trial: a short training of the real schedule, cut off early, judged on validation data."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from optselect.budget import VALIDATION_COST
+from optselect.build import build_groups
+from optselect.configuration import USER, Configuration
+from optselect.grouping import param_groups
+from optselect.workload import Build, Workload
+
+# Losses are looked at this often: a diverged trial costs at most this many micro-batches more.
+_CHUNK = 20
+# A loss three times the initial one after the warmup does not come back within a short trial.
+_DIVERGED = 3.0
+_PAUSED_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one stretch of a trial gave.
+
+    value    what the workload's monitor says at its end (None: diverged or failed)
+    cost     micro-batches spent, validation included at a third
+    reached  micro-batches of training behind the trial
+    error    the exception that ended it (None: it came to its end)
+    """
+
+    value: float | None
+    cost: float
+    reached: int
+    error: Exception | None = None
+
+
+class TrialRunner:
+    """Runs trials of one workload, inside `workload.borrowed()`.
+
+    A trial that is continued goes on exactly where it stood; trials put aside are kept in memory up to
+    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly).
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        sparse: Collection[str] = (),
+        seed: int = 0,
+        paused_bytes: int = _PAUSED_BYTES,
+    ) -> None:
+        self._workload = workload
+        self._sparse = sparse
+        self._seed = seed
+        self._limit = paused_bytes
+        self._paused: dict[tuple[str, int], tuple[Any, int, int]] = {}
+        self._initial_loss: float | None = None
+
+    @property
+    def validation_cost(self) -> float:
+        """Micro-batches that judging a trial once counts."""
+        return self._workload.validation_batches * VALIDATION_COST
+
+    def position(self, configuration: Configuration, seed: int) -> int:
+        """Micro-batches a trial need not run again."""
+        paused = self._paused.get((configuration.key, seed))
+        return paused[1] if paused else 0
+
+    def untrained_value(self) -> float:
+        """What the monitor says at the borrowed weights."""
+        self._workload.begin(self._builder(None), 0)
+        return self._workload.validate()
+
+    def run(self, configuration: Configuration, seed: int, until: int) -> Outcome:
+        """Train `configuration` up to micro-batch `until` of the real schedule, then judge it.
+
+        An exception of the model ends the trial, not the search; KeyboardInterrupt and the like pass through.
+        """
+        start = reached = self._resume_or_begin(configuration, seed)
+        losses: list[float] = []
+        try:
+            while reached < until:
+                count = min(_CHUNK, until - reached)
+                losses += self._workload.train(count)
+                reached += count
+                if self._diverged(configuration, losses, start):
+                    return Outcome(value=None, cost=reached - start, reached=reached)
+            value = self._workload.validate()
+        except Exception as error:
+            return Outcome(value=None, cost=reached - start + 1, reached=reached, error=error)
+        self._pause(configuration, seed, reached)
+        cost = reached - start + self.validation_cost
+        return Outcome(value=value if math.isfinite(value) else None, cost=cost, reached=reached)
+
+    def _resume_or_begin(self, configuration: Configuration, seed: int) -> int:
+        paused = self._paused.pop((configuration.key, seed), None)
+        if paused is not None:
+            self._workload.resume(paused[0])
+            return paused[1]
+        self._workload.begin(self._builder(configuration), self._seed + seed)
+        return 0
+
+    def _pause(self, configuration: Configuration, seed: int, reached: int) -> None:
+        size = self._workload.paused_bytes()
+        if size + sum(bytes_ for _, _, bytes_ in self._paused.values()) <= self._limit:
+            self._paused[configuration.key, seed] = (self._workload.pause(), reached, size)
+
+    def _builder(self, configuration: Configuration | None) -> Build | None:
+        if configuration is None:
+            configuration = Configuration(optimizer="sgd", hyperparameters={"lr": 0.0})
+        if configuration.optimizer == USER:
+            return None
+        chosen = configuration
+
+        def build(model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
+            groups = param_groups(model, chosen, self._sparse)
+            return build_groups(groups, chosen.schedule, model, self._workload.steps)
+
+        return build
+
+    def _diverged(self, configuration: Configuration, losses: Sequence[float], start: int) -> bool:
+        finite = [loss for loss in losses[-_CHUNK:] if math.isfinite(loss)]
+        # A step may give no loss now and then (a skipped batch), but not for a whole chunk.
+        if not finite:
+            return True
+        if self._initial_loss is None and start == 0:
+            self._initial_loss = statistics.fmean([loss for loss in losses if math.isfinite(loss)][:5])
+        warm = start + len(losses) > configuration.schedule.warmup_steps * self._workload.accumulate
+        limit = abs(self._initial_loss or math.inf) * _DIVERGED
+        return warm and statistics.fmean(finite) > limit

@@ -1,0 +1,9 @@
+"""What can be known about a training before it starts: numbers, no opinions.
+
+`values` holds the numbers as frozen dataclasses without torch, so that rules stay instant to test;
+`data`, `model` and `gradient` measure them.
+"""
+
+from optselect.profile.values import DataProfile, GradientProfile, LabelKind, ModelProfile, Profile
+
+__all__ = ["DataProfile", "GradientProfile", "LabelKind", "ModelProfile", "Profile"]

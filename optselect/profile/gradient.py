@@ -1,0 +1,259 @@
+"""What a few real backward passes at the present weights tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from optselect.profile.model import evenly
+from optselect.profile.values import GradientProfile
+
+Backward = Callable[[Any], float]
+
+_LAYERS = 200
+# The running mean gradient holds at most this many scalars (200 MB): of a larger model every second, third, …
+# coordinate. A stride thins tr(Σ) and ‖G‖² alike, so their ratio stands.
+_MEAN_SCALARS = 50_000_000
+
+
+def profile_gradient(
+    model: nn.Module, backward: Backward, batches: Sequence[Any], *, batch_size: int | None = None
+) -> GradientProfile:
+    """One pass for each of `batches`: `backward(batch)` gives the loss and leaves gradients in `.grad`.
+
+    `batch_size` in samples; None: read off the batches. Memory: one mean gradient beside the model's own.
+    Every `.grad` is None afterwards. The weights are not touched, but whatever a forward pass changes
+    (BatchNorm statistics, random numbers) is: the caller borrows the model.
+    """
+    if not batches:
+        return GradientProfile()
+    passes = _Passes()
+    try:
+        for batch in batches:
+            _clear(model)
+            loss = backward(batch)
+            passes.add(model, loss, batch_size or samples_in(batch))
+    finally:
+        _clear(model)
+    return passes.profile(model)
+
+
+def samples_in(batch: Any) -> int | None:
+    """The leading size of the first tensor or array in `batch`; None: there is none."""
+    shape = getattr(batch, "shape", None)
+    if shape is not None:
+        return int(shape[0]) if len(shape) else None
+    items = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    return next((size for item in items if (size := samples_in(item)) is not None), None)
+
+
+@dataclass
+class _Passes:
+    """Sums over the passes; the only state of a profile."""
+
+    count: int = 0
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    sizes: list[int | None] = field(default_factory=list)
+    sparse: dict[str, None] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    zeros: int = 0
+    dense: int = 0
+    touched: int = 0
+    rows: int = 0
+    relative: dict[str, list[float]] = field(default_factory=dict)
+    mean: dict[str, Tensor] = field(default_factory=dict)
+    thinned_squares: list[float] = field(default_factory=list)
+
+    @torch.no_grad()
+    def add(self, model: nn.Module, loss: float, size: int | None) -> None:
+        self.count += 1
+        parameters = {name: each for name, each in model.named_parameters() if each.grad is not None}
+        self.used |= parameters.keys()
+        # Coalescing adds up the entries of one row, so that norms and row counts are of the gradient itself.
+        gradients = {
+            name: _coalesced(each.grad) for name, each in parameters.items() if each.grad is not None
+        }
+        self.sparse |= {name: None for name, gradient in gradients.items() if gradient.is_sparse}
+        squares = {name: float(_square(_values(gradient))) for name, gradient in gradients.items()}
+        norm = (
+            math.sqrt(math.fsum(squares.values())) if all(map(math.isfinite, squares.values())) else math.nan
+        )
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return
+        self.losses.append(loss)
+        self.norms.append(norm)
+        self.sizes.append(size)
+        for gradient in gradients.values():
+            self._count_zeros(gradient)
+        matrices = [name for name, each in parameters.items() if each.ndim >= 2]
+        for name in evenly(matrices, _LAYERS):
+            weight = float(torch.linalg.vector_norm(parameters[name]))
+            if weight > 0:
+                self.relative.setdefault(name, []).append(math.sqrt(squares[name]) / weight)
+        self._add_to_mean(gradients, stride=_stride(model))
+
+    def _count_zeros(self, gradient: Tensor) -> None:
+        if gradient.is_sparse:
+            self.touched += int(gradient.indices().shape[1])
+            self.rows += math.prod(gradient.shape[: gradient.sparse_dim()])
+        else:
+            self.zeros += gradient.numel() - int(torch.count_nonzero(gradient))
+            self.dense += gradient.numel()
+
+    def _add_to_mean(self, gradients: Mapping[str, Tensor], *, stride: int) -> None:
+        square = 0.0
+        for name, gradient in gradients.items():
+            # A sparse gradient is summed as one: a table of 10^8 rows never becomes a dense tensor.
+            part = _wide(gradient if gradient.is_sparse else gradient.flatten()[::stride])
+            square += float(_square(_values(part)))
+            known = self.mean.get(name)
+            if known is None:
+                self.mean[name] = part.clone()
+            elif part.is_sparse:
+                self.mean[name] = (known + part).coalesce()
+            else:
+                known += part
+        self.thinned_squares.append(square)
+
+    def profile(self, model: nn.Module) -> GradientProfile:
+        trainable = [name for name, each in model.named_parameters() if each.requires_grad]
+        quantiles = torch.quantile(
+            torch.tensor(self.norms or [math.nan], dtype=torch.float64),
+            torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64),
+        )
+        low, middle, high = quantiles.tolist()
+        return GradientProfile(
+            passes=self.count,
+            nonfinite=self.count - len(self.losses),
+            sparse=tuple(self.sparse),
+            unused=tuple(name for name in trainable if name not in self.used),
+            zero_fraction=self.zeros / self.dense if self.dense else None,
+            touched_rows=self.touched / self.rows if self.rows else None,
+            norm_quantiles=(low, middle, high) if self.norms else None,
+            relative_norms={name: math.fsum(each) / len(each) for name, each in self.relative.items()},
+            noise_scale=self._noise_scale(),
+            initial_loss=math.fsum(self.losses) / len(self.losses) if self.losses else None,
+        )
+
+    def _noise_scale(self) -> float | None:
+        """The estimator of McCandlish et al. 2018, appendix A.1: one batch against the mean of all."""
+        sizes = [size for size in self.sizes if size]
+        passes = len(self.sizes)
+        if passes < 2 or len(sizes) < passes:
+            return None
+        small, big = sum(sizes) / passes, float(sum(sizes))
+        small_square = math.fsum(self.thinned_squares) / passes
+        big_square = math.fsum(float(_square(_values(each))) for each in self.mean.values()) / passes**2
+        signal = (big * big_square - small * small_square) / (big - small)
+        noise = (small_square - big_square) / (1 / small - 1 / big)
+        return max(noise, 0.0) / signal if signal > 0 else None
+
+
+def _clear(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
+def _coalesced(gradient: Tensor) -> Tensor:
+    return gradient.coalesce() if gradient.is_sparse else gradient
+
+
+def _values(gradient: Tensor) -> Tensor:
+    return gradient.values() if gradient.is_sparse else gradient
+
+
+def _wide(values: Tensor) -> Tensor:
+    # Half-precision gradients overflow when squared and round when summed.
+    return values.float() if values.dtype in {torch.float16, torch.bfloat16} else values
+
+
+def _square(values: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(_wide(values))
+    return norm.double() ** 2
+
+
+def _stride(model: nn.Module) -> int:
+    scalars = sum(each.numel() for each in model.parameters() if each.requires_grad and not is_lazy(each))
+    return max(1, math.ceil(scalars / _MEAN_SCALARS))
+
+
+# --- curvature ----------------------------------------------------------------------------------------------
+
+
+def curvature(model: nn.Module, backward: Backward, batch: Any, *, iterations: int = 20) -> float | None:
+    """The Hessian's eigenvalue of largest magnitude, for the loss of `batch`; None: not finite, or sparse.
+
+    Power iteration. The Hessian-vector product is a central difference of gradients, (g(w+εv) - g(w-εv)) /
+    2ε: it needs no second backward pass through the graph, which many operations lack. Costs twice
+    `iterations` passes and three copies of the weights. The weights are given back and every `.grad` is None
+    afterwards; all passes see the same of torch's random numbers. At initialisation it misleads: it grew
+    twelvefold in 100 steps (OPTIMIZERS.md § 6).
+    """
+    parameters = [each for each in model.parameters() if each.requires_grad and not is_lazy(each)]
+    if not parameters:
+        return None
+    before = [each.detach().clone() for each in parameters]
+
+    def gradient_at(offset: float, direction: Sequence[Tensor]) -> list[Tensor] | None:
+        _move(parameters, before, direction, offset)
+        _clear(model)
+        with torch.random.fork_rng(devices={each.device.index for each in parameters if each.is_cuda}):
+            torch.manual_seed(0)
+            backward(batch)
+        return _dense_gradients(parameters)
+
+    own = torch.Generator().manual_seed(0)
+    direction = _unit([torch.randn(each.shape, generator=own).to(each) for each in before])
+    # In proportion to the weights, so that neither rounding nor the next derivative dominates in float32.
+    step = 1e-3 * (1 + float(_norm(before)))
+    value = None
+    try:
+        for _ in range(iterations):
+            ahead, behind = gradient_at(step, direction), gradient_at(-step, direction)
+            if ahead is None or behind is None:
+                return None
+            product = [(plus - minus) / (2 * step) for plus, minus in zip(ahead, behind, strict=True)]
+            # The Rayleigh quotient of a unit vector.
+            value = math.fsum(
+                float((v.conj() * hv).real.sum()) for v, hv in zip(direction, product, strict=True)
+            )
+            length = float(_norm(product))
+            if not math.isfinite(value) or length == 0.0:
+                break
+            direction = [each / length for each in product]
+    finally:
+        _move(parameters, before, before, 0.0)
+        _clear(model)
+    return value if value is not None and math.isfinite(value) else None
+
+
+@torch.no_grad()
+def _move(
+    parameters: Sequence[nn.Parameter], centre: Sequence[Tensor], direction: Sequence[Tensor], offset: float
+) -> None:
+    for each, old, part in zip(parameters, centre, direction, strict=True):
+        each.copy_(old + offset * part if offset else old)
+
+
+def _dense_gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor] | None:
+    if any(each.grad is not None and each.grad.is_sparse for each in parameters):
+        return None
+    return [
+        torch.zeros_like(each) if each.grad is None else each.grad.detach().clone() for each in parameters
+    ]
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.sqrt(torch.stack([_square(each) for each in tensors]).sum())
+
+
+def _unit(tensors: Sequence[Tensor]) -> list[Tensor]:
+    length = float(_norm(tensors))
+    return [each / length for each in tensors]

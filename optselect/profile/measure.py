@@ -1,0 +1,42 @@
+"""The whole profile of a training, at a cost stated beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch.nn.parameter import is_lazy
+
+from optselect.errors import ConfigurationError
+from optselect.profile.data import profile_data
+from optselect.profile.gradient import profile_gradient
+from optselect.profile.model import profile_model
+from optselect.profile.values import Profile
+from optselect.workload import Workload
+
+MAX_PASSES = 32
+
+
+def measure(workload: Workload, passes: int = 8) -> Profile:
+    """Profile the data, the model and the gradients of `workload`, which comes back as it was.
+
+    `passes` forward and backward passes, each on a batch of its own; 0 measures no gradients. Beside them at
+    most 2,000 rows are read. Raises `ConfigurationError` for `passes` outside 0 to 32.
+    """
+    if not 0 <= passes <= MAX_PASSES:
+        raise ConfigurationError(f"a profile takes 0 to {MAX_PASSES} passes, but got passes={passes}")
+    with workload.borrowed():
+        source = workload.source()
+        batches = source.head(passes) if passes else []
+        data = profile_data(source, batches=batches)
+        # Before the gradients, whose forward passes move the BatchNorm statistics.
+        model = profile_model(workload.model)
+        was_lazy = any(is_lazy(parameter) for parameter in workload.model.parameters())
+        gradient = profile_gradient(
+            workload.model, workload.backward, batches[:passes], batch_size=source.batch_size
+        )
+        if was_lazy and gradient.passes:
+            # Only the first batch has told the lazy modules their shapes; how they were told from trained
+            # ones stays.
+            known = replace(profile_model(workload.model), at_initialisation=model.at_initialisation)
+            model = replace(known, initialisation_evidence=model.initialisation_evidence)
+        return Profile(data=data, model=model, gradient=gradient, steps=workload.steps)

@@ -1,0 +1,206 @@
+"""The measured numbers, as values with a JSON form both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
+
+from optselect.errors import PlanFormatError
+
+LabelKind = Literal["binary", "multiclass", "multilabel", "continuous", "tokens", "unknown"]
+
+
+class _Record:
+    """JSON both ways for the dataclasses below: tuples come back as tuples, unknown fields are refused."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only; inverse of `from_dict`."""
+        return {name: _plain(value) for name, value in asdict(self).items()}  # type: ignore[call-overload]  # mixin
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The record that `to_dict` wrote. Raises `PlanFormatError` on fields it does not know."""
+        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]  # a mixin of dataclasses
+        if unknown := sorted(set(data) - known):
+            raise PlanFormatError(
+                f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+            )
+        return cls(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataProfile(_Record):
+    """The data set, from a bounded sample. None means: not known, or there is none.
+
+    size              samples in the training set (None: a stream)
+    batch_size        samples in one batch
+    batches           batches in one epoch (None: a stream)
+    rows_read         samples looked at for the numbers below
+    features          numbers in one sample, all inputs together
+    dtypes            of the input tensors, e.g. ("float32",)
+    density           share of the sampled measured inputs that are not zero. Measured are floating-point,
+                      byte and boolean inputs and whatever stands in a sparse container; integers are tokens
+                      or ids: None
+    value_range       smallest and largest finite measured input
+    scale_ratio       largest over smallest standard deviation of a feature (a channel, where there is a time
+                      or image axis); large means: not scaled. Features that are zero in nine rows of ten are
+                      left out: their deviation tells how rare they are, not their scale
+    duplicates        share of the sampled rows that repeat an earlier one exactly
+    sequence_length   median length of the sequence axis (None: no such axis)
+    label_kind        what the targets are. "tokens": an integer for each position; a sequence of integers
+                      that comes without a target is taken to be its own, as in language models
+    classes           distinct classes seen
+    class_counts      samples of each class seen, descending, at most the first 1,000
+    top_class_share   share of the most frequent class
+    rare_class_share  share of the classes seen that are less than a tenth as frequent as the top one
+    tail_exponent     slope of log(count) against -log(rank): 0 balanced, 1 Zipf
+    """
+
+    size: int | None = None
+    batch_size: int | None = None
+    batches: int | None = None
+    rows_read: int = 0
+    features: int | None = None
+    dtypes: tuple[str, ...] = ()
+    density: float | None = None
+    value_range: tuple[float, float] | None = None
+    scale_ratio: float | None = None
+    duplicates: float | None = None
+    sequence_length: int | None = None
+    label_kind: LabelKind = "unknown"
+    classes: int | None = None
+    class_counts: tuple[int, ...] = ()
+    top_class_share: float | None = None
+    rare_class_share: float | None = None
+    tail_exponent: float | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the training set has no known size."""
+        return self.size is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelProfile(_Record):
+    """The model's parameters. Counts are of scalars unless they say tensors, shares of the trainable ones.
+
+    parameters        trainable scalars
+    frozen            scalars with requires_grad=False
+    tensors           trainable tensors
+    kinds             trainable scalars by kind: embedding, conv, linear, norm, recurrent, attention, other
+    depth             layers with parameters, from input to output; a repeated block is one layer
+    batch_norm        whether a BatchNorm layer is there
+    tied              tensors that stand under more than one name
+    dtypes            of the trainable tensors, e.g. ("float32",)
+    complex           whether a trainable tensor is complex
+    muon_share        share in hidden matrices that torch's Muon can train
+    shapes            trainable tensors by shape, as in {"128x64": 2, "128": 2}: what an optimizer's state is
+                      sized by
+    at_initialisation whether the weights look untrained (None: cannot tell)
+    initialisation_evidence   what that was told from, in words (None: cannot tell)
+    trained_share     share of the matrices whose spectrum is not that of a random one
+    memory_free       bytes free where the model lives (None: not known)
+    """
+
+    parameters: int
+    frozen: int = 0
+    tensors: int = 0
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    depth: int = 0
+    batch_norm: bool = False
+    tied: int = 0
+    dtypes: tuple[str, ...] = ()
+    complex: bool = False
+    muon_share: float = 0.0
+    shapes: Mapping[str, int] = field(default_factory=dict)
+    at_initialisation: bool | None = None
+    initialisation_evidence: str | None = None
+    trained_share: float | None = None
+    memory_free: int | None = None
+
+    def share(self, kind: str) -> float:
+        """Share of the trainable scalars that are of `kind`."""
+        return self.kinds.get(kind, 0) / self.parameters if self.parameters else 0.0
+
+    def shape_counts(self) -> list[tuple[tuple[int, ...], int]]:
+        """The shapes of the trainable tensors, each with how many there are of it."""
+        return [
+            (tuple(int(side) for side in shape.split("x") if side), count)
+            for shape, count in self.shapes.items()
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientProfile(_Record):
+    """A few real backward passes at the initial weights. None means: not measured.
+
+    passes            backward passes this cost
+    nonfinite         passes whose loss or gradient was not finite; they count for nothing below
+    sparse            names of the parameters whose gradient is a sparse tensor
+    unused            names of the trainable parameters that got no gradient
+    zero_fraction     share of exact zeros in the dense gradients
+    touched_rows      share of the rows of the sparse parameters that one batch touches
+    norm_quantiles    10 %, 50 %, 90 % of the whole gradient's norm over the passes
+    relative_norms    per layer ‖g‖/‖w‖ by parameter name, for at most 200 matrices
+    noise_scale       tr(Σ)/‖G‖² in samples (McCandlish et al. 2018, arXiv:1812.06162); None also when the
+                      passes could not tell the mean gradient from noise
+    initial_loss      mean training loss at the initial weights
+    curvature         largest Hessian eigenvalue (optional: tens of passes)
+    """
+
+    passes: int = 0
+    nonfinite: int = 0
+    sparse: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    zero_fraction: float | None = None
+    touched_rows: float | None = None
+    norm_quantiles: tuple[float, float, float] | None = None
+    relative_norms: Mapping[str, float] = field(default_factory=dict)
+    noise_scale: float | None = None
+    initial_loss: float | None = None
+    curvature: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """All that was measured, and the optimizer steps to come (None: not known)."""
+
+    data: DataProfile
+    model: ModelProfile
+    gradient: GradientProfile
+    steps: int | None = None
+
+    def quantity(self, path: str) -> Any:
+        """The value at a dotted path such as `data.density`."""
+        value: Any = self
+        for name in path.split("."):
+            value = getattr(value, name)
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only; inverse of `from_dict`."""
+        parts = {
+            "data": self.data.to_dict(),
+            "model": self.model.to_dict(),
+            "gradient": self.gradient.to_dict(),
+        }
+        return {**parts, "steps": self.steps}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Profile:
+        """The profile that `to_dict` wrote."""
+        return cls(
+            data=DataProfile.from_dict(data["data"]),
+            model=ModelProfile.from_dict(data["model"]),
+            gradient=GradientProfile.from_dict(data["gradient"]),
+            steps=data["steps"],
+        )

@@ -1,0 +1,97 @@
+"""Every random number generator a training draws from, read and put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class RngState:
+    """Where torch (CPU and every CUDA device), NumPy and Python stand. `to_dict` holds builtins and tensors only."""
+
+    torch: torch.Tensor
+    cuda: tuple[torch.Tensor, ...]
+    numpy: tuple[Any, ...]
+    python: tuple[Any, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Loadable with `weights_only=True`: NumPy's key vector becomes a tensor."""
+        kind, keys, position, has_gauss, gauss = self.numpy
+        return {
+            "torch": self.torch,
+            "cuda": list(self.cuda),
+            "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+            "python": [self.python[0], list(self.python[1]), self.python[2]],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RngState:
+        """The state that `to_dict` wrote."""
+        kind, keys, *rest = data["numpy"]
+        version, internal, gauss = data["python"]
+        return cls(
+            torch=data["torch"],
+            cuda=tuple(data["cuda"]),
+            numpy=(kind, keys.numpy().astype(np.uint32), *rest),
+            python=(version, tuple(internal), gauss),
+        )
+
+
+def rng_state() -> RngState:
+    """Where the generators stand now."""
+    cuda = tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()
+    return RngState(
+        torch=torch.get_rng_state(), cuda=cuda, numpy=tuple(np.random.get_state(legacy=True)), python=random.getstate()
+    )
+
+
+def set_rng_state(state: RngState) -> None:
+    """Put the generators where `state` says. CUDA states of devices that are not here are left out."""
+    torch.set_rng_state(state.torch)
+    for device, cuda in enumerate(state.cuda[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(cuda, device)
+    np.random.set_state(state.numpy)
+    random.setstate(state.python)
+
+
+def seed_rng(seed: int) -> None:
+    """Seed all generators."""
+    # device by device: torch.manual_seed would initialise CUDA lazily on a machine that does not use it
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextmanager
+def rng_isolated() -> Iterator[None]:
+    """All generators where they were, on leaving."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)
+
+
+@contextmanager
+def generators_restored(generators: Iterable[torch.Generator | np.random.Generator]) -> Iterator[None]:
+    """Generator objects (a loader's `generator=`, a sampler's) where they were, on leaving."""
+    distinct = {id(generator): generator for generator in generators}.values()
+    states = [
+        (generator, generator.get_state() if isinstance(generator, torch.Generator) else generator.bit_generator.state)
+        for generator in distinct
+    ]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            if isinstance(generator, torch.Generator):
+                generator.set_state(state)
+            else:
+                generator.bit_generator.state = state

@@ -1,0 +1,60 @@
+"""Judgements on a profile: which optimizers are worth trying, where to start with each, and why.
+
+A rule is a function of the profile whose name is its claim:
+
+    @rule(cites="our experience with audio", strength="measured")
+    def long_sequences_favour_rmsprop(profile):
+        \"\"\"Gradients through time differ by orders of magnitude.\"\"\"
+        because = at_least("data.sequence_length", profile.data.sequence_length, 500)
+        return votes(because, {"rmsprop": 2.0})
+
+    propose(profile, rules=[*DEFAULT, long_sequences_favour_rmsprop])
+
+`facts` are vetoes and always hold. `data`, `model` and `gradient` go by measurements, `classic` by the
+textbook.
+"""
+
+from optselect.rules.classic import CLASSIC
+from optselect.rules.facts import FACTS
+from optselect.rules.prior import REGIMES, Regime, configuration, regime
+from optselect.rules.propose import BASELINE, DEFAULT, RulesArgument, propose, resolve, tally, vetoes
+from optselect.rules.rule import (
+    Answer,
+    Evidence,
+    Proposal,
+    Rule,
+    RuleWarning,
+    Strength,
+    Vote,
+    at_least,
+    at_most,
+    rule,
+    votes,
+)
+
+__all__ = [
+    "BASELINE",
+    "CLASSIC",
+    "DEFAULT",
+    "FACTS",
+    "REGIMES",
+    "Answer",
+    "Evidence",
+    "Proposal",
+    "Regime",
+    "Rule",
+    "RuleWarning",
+    "RulesArgument",
+    "Strength",
+    "Vote",
+    "at_least",
+    "at_most",
+    "configuration",
+    "propose",
+    "regime",
+    "resolve",
+    "rule",
+    "tally",
+    "vetoes",
+    "votes",
+]

@@ -1,0 +1,80 @@
+"""What an optimizer cannot do on this model: vetoes, not opinions. They hold whatever rules are asked."""
+
+from __future__ import annotations
+
+import math
+
+from optselect import catalogue
+from optselect.profile.values import Profile
+from optselect.rules.rule import Answer, Evidence, Vote, rule
+
+_CHECKED = "optselect.testing runs each entry of the catalogue"
+
+
+@rule(cites=_CHECKED, strength="measured")
+def all_gradients_are_sparse(profile: Profile) -> Answer:
+    """An optimizer for dense gradients has nothing to train when every gradient is sparse."""
+    sparse = len(profile.gradient.sparse)
+    if sparse == 0 or sparse + len(profile.gradient.unused) < profile.model.tensors:
+        return None
+    because = Evidence(quantity="gradient.sparse", value=f"{sparse} of {profile.model.tensors} tensors")
+    return [_veto(name, because) for name in catalogue.names() if not catalogue.get(name).sparse]
+
+
+@rule(cites=_CHECKED, strength="measured")
+def no_gradient_is_sparse(profile: Profile) -> Answer:
+    """SparseAdam raises on a dense gradient."""
+    if profile.gradient.passes == 0 or profile.gradient.sparse:
+        return None
+    because = Evidence(quantity="gradient.sparse", value=f"none in {profile.gradient.passes} backward passes")
+    return [_veto(name, because) for name in catalogue.names() if not catalogue.get(name).dense]
+
+
+@rule(cites="github.com/pytorch/pytorch/issues/166209", strength="measured")
+def no_hidden_matrix_is_there(profile: Profile) -> Answer:
+    """PyTorch's Muon trains two-dimensional weights only; on a model without any it is its partner."""
+    if profile.model.muon_share > 0:
+        return None
+    because = Evidence(quantity="model.muon_share", value=profile.model.muon_share)
+    return [_veto(name, because) for name in catalogue.names() if catalogue.get(name).ndim == 2]
+
+
+@rule(cites=_CHECKED, strength="measured")
+def a_parameter_is_complex(profile: Profile) -> Answer:
+    """Some update rules are not defined for complex numbers."""
+    if not profile.model.complex:
+        return None
+    because = Evidence(quantity="model.complex", value=True)
+    specs = map(catalogue.get, catalogue.names())
+    # A partner takes the parameters that the optimizer itself cannot train.
+    return [_veto(spec.name, because) for spec in specs if not spec.complex and spec.partner is None]
+
+
+@rule(cites=_CHECKED, strength="measured")
+def the_state_does_not_fit_the_memory(profile: Profile) -> Answer:
+    """An optimizer whose state alone is larger than the free memory cannot take its first step."""
+    free = profile.model.memory_free
+    if free is None:
+        return None
+    # The shapes are not in the profile: a square matrix of as many numbers stands for them.
+    side = math.isqrt(profile.model.parameters)
+    itemsize = 2 if profile.model.dtypes and set(profile.model.dtypes) <= {"float16", "bfloat16"} else 4
+    needed = {name: catalogue.get(name).state_bytes((side, side), itemsize) for name in catalogue.names()}
+    return [
+        _veto(name, Evidence(quantity="model.memory_free", value=free, threshold=size, sense="at most"))
+        for name, size in needed.items()
+        if size > free
+    ]
+
+
+def _veto(name: str, because: Evidence) -> Vote:
+    return Vote(optimizer=name, because=because, weight=0.0, veto=True)
+
+
+FACTS = (
+    all_gradients_are_sparse,
+    no_gradient_is_sparse,
+    no_hidden_matrix_is_there,
+    a_parameter_is_complex,
+    the_state_does_not_fit_the_memory,
+)

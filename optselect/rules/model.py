@@ -1,0 +1,170 @@
+"""What the model says about the choice."""
+
+from __future__ import annotations
+
+from optselect.profile.values import Profile
+from optselect.rules.rule import Answer, Evidence, Vote, at_least, at_most, rule, votes
+
+
+@rule(
+    cites="Schmidt et al. 2021, arXiv:2007.01547; Choi et al. 2019, arXiv:1910.05446; measured here: "
+    "NAdam's default above Adam's on 9 of 10 tasks",
+    strength="measured",
+)
+def several_optimizers_are_better_than_one(profile: Profile) -> Answer:
+    """Trying a few complementary optimizers gains as much as tuning one of them."""
+    because = Evidence(quantity="model.parameters", value=profile.model.parameters)
+    return votes(because, {"nadam": 0.75, "adamw": 0.5, "momentum": 0.5})
+
+
+@rule(
+    cites="measured here: Muon .01 and .03 won 6 of 10 tasks; Wen et al. 2025, arXiv:2509.02046: the gain "
+    "falls from 1.4 times to 1.1 times with the model's size",
+    strength="measured",
+)
+def hidden_matrices_favour_muon(profile: Profile) -> Answer:
+    """Orthogonalising the momentum gives weak directions of a weight matrix steps as long as strong ones."""
+    because = at_least("model.muon_share", profile.model.muon_share, 0.5)
+    if because is None or profile.model.at_initialisation is False:
+        return None
+    return votes(because, {"muon": 3.0, "nadam": 1.0})
+
+
+@rule(
+    cites="AlgoPerf v0.5 raw logs, ImageNet ResNet: SGD with Nesterov momentum alone hit the target in 5 "
+    "of 5 studies; measured here (three-layer CNN): SGD .1 second to Muon",
+    strength="raw data",
+)
+def a_convolutional_net_with_batchnorm_favours_nesterov(profile: Profile) -> Answer:
+    """BatchNorm makes the loss indifferent to the scale of the weights, so SGD's steps tune themselves."""
+    because = at_least("model.share('conv')", profile.model.share("conv"), 0.5)
+    if because is None or not profile.model.batch_norm or profile.model.at_initialisation is False:
+        return None
+    return votes(because, {"momentum": 3.0, "nadam": 1.5, "adamw": 0.5})
+
+
+@rule(
+    cites="Zhang et al. 2024, arXiv:2402.16788; AlgoPerf target settings: NAdamW won ViT, WMT and Conformer",
+    strength="paper",
+)
+def attention_favours_adaptive_steps(profile: Profile) -> Answer:
+    """A transformer's blocks have Hessian spectra of different size; one step size cannot suit all."""
+    because = at_least("model.share('attention')", profile.model.share("attention"), ATTENTION)
+    ballot = {"nadam": 1.5, "adamw": 1.5, "schedulefree_adamw": 1.0, "sgd": -1.0}
+    return votes(because, ballot | ({"muon": 0.5} if profile.model.muon_share > 0 else {}))
+
+
+@rule(
+    cites="Zhang et al. 2024, arXiv:2402.16788; Srećković et al. 2025, arXiv:2506.12543: comparable at "
+    "small batches",
+    strength="paper",
+)
+def attention_at_a_large_batch_outruns_momentum(profile: Profile) -> Answer:
+    """The larger the batch, the less noise hides that momentum has one step size for all blocks."""
+    because = at_least("data.batch_size", profile.data.batch_size, 33)
+    if because is None or profile.model.share("attention") < ATTENTION:
+        return None
+    return votes(because, {"momentum": -1.0})
+
+
+@rule(
+    cites="AlgoPerf target settings: NAdamW won DeepSpeech; measured here (GRU on a dense series): NAdam "
+    ".029, RMSprop .031, Adam .031, SGD-momentum .040",
+    strength="measured",
+)
+def recurrent_nets_favour_adaptive_steps(profile: Profile) -> Answer:
+    """Gradients through time differ by orders of magnitude, and a running norm evens them out."""
+    because = at_least("model.share('recurrent')", profile.model.share("recurrent"), 0.3)
+    return votes(because, {"nadam": 2.0, "rmsprop": 1.5, "adamw": 1.0, "sgd": -1.0})
+
+
+@rule(cites="arXiv:2605.10468; AutoGluon MultiModal and torchtune defaults: AdamW", strength="paper")
+def a_pretrained_transformer_favours_what_trained_it(profile: Profile) -> Answer:
+    """Weights trained with Adam are moved by full-rank orthogonal updates more than fine-tuning should."""
+    if not is_pretrained(profile) or profile.model.share("attention") < ATTENTION:
+        return None
+    because = _not_fresh(profile)
+    # Adapters on frozen weights are fresh matrices: there Muon is harmless.
+    muon = {"muon": -5.0} if frozen_share(profile) < MOSTLY_FROZEN else {}
+    return votes(because, {"adamw": 3.0, "nadam": 0.5, **muon})
+
+
+@rule(
+    cites="Kumar et al. 2022, arXiv:2211.09359 (SGD is level once the embedding is frozen); timm and "
+    "AutoGluon: AdamW",
+    strength="paper",
+)
+def a_pretrained_convolutional_net_takes_either(profile: Profile) -> Answer:
+    """Fine-tuning stays near good weights, where AdamW's safety and SGD's economy meet."""
+    if not is_pretrained(profile) or profile.model.share("conv") < 0.5:
+        return None
+    return votes(_not_fresh(profile), {"adamw": 2.0, "momentum": 1.5})
+
+
+@rule(cites="Kumar et al. 2022, arXiv:2211.09359", strength="paper")
+def fine_tuning_in_little_memory_favours_sgd(profile: Profile) -> Answer:
+    """SGD with momentum keeps half of Adam's state and fine-tunes as well once the first layer is frozen."""
+    if not is_pretrained(profile):
+        return None
+    ratio = (
+        None
+        if profile.model.memory_free is None
+        else profile.model.memory_free / max(profile.model.parameters, 1)
+    )
+    because = at_most("model.memory_free per parameter", ratio, 16.0)
+    return votes(because, {"momentum": 2.0, "sgd": 0.5})
+
+
+@rule(cites="Zhang et al. 2021, arXiv:2006.05987", strength="paper")
+def few_samples_for_a_pretrained_transformer_need_bias_correction(profile: Profile) -> Answer:
+    """Uncorrected, the first steps of a short fine-tuning are too long; torch's AdamW corrects them."""
+    because = at_most("data.size", profile.data.size, 10_000)
+    if because is None or not is_pretrained(profile) or profile.model.share("attention") < ATTENTION:
+        return None
+    return Vote(optimizer="adamw", because=because)
+
+
+@rule(
+    cites="measured here (MovieLens-100k): SGD 1.0 .913, AdamW(1e-3) 1.108; regret of NAdam .29",
+    strength="measured",
+)
+def matrix_factorisation_favours_momentum_with_long_steps(profile: Profile) -> Answer:
+    """A row of a table is trained once in many batches, and its bilinear loss bears long steps."""
+    because = at_least("model.share('embedding')", profile.model.share("embedding"), 0.95)
+    if because is None or profile.model.share("linear") > 0:
+        return None
+    return votes(because, {"momentum": 4.0, "nadam": 1.0, "sgd": 0.5})
+
+
+ATTENTION = 0.1
+MOSTLY_FROZEN = 0.9
+
+
+def is_pretrained(profile: Profile) -> bool:
+    """The weights have been trained before; a model one cannot tell of counts as fresh."""
+    return profile.model.at_initialisation is False
+
+
+def frozen_share(profile: Profile) -> float:
+    """Share of all weights that do not train."""
+    frozen, trained = profile.model.frozen, profile.model.parameters
+    return frozen / (frozen + trained) if frozen else 0.0
+
+
+def _not_fresh(profile: Profile) -> Evidence:
+    return Evidence(quantity="model.at_initialisation", value=profile.model.at_initialisation)
+
+
+MODEL = (
+    several_optimizers_are_better_than_one,
+    hidden_matrices_favour_muon,
+    a_convolutional_net_with_batchnorm_favours_nesterov,
+    attention_favours_adaptive_steps,
+    attention_at_a_large_batch_outruns_momentum,
+    recurrent_nets_favour_adaptive_steps,
+    a_pretrained_transformer_favours_what_trained_it,
+    a_pretrained_convolutional_net_takes_either,
+    fine_tuning_in_little_memory_favours_sgd,
+    few_samples_for_a_pretrained_transformer_need_bias_correction,
+    matrix_factorisation_favours_momentum_with_long_steps,
+)

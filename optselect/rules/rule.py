@@ -1,0 +1,180 @@
+"""What a rule is: a pure function of the profile whose name is its claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from optselect.profile.values import Profile
+from optselect.schedules import Schedule
+from optselect.space import Value
+
+Strength = Literal["measured", "raw data", "paper", "textbook"]
+
+
+class RuleWarning(RuntimeWarning):
+    """A rule raised and was left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The measured value a rule looked at, and the threshold that made it speak (None: a fact)."""
+
+    quantity: str
+    value: Any
+    threshold: float | None = None
+    sense: Literal["at least", "at most"] = "at least"
+
+    def describe(self) -> str:
+        """`data.rare_class_share = 0.71 (at least 0.5)`."""
+        value = f"{self.value:.3g}" if isinstance(self.value, float) else str(self.value)
+        limit = f" ({self.sense} {self.threshold:g})" if self.threshold is not None else ""
+        return f"{self.quantity} = {value}{limit}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """One rule's word on one optimizer: a positive weight speaks for it, a negative one against it.
+
+    A veto is a fact, not an opinion: the optimizer cannot train this model, whatever speaks for it.
+    `counter` is what speaks against the rule itself: shown beside it, so that a textbook's word is not
+    taken for a measurement. A `Rule` fills in `rule`, `mechanism`, `cites`, `strength` and `counter`.
+    """
+
+    optimizer: str
+    because: Evidence
+    weight: float = 1.0
+    veto: bool = False
+    rule: str = ""
+    mechanism: str = ""
+    cites: str = ""
+    strength: Strength = "paper"
+    counter: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only; inverse of `from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Vote:
+        """The vote that `to_dict` wrote."""
+        return cls(**{**data, "because": Evidence(**data["because"])})
+
+
+Answer = Vote | Sequence[Vote] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A claim with its mechanism, its source and the function that checks it."""
+
+    name: str
+    mechanism: str
+    cites: str
+    strength: Strength
+    counter: str = ""
+    function: Callable[[Profile], Answer] = field(repr=False)
+
+    def __call__(self, profile: Profile) -> tuple[Vote, ...]:
+        """The votes of this rule on `profile`; none when it has nothing to say."""
+        answer = self.function(profile)
+        votes = () if answer is None else (answer,) if isinstance(answer, Vote) else tuple(answer)
+        return tuple(
+            replace(
+                vote,
+                rule=self.name,
+                mechanism=self.mechanism,
+                cites=self.cites,
+                strength=self.strength,
+                counter=self.counter,
+            )
+            for vote in votes
+        )
+
+
+def rule(
+    *, cites: str, strength: Strength = "paper", counter: str = ""
+) -> Callable[[Callable[[Profile], Answer]], Rule]:
+    """Make a rule of a function: its name is the claim, the first line of its docstring the mechanism."""
+
+    def decorate(function: Callable[[Profile], Answer]) -> Rule:
+        mechanism = (function.__doc__ or "").strip().partition("\n")[0]
+        return Rule(
+            name=function.__name__.replace("_", " "),
+            mechanism=mechanism,
+            cites=cites,
+            strength=strength,
+            counter=counter,
+            function=function,
+        )
+
+    return decorate
+
+
+def at_least(quantity: str, value: float | None, threshold: float) -> Evidence | None:
+    """The evidence that a known `value` reaches `threshold`; None when it does not or is not known."""
+    if value is None or value < threshold:
+        return None
+    return Evidence(quantity=quantity, value=value, threshold=threshold)
+
+
+def at_most(quantity: str, value: float | None, threshold: float) -> Evidence | None:
+    """The evidence that a known `value` does not exceed `threshold`; None when it does or is not known."""
+    if value is None or value > threshold:
+        return None
+    return Evidence(quantity=quantity, value=value, threshold=threshold, sense="at most")
+
+
+def votes(because: Evidence | None, weights: Mapping[str, float]) -> tuple[Vote, ...]:
+    """One vote for each optimizer of `weights`, all for the same reason; none without a reason."""
+    if because is None:
+        return ()
+    return tuple(Vote(optimizer=name, because=because, weight=weight) for name, weight in weights.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """An optimizer worth trying, the configuration to start from, and every vote for and against it."""
+
+    optimizer: str
+    hyperparameters: Mapping[str, Value]
+    schedule: Schedule
+    votes: tuple[Vote, ...] = ()
+    seat: Literal["baseline", "evidence", "classic", "candidate"] = "evidence"
+
+    @property
+    def score(self) -> float:
+        """The sum of the votes' weights."""
+        return sum(vote.weight for vote in self.votes)
+
+    @property
+    def because(self) -> tuple[Vote, ...]:
+        """The votes that speak for it."""
+        return tuple(vote for vote in self.votes if vote.weight > 0 and not vote.veto)
+
+    @property
+    def against(self) -> tuple[Vote, ...]:
+        """The votes that speak against it."""
+        return tuple(vote for vote in self.votes if vote.weight < 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only; inverse of `from_dict`."""
+        return {
+            "optimizer": self.optimizer,
+            "hyperparameters": dict(self.hyperparameters),
+            "schedule": self.schedule.to_dict(),
+            "votes": [vote.to_dict() for vote in self.votes],
+            "seat": self.seat,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Proposal:
+        """The proposal that `to_dict` wrote."""
+        return cls(
+            optimizer=data["optimizer"],
+            hyperparameters=dict(data["hyperparameters"]),
+            schedule=Schedule.from_dict(data["schedule"]),
+            votes=tuple(Vote.from_dict(vote) for vote in data["votes"]),
+            seat=data["seat"],
+        )

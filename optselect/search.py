@@ -1,0 +1,126 @@
+"""The race run on a workload, its trials kept in a study."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from optselect.errors import SearchError
+from optselect.evaluate import Outcome, TrialRunner
+from optselect.progress import Progress
+from optselect.race import Job, Race, next_job, standings
+from optselect.study import Evaluation, TrialStudy
+from optselect.workload import Workload
+
+_log = logging.getLogger("optselect")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """The trials of a search, and what was run for them in this process (an earlier one's trials cost nothing now)."""
+
+    evaluations: tuple[Evaluation, ...]
+    cost: float
+    trials_run: int
+
+
+def search(
+    workload: Workload,
+    race: Race,
+    study: TrialStudy | None,
+    runner: TrialRunner,
+    *,
+    seconds: float | None = None,
+    progress: Progress,
+) -> SearchResult:
+    """Run the jobs of `race` on `workload` until it is over.
+
+    `study` is None on every process but the first. What the study holds already is not run again. An
+    interrupt leaves the study as it is; the next call goes on from it. Raises the model's own exception
+    when it hit every trial, and `SearchError` when all trials failed in other ways.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    cost, trials_run = 0.0, 0
+    errors: list[Exception] = []
+    untrained: float | None = None
+    with progress:
+        while True:
+            evaluations = workload.agree(study.evaluations() if study else [])
+            late = deadline is not None and time.monotonic() > deadline
+            job = workload.agree(None if late else next_job(race, evaluations))
+            if job is None:
+                break
+            if untrained is None:
+                untrained = runner.untrained_value()
+                cost += runner.validation_cost
+            progress.started(job, race, evaluations)
+            outcome = runner.run(job.configuration, job.seed, job.until)
+            cost += outcome.cost
+            trials_run += 1
+            if outcome.error is not None:
+                errors.append(outcome.error)
+                _log.warning("the trial of %s failed: %r", job.configuration.describe(), outcome.error)
+            if study is not None:
+                _record(study, race, evaluations, job, outcome, untrained)
+            workload.agree(None)  # nobody reads the study before it is written
+            progress.finished(job, outcome)
+            if errors and len(errors) == trials_run >= len(race.arms):
+                raise errors[0]
+        evaluations = workload.agree(_closed(study, race) if study else [])
+    if evaluations and all(e.diverged for e in evaluations):
+        raise SearchError(
+            f"all {len(evaluations)} trials diverged or failed ({evaluations[0].note}); check that the loss is finite "
+            "at the first batches"
+        )
+    return SearchResult(evaluations=tuple(evaluations), cost=cost, trials_run=trials_run)
+
+
+def _record(
+    study: TrialStudy, race: Race, evaluations: Collection[Evaluation], job: Job, outcome: Outcome, untrained: float
+) -> None:
+    trial = next(
+        (e for e in evaluations if (e.configuration.key, e.seed) == (job.configuration.key, job.seed)), None
+    )
+    number = trial.number if trial else study.begin(job.configuration, job.seed, [*_names(race)])
+    note = ""
+    value = outcome.value
+    if value is None:
+        note = repr(outcome.error) if outcome.error else f"diverged after {outcome.reached} micro-batches"
+        value = _cap(race, evaluations, untrained)
+    study.report(number, reached=outcome.reached, until=job.until, value=value, cost=outcome.cost, note=note)
+    if outcome.error is not None:
+        study.finish(number, "failed")
+
+
+def _cap(race: Race, evaluations: Collection[Evaluation], untrained: float) -> float:
+    """What a diverged trial counts as: no better than the untrained model and the worst trial so far.
+
+    A finite value, so that samplers learn from it (a NaN would tell them nothing).
+    """
+    worst = max if race.mode == "min" else min
+    known = [value for e in evaluations for value in e.values.values()]
+    finite = [value for value in (untrained, *known) if math.isfinite(value)]
+    return worst(finite) if finite else (1e30 if race.mode == "min" else -1e30)
+
+
+def _closed(study: TrialStudy, race: Race) -> list[Evaluation]:
+    """The evaluations, with every open trial ended: at its last rung complete, below it pruned."""
+    evaluations = study.evaluations()
+    top = max((rung for e in evaluations for rung in e.values), default=0)
+    for evaluation in evaluations:
+        if evaluation.state != "running":
+            continue
+        if evaluation.diverged or not evaluation.values:
+            study.finish(evaluation.number, "pruned" if evaluation.values else "failed")
+        elif max(evaluation.values) == top or len(standings(race, evaluations, top)) == 0:
+            study.finish(evaluation.number, "complete", evaluation.values[max(evaluation.values)])
+        else:
+            study.finish(evaluation.number, "pruned")
+    return study.evaluations()
+
+
+def _names(race: Race) -> list[str]:
+    return sorted({configuration.optimizer for configuration in race.arms})

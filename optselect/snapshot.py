@@ -1,0 +1,183 @@
+"""Borrowing a model: what a trial changes in it, and how all of it comes back.
+
+Python attributes are not copied back after a trial: for the time of the search each module works on
+*stand-ins* (deep copies) while the originals are kept untouched, and on leaving the originals return.
+So an object that something else refers to is the same object with the same content afterwards.
+Parameters and buffers are the other way round, because optimizers and DDP hold on to the tensors
+themselves: they stay, and their contents are copied back.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from optselect.errors import UnsupportedModuleError
+from optselect.rng import RngState, rng_state, set_rng_state
+
+# What torch keeps in a module's __dict__: dicts that are copied one level deep, since they hold
+# parameters, modules and functions, never plain state.
+_REGISTRIES = frozenset(
+    name for name, value in vars(nn.Module()).items() if isinstance(value, dict) and name != "_modules"
+) | {"_modules", "_backward_hooks"}
+# A compiled wrapper keeps its compiler's state in these: caches, whose deep copies fail.
+_COMPILER_CACHES = frozenset({"_orig_mod", "dynamo_ctx", "_compiled_call_impl"})
+_MOST_STATE_ENTRIES = 10_000
+_ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelState:
+    """A model's parameters, buffers and Python attributes at one moment of one training."""
+
+    tensors: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    grads: tuple[tuple[nn.Parameter, bool, torch.Tensor | None], ...]
+    attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]
+    rng: RngState
+
+    def nbytes(self) -> int:
+        """Bytes held by the copies of parameters and buffers."""
+        return sum(copied.numel() * copied.element_size() for _, copied in self.tensors)
+
+
+class BorrowedModel:
+    """The model as it was when borrowed; starts trainings from there and puts everything back.
+
+    `pinned` objects (a trainer, loggers) are shared by the stand-ins instead of copied; so are data
+    sets, loaders, modules, parameters and buffers. Attributes named in `kept` are left alone. Raises `UnsupportedModuleError` when an attribute
+    of a module cannot be copied, before anything is changed.
+    """
+
+    def __init__(self, model: nn.Module, *, pinned: Iterable[object] = (), kept: Iterable[str] = ()) -> None:
+        self.model = model
+        self._kept = _COMPILER_CACHES.union(kept)
+        self._pins = [
+            *pinned,
+            *model.modules(),
+            *model.parameters(),
+            *model.buffers(),
+            *_data_objects(model),
+        ]
+        self._originals = [(module, dict(vars(module))) for module in model.modules()]
+        memo = self._memo()
+        self._pristine = tuple((module, _stand_ins(module, self._present(module), memo)) for module in model.modules())
+        self._start = self._read(self._pristine)
+        self._grad_contents = [(grad, grad.detach().clone()) for _, _, grad in self._start.grads if grad is not None]
+
+    def begin(self) -> None:
+        """The borrowed weights, gradients cleared, fresh stand-ins for all attributes."""
+        memo = self._memo()
+        attributes = tuple((module, copy.deepcopy(values, memo)) for module, values in self._pristine)
+        self._write(ModelState(tensors=self._start.tensors, grads=(), attributes=attributes, rng=self._start.rng))
+        for parameter, requires_grad, _ in self._start.grads:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = None
+
+    def pause(self) -> ModelState:
+        """The present state. Attributes are handed over, not copied: the next `begin` makes new ones."""
+        return self._read(tuple((module, self._present(module)) for module in self.model.modules()))
+
+    def resume(self, state: ModelState) -> None:
+        """Back to a paused state."""
+        self._write(state)
+        for parameter, requires_grad, grad in state.grads:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+
+    def restore(self) -> None:
+        """Everything as it was when borrowed: the same objects with the same contents."""
+        for module, values in self._originals:
+            vars(module).clear()
+            vars(module).update(values)
+        self._write(ModelState(tensors=self._start.tensors, grads=(), attributes=(), rng=self._start.rng))
+        for parameter, requires_grad, grad in self._start.grads:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+        with torch.no_grad():
+            for grad, content in self._grad_contents:
+                grad.copy_(content)
+
+    def _present(self, module: nn.Module) -> dict[str, Any]:
+        return {name: value for name, value in vars(module).items() if name not in self._kept}
+
+    def _memo(self) -> dict[int, Any]:
+        return {id(pin): pin for pin in self._pins}
+
+    def _read(self, attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]) -> ModelState:
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return ModelState(
+            tensors=tuple((tensor, tensor.detach().clone()) for tensor in tensors if _has_storage(tensor)),
+            grads=tuple((p, p.requires_grad, p.grad) for p in self.model.parameters()),
+            attributes=attributes,
+            rng=rng_state(),
+        )
+
+    def _write(self, state: ModelState) -> None:
+        for module, values in state.attributes:
+            kept = {name: value for name, value in vars(module).items() if name in self._kept}
+            vars(module).clear()
+            vars(module).update(kept)
+            vars(module).update(values)
+        with torch.no_grad():
+            for tensor, content in state.tensors:
+                tensor.copy_(content)
+        set_rng_state(state.rng)
+
+
+@contextmanager
+def attributes_restored(owner: object) -> Iterator[None]:
+    """An ordinary object's attributes on leaving: the same objects, small builtin containers with the same content.
+
+    Lists, dicts and sets are copied one level deep and refilled, so a counter, a cache or a queue that
+    the object keeps is as it was; what they contain is taken to be immutable. Longer ones are data.
+    """
+    values = dict(vars(owner))
+    contents = [
+        (value, copy.copy(value))
+        for value in values.values()
+        if type(value) in (list, dict, set) and len(value) <= _MOST_STATE_ENTRIES
+    ]
+    try:
+        yield
+    finally:
+        vars(owner).clear()
+        vars(owner).update(values)
+        for container, content in contents:
+            container.clear()
+            container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+    copies: dict[str, Any] = {}
+    for name, value in present.items():
+        if isinstance(value, _ATOMIC):
+            copies[name] = value
+        elif name in _REGISTRIES:
+            copies[name] = copy.copy(value)
+        else:
+            try:
+                copies[name] = copy.deepcopy(value, memo)
+            except Exception as error:
+                raise UnsupportedModuleError(
+                    f"{type(module).__name__}.{name} ({type(value).__name__}) cannot be copied ({error}), so trials could "
+                    "not be undone; create it lazily outside the module, or give the class a __deepcopy__"
+                ) from error
+    return copies
+
+
+def _data_objects(model: nn.Module) -> list[object]:
+    """Data sets and loaders that modules hold: shared with the stand-ins, since copying them could cost any memory."""
+    return [
+        value for module in model.modules() for value in vars(module).values() if isinstance(value, Dataset | DataLoader)
+    ]
+
+
+def _has_storage(tensor: torch.Tensor) -> bool:
+    return not isinstance(tensor, nn.parameter.UninitializedTensorMixin) and tensor.device.type != "meta"

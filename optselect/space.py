@@ -1,0 +1,166 @@
+"""Search spaces: hyperparameter names mapped to Optuna distributions, each with a prior.
+
+A dimension is an Optuna distribution (so that it has a JSON form both ways, and bounds that are
+enforced) together with what is believed before any trial: a centre and a spread.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+
+from optselect.errors import ConfigurationError
+
+Distribution = FloatDistribution | CategoricalDistribution
+Value = float | int | str | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """One hyperparameter: its hard bounds and the belief about where in them the best value lies.
+
+    `centre` is in the hyperparameter's own unit. `spread` is one standard deviation, in decades for
+    a logarithmic dimension and in the hyperparameter's own unit for a linear one; a categorical
+    dimension has none. `complement` says that the distance to one is what varies by factors: a
+    momentum of .9 and one of .99 are a decade apart, so 1 - momentum is searched.
+    """
+
+    distribution: Distribution
+    centre: Value
+    spread: float | None = None
+    complement: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.distribution._contains(self._inner(self.centre)):
+            raise ConfigurationError(f"a prior's centre must lie inside its bounds {self.distribution}, but got {self.centre!r}")
+
+    def clip(self, value: float) -> float:
+        """`value` moved to the nearest bound when it lies outside them."""
+        if not isinstance(self.distribution, FloatDistribution):
+            raise ConfigurationError(f"only a numeric dimension has bounds to clip to; this one is {self.distribution}")
+        inner = min(max(float(self._inner(value)), self.distribution.low), self.distribution.high)
+        return 1.0 - inner if self.complement else inner
+
+    def contains(self, value: Value) -> bool:
+        """Whether `value` lies inside the hard bounds."""
+        return bool(self.distribution._contains(self._inner(value)))
+
+    def to_unit(self, value: float) -> float:
+        """Where `value` lies between the bounds: 0 at the lower, 1 at the upper one."""
+        low, high = self._ends()
+        inner = float(self._inner(value))
+        return (self._scale(inner) - low) / (high - low)
+
+    def from_unit(self, unit: float) -> float:
+        """The value at `unit` of the way from the lower bound to the upper one; inverse of `to_unit`."""
+        low, high = self._ends()
+        at = low + min(max(unit, 0.0), 1.0) * (high - low)
+        inner = 10.0**at if self._log else at
+        return 1.0 - inner if self.complement else inner
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only; inverse of `from_dict`."""
+        return {
+            "distribution": json.loads(distribution_to_json(self.distribution)),
+            "centre": self.centre,
+            "spread": self.spread,
+            "complement": self.complement,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Dimension:
+        """The dimension that `to_dict` wrote."""
+        distribution = json_to_distribution(json.dumps(data["distribution"]))
+        assert isinstance(distribution, FloatDistribution | CategoricalDistribution)
+        return cls(
+            distribution=distribution, centre=data["centre"], spread=data["spread"], complement=data["complement"]
+        )
+
+    @property
+    def _log(self) -> bool:
+        return isinstance(self.distribution, FloatDistribution) and self.distribution.log
+
+    def _ends(self) -> tuple[float, float]:
+        if not isinstance(self.distribution, FloatDistribution):
+            raise ConfigurationError(f"only a numeric dimension has a scale; this one is {self.distribution}")
+        return self._scale(self.distribution.low), self._scale(self.distribution.high)
+
+    def _scale(self, inner: float) -> float:
+        return math.log10(inner) if self._log else inner
+
+    def _inner(self, value: Value) -> Value:
+        return 1.0 - float(value) if self.complement else value
+
+
+def log_uniform(low: float, high: float, *, centre: float | None = None, spread: float = 0.5) -> Dimension:
+    """A positive number whose magnitude is unknown; `centre` defaults to the geometric middle."""
+    centre = math.sqrt(low * high) if centre is None else centre
+    return Dimension(distribution=FloatDistribution(low, high, log=True), centre=centre, spread=spread)
+
+
+def uniform(low: float, high: float, *, centre: float | None = None, spread: float | None = None) -> Dimension:
+    """A number on a linear scale; `centre` defaults to the middle, `spread` to a quarter of the range."""
+    centre = (low + high) / 2 if centre is None else centre
+    spread = (high - low) / 4 if spread is None else spread
+    return Dimension(distribution=FloatDistribution(low, high), centre=centre, spread=spread)
+
+
+def near_one(low: float, high: float, *, centre: float, spread: float = 0.3) -> Dimension:
+    """A number below one whose *distance to one* is searched by magnitude: a momentum or a beta.
+
+    `low` and `high` bound that distance: `near_one(5e-3, .3, centre=.9)` is a momentum in [.7, .995].
+    """
+    return Dimension(
+        distribution=FloatDistribution(low, high, log=True), centre=centre, spread=spread, complement=True
+    )
+
+
+def choice(*values: Value, centre: Value | None = None) -> Dimension:
+    """One of `values`; `centre` defaults to the first."""
+    return Dimension(distribution=CategoricalDistribution(values), centre=values[0] if centre is None else centre)
+
+
+@dataclass(frozen=True)
+class SearchSpace(Mapping[str, Dimension]):
+    """Dimensions by hyperparameter name, in the order they were given."""
+
+    dimensions: Mapping[str, Dimension] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dimensions", MappingProxyType(dict(self.dimensions)))
+
+    def __getitem__(self, name: str) -> Dimension:
+        return self.dimensions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.dimensions)
+
+    def __len__(self) -> int:
+        return len(self.dimensions)
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict(), sort_keys=True))
+
+    def centre(self) -> dict[str, Value]:
+        """The prior's centre in every dimension."""
+        return {name: dimension.centre for name, dimension in self.dimensions.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only; inverse of `from_dict`."""
+        return {name: dimension.to_dict() for name, dimension in self.dimensions.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SearchSpace:
+        """The space that `to_dict` wrote."""
+        return cls({name: Dimension.from_dict(value) for name, value in data.items()})

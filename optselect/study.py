@@ -1,0 +1,211 @@
+"""The trials of one search, in an ordinary Optuna study that survives a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from optselect.configuration import Configuration
+from optselect.errors import StorageError
+from optselect.schedules import ScheduleKind
+from optselect.space import Value
+from optselect.workload import Mode
+
+State = Literal["running", "complete", "pruned", "failed"]
+
+_CONFIGURATION, _SEED, _COST, _REACHED, _NOTE = (
+    "optselect:configuration",
+    "optselect:seed",
+    "optselect:cost",
+    "optselect:reached",
+    "optselect:note",
+)
+_USED = "optselect:used"
+# One fixed set of parameters for every trial, whatever its optimizer, so that samplers and
+# optuna-dashboard see a single space.
+_LR = FloatDistribution(1e-8, 1e3, log=True)
+_STATES: Mapping[TrialState, State] = {
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One trial so far.
+
+    values   what it was judged at, by micro-batches trained (a diverged one: the cap it was given)
+    cost     micro-batches it has spent, validation included at a third
+    reached  micro-batches of training behind it
+    note     why it failed or diverged (empty: it did not)
+    """
+
+    number: int
+    configuration: Configuration
+    seed: int
+    values: Mapping[int, float]
+    cost: float
+    reached: int
+    state: State
+    note: str = ""
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its last value is a cap, not a measurement."""
+        return bool(self.note)
+
+
+class TrialStudy:
+    """Trials kept in an Optuna study: intermediate values at micro-batches, configurations as user attributes."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.study = study
+
+    def evaluations(self) -> list[Evaluation]:
+        """All trials of ours, in the order they were begun."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [_evaluation(trial) for trial in trials if _CONFIGURATION in trial.user_attrs]
+
+    def begin(self, configuration: Configuration, seed: int, optimizers: Sequence[str]) -> int:
+        """A new running trial; returns its number."""
+        parameters: dict[str, Value] = {
+            "optimizer": configuration.optimizer,
+            "schedule": configuration.schedule.kind,
+            "lr": float(configuration.hyperparameters.get("lr", 1.0)),
+        }
+        # Added as a whole, not enqueued and asked for: a kill in between would leave a waiting trial behind.
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=parameters,
+                distributions={
+                    "optimizer": CategoricalDistribution(tuple(optimizers)),
+                    "schedule": CategoricalDistribution(get_args(ScheduleKind)),
+                    "lr": _LR,
+                },
+                user_attrs={_CONFIGURATION: json.dumps(configuration.to_dict()), _SEED: seed, _COST: 0.0, _REACHED: 0},
+            )
+        )
+        return self.study.get_trials(deepcopy=False)[-1].number
+
+    def report(self, number: int, *, until: int, reached: int, value: float, cost: float, note: str = "") -> None:
+        """The value a trial is judged at for micro-batch `until`, and what it has cost since the last report.
+
+        `reached` is less than `until` for a trial that ended early; `note` says why.
+        """
+        trial = self._live(number)
+        trial.set_user_attr(_COST, trial.user_attrs[_COST] + cost)
+        trial.set_user_attr(_REACHED, reached)
+        if note:
+            trial.set_user_attr(_NOTE, note)
+        # Last: a trial with a value at `until` is done with that rung.
+        trial.report(value, until)
+
+    def finish(self, number: int, state: State, value: float | None = None) -> None:
+        """End a trial as complete (with its value), pruned or failed."""
+        ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        self.study.tell(number, value if state == "complete" else None, state=ends[state])
+
+    def mark_used(self) -> None:
+        """The training this search was for has ended: a later run of the same training searches anew."""
+        self.study.set_user_attr(_USED, True)
+
+    def _live(self, number: int) -> optuna.Trial:
+        return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+
+
+def open_study(
+    *,
+    storage: str | os.PathLike[str] | BaseStorage | None,
+    name: str,
+    mode: Mode,
+    facts: Mapping[str, Any],
+    exact_name: bool = False,
+) -> TrialStudy:
+    """The unfinished study called `name`, or a new one.
+
+    `storage` is a path (an Optuna journal file), an Optuna URL, a storage object, or None for memory.
+    A study whose training has ended is not continued: the next free `name-2`, `name-3`, … is taken,
+    unless `exact_name`. Raises `StorageError` when the storage cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        opened = _storage(storage)
+        taken = {summary.study_name: summary for summary in optuna.get_all_study_summaries(opened)}
+        chosen, count = name, 1
+        while not exact_name and chosen in taken and taken[chosen].user_attrs.get(_USED):
+            count += 1
+            chosen = f"{name}-{count}"
+        study = optuna.create_study(
+            storage=opened,
+            study_name=chosen,
+            direction="minimize" if mode == "min" else "maximize",
+            load_if_exists=True,
+        )
+        for key, value in facts.items():
+            if key not in study.user_attrs:
+                study.set_user_attr(key, value)
+    except Exception as error:
+        where = storage if isinstance(storage, str | os.PathLike) else type(storage).__name__
+        raise StorageError(
+            f"the study cannot be opened in {_without_password(str(where))} ({type(error).__name__}); "
+            "check the path or the URL and its permissions, or pass another storage="
+        ) from error
+    return TrialStudy(study)
+
+
+def journal_storage(path: str | os.PathLike[str]) -> JournalStorage:
+    """Optuna's journal file at `path`, a torn last line cut off first.
+
+    After a full disk or a power cut the file may end in half a line; the next append would join it and
+    make the file unreadable for good (measured on Optuna 5.0).
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        content = file.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with file.open("r+b") as handle:
+                handle.truncate(len(whole))
+    return JournalStorage(JournalFileBackend(str(file)))
+
+
+def _storage(storage: str | os.PathLike[str] | BaseStorage | None) -> str | BaseStorage | None:
+    if isinstance(storage, str) and "://" not in storage:
+        return journal_storage(storage)
+    return journal_storage(storage) if isinstance(storage, os.PathLike) else storage
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    scheme, separator, _ = head.partition("://")
+    return f"{scheme}{separator}…{at}{tail}" if at else url
+
+
+def _evaluation(trial: FrozenTrial) -> Evaluation:
+    attributes = trial.user_attrs
+    return Evaluation(
+        number=trial.number,
+        configuration=Configuration.from_dict(json.loads(attributes[_CONFIGURATION])),
+        seed=attributes[_SEED],
+        values={step: value for step, value in trial.intermediate_values.items() if math.isfinite(value)},
+        cost=attributes[_COST],
+        reached=attributes[_REACHED],
+        state=_STATES[trial.state],
+        note=attributes.get(_NOTE, ""),
+    )

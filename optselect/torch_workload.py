@@ -1,0 +1,261 @@
+"""A plain PyTorch training loop as a `Workload`."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, IterableDataset
+
+from optselect.batches import BatchCache
+from optselect.errors import ConfigurationError, UnsupportedModuleError
+from optselect.loaders import loader_generators, trial_loader
+from optselect.rng import generators_restored, rng_isolated, seed_rng
+from optselect.snapshot import BorrowedModel, ModelState
+from optselect.workload import Build, DataSource, Mode
+
+T = TypeVar("T")
+LossFunction = Callable[[Any, Any], Tensor]
+
+
+@dataclass
+class _Training:
+    """The training that was begun: its optimizer, and how far it is."""
+
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    seed: int
+    position: int = 0
+
+
+class TorchWorkload:
+    """The training `for batch in loader: loss = loss_fn(model(inputs), target)`, `steps` optimizer steps long.
+
+    A batch is `(input, …, target)`; for any other shape pass `step`, a function of model and batch that
+    returns the loss, in place of `loss_fn`. `user_optimizer` builds the optimizer you would have used,
+    `(optimizer, scheduler or None)` from the model; without it plain AdamW stands in its place. Trials
+    are judged by the mean loss on `val_loader`, or without one on training batches held back from trials.
+
+    Raises `ConfigurationError` when `steps` is not positive or neither or both of `loss_fn` and `step` are given.
+    """
+
+    mode: Mode = "min"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction | None,
+        train_loader: Iterable[Any],
+        val_loader: Iterable[Any] | None = None,
+        *,
+        steps: int,
+        step: Callable[[nn.Module, Any], Tensor] | None = None,
+        user_optimizer: Build | None = None,
+        max_validation_batches: int = 64,
+    ) -> None:
+        if steps <= 0:
+            raise ConfigurationError(f"steps is the number of optimizer steps of the training, 1 or more, but got {steps}")
+        if (loss_fn is None) == (step is None):
+            raise ConfigurationError("pass either loss_fn(output, target) or step(model, batch), and None for the other")
+        self.model = model
+        self.steps: int | None = steps
+        self.accumulate = 1
+        self._loss_fn = loss_fn
+        self._step = step
+        self._train_loader = train_loader
+        self._val_loader = val_loader
+        self._user_optimizer = user_optimizer
+        self._max_validation_batches = max_validation_batches
+        self._borrowed: BorrowedModel | None = None
+
+    @property
+    def monitor(self) -> str:
+        """`validation loss`, or the training loss on batches held back."""
+        return "validation loss" if self._val_loader is not None else "training loss on held-back batches"
+
+    @property
+    def validation_batches(self) -> int:
+        """Batches of one `validate()`: all of the validation set, up to a fixed bound."""
+        length = _length(self._val_loader) if self._val_loader is not None else None
+        return min(self._max_validation_batches, length or self._max_validation_batches)
+
+    @property
+    def has_user_optimizer(self) -> bool:
+        """Whether `user_optimizer` was given."""
+        return self._user_optimizer is not None
+
+    @property
+    def identity(self) -> str:
+        """A digest of the parameters' names, shapes and values, the lengths of the loaders and the steps."""
+        digest = hashlib.sha256(json.dumps([self.steps, _length(self._train_loader)]).encode())
+        for name, parameter in self.model.named_parameters():
+            digest.update(f"{name}{tuple(parameter.shape)}".encode())
+            digest.update(parameter.detach().double().sum().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Weights, gradients, attributes, modes and random numbers as they were, on leaving."""
+        if self._borrowed is not None:
+            yield
+            return
+        loaders = [loader for loader in (self._train_loader, self._val_loader) if loader is not None]
+        for loader in loaders:
+            _refuse_one_shot(loader)
+        with ExitStack() as stack:
+            stack.enter_context(rng_isolated())
+            stack.enter_context(generators_restored(itertools.chain.from_iterable(map(loader_generators, loaders))))
+            self._borrowed = BorrowedModel(self.model)
+            try:
+                self._train_batches: dict[int, BatchCache] = {}
+                self._val_batches = BatchCache(self._open_validation)
+                self._borrowed.begin()
+                yield
+            finally:
+                self._borrowed.restore()
+                self._borrowed = None
+                self._train_batches.clear()
+                del self._val_batches
+
+    def source(self) -> DataSource:
+        """The data set behind `train_loader`, or its first batches when it has none that can be indexed."""
+        loader = self._train_loader
+        indexed = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+        return DataSource(
+            dataset=loader.dataset if indexed else None,
+            collate=loader.collate_fn if isinstance(loader, DataLoader) and indexed else None,
+            batch_size=getattr(loader, "batch_size", None),
+            batches=_length(loader),
+            head=lambda count: [self._training_batches(0)[index] for index in range(count)],
+        )
+
+    def backward(self, batch: Any) -> float:
+        """The loss of `batch` in training mode, its gradients in `.grad`."""
+        self.model.train()
+        loss = self._loss(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def begin(self, build: Build | None, seed: int) -> None:
+        """Start from the borrowed weights with what `build` makes; None: with the user's own optimizer."""
+        build = build or self._user_optimizer
+        if build is None:
+            raise ConfigurationError("this workload has no optimizer of its own; pass user_optimizer= to try it")
+        self._model().begin()
+        seed_rng(seed)
+        self.model.train()
+        self._training = _Training(*build(self.model), seed=seed)
+
+    def train(self, micro_batches: int) -> Sequence[float]:
+        """One optimizer step, and one of the scheduler, for each batch."""
+        training = self._training
+        batches = self._training_batches(training.seed)
+        losses = []
+        for _ in range(micro_batches):
+            batch = batches[self._held_back() + training.position]
+            training.optimizer.zero_grad()
+            loss = self._loss(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            training.optimizer.step()
+            if training.scheduler is not None:
+                training.scheduler.step()
+            training.position += 1
+            losses.append(loss.detach())
+        return torch.stack(losses).double().tolist() if losses else []
+
+    def validate(self) -> float:
+        """The mean loss over the validation batches, weighted by their sizes, in evaluation mode."""
+        held_back = self._val_loader is None
+        batches = self._training_batches(0) if held_back else self._val_batches
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        total, weight = 0.0, 0
+        with torch.no_grad(), rng_isolated():
+            for index in range(self.validation_batches):
+                batch = batches[index]
+                size = _samples(batch)
+                total += float(self._loss(batch)) * size
+                weight += size
+        for module, mode in modes:
+            module.training = mode
+        return total / weight
+
+    def pause(self) -> tuple[_Training, ModelState]:
+        """The training and the model's state."""
+        return self._training, self._model().pause()
+
+    def resume(self, paused: tuple[_Training, ModelState]) -> None:
+        """Go on with a paused training."""
+        self._training, state = paused
+        self._model().resume(state)
+
+    def paused_bytes(self) -> int:
+        """Weights, buffers and optimizer state."""
+        tensors = [*self.model.parameters(), *self.model.buffers(), *_tensors(self._training.optimizer.state)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def agree(self, value: T) -> T:
+        """One process: its own word."""
+        return value
+
+    def _model(self) -> BorrowedModel:
+        if self._borrowed is None:
+            raise ConfigurationError("trials run inside `with workload.borrowed():`, so that everything comes back")
+        return self._borrowed
+
+    def _held_back(self) -> int:
+        return self.validation_batches if self._val_loader is None else 0
+
+    def _loss(self, batch: Any) -> Tensor:
+        if self._step is not None:
+            return self._step(self.model, batch)
+        if not isinstance(batch, Sequence) or len(batch) < 2 or self._loss_fn is None:
+            raise ConfigurationError(
+                f"a batch must be (input, …, target), but it is a {type(batch).__name__}; pass step(model, batch)"
+            )
+        *inputs, target = batch
+        return self._loss_fn(self.model(*inputs), target)
+
+    def _training_batches(self, seed: int) -> BatchCache:
+        if seed not in self._train_batches:
+            self._train_batches[seed] = BatchCache(
+                lambda: trial_loader(self._train_loader, seed), seed=seed, epoch_batches=_length(self._train_loader)
+            )
+        return self._train_batches[seed]
+
+    def _open_validation(self) -> Iterable[Any]:
+        return trial_loader(self._val_loader or ())
+
+
+def _length(loader: Iterable[Any]) -> int | None:
+    try:
+        return len(loader)  # type: ignore[arg-type]  # not every iterable has a length
+    except TypeError:
+        return None
+
+
+def _refuse_one_shot(loader: Iterable[Any]) -> None:
+    if isinstance(loader, Iterator):
+        raise UnsupportedModuleError(
+            f"a {type(loader).__name__} can be read only once, so trials would take batches from the training; "
+            "pass a loader that starts anew each time it is iterated"
+        )
+
+
+def _samples(batch: Any) -> int:
+    first = batch[0] if isinstance(batch, Sequence) else next(iter(batch.values())) if isinstance(batch, dict) else batch
+    return len(first) if isinstance(first, Tensor) and first.ndim else 1
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    for slots in state.values():
+        yield from (value for value in slots.values() if isinstance(value, Tensor))

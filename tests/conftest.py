@@ -1,0 +1,7 @@
+"""Settings that every test shares."""
+
+import os
+
+# One thread, set before torch is first imported: tiny tensors gain nothing from more, and the order of a
+# reduction, hence its last bits, would depend on how many cores the machine has.
+os.environ["OMP_NUM_THREADS"] = "1"
