@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ import optuna
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from optuna.storages import BaseStorage
 
-from optselect import catalogue
 from optselect.arms import baseline
-from optselect.budget import Budget, resolve_budget
+from optselect.budget import Budget
 from optselect.build import build, build_groups
 from optselect.callbacks.workload import LightningWorkload
 from optselect.configuration import USER
@@ -28,11 +28,11 @@ from optselect.errors import (
     UnsupportedModuleError,
 )
 from optselect.grouping import param_groups
+from optselect.pipeline import Settings, make_selection
 from optselect.plan import OptimizerPlan
-from optselect.pipeline import Selection
 from optselect.profile import Profile
 from optselect.rng import RngState, rng_state, set_rng_state
-from optselect.rules import Rule, resolve
+from optselect.rules import Rule
 from optselect.study import TrialStudy
 from optselect.workload import Mode
 
@@ -90,23 +90,17 @@ class AutoOptimizer(pl.Callback):
         _one_of("mode", mode, ("min", "max"))
         _one_of("on_mismatch", on_mismatch, ("error", "search"))
         _one_of("fine_tuning", fine_tuning, ("auto", True, False))
-        resolve(rules)
-        if candidates is not None and not candidates:
-            raise ConfigurationError("candidates is empty, so there is nothing to choose from; name at least one or pass None")
-        for name in candidates or ():
-            if name != USER:
-                catalogue.get(name)
-        if budget is not None:
-            resolve_budget(budget, horizon=1)
+        self._settings = Settings(
+            budget=budget,
+            candidates=tuple(candidates) if candidates is not None else None,
+            rules=rules,
+            storage=storage,
+            study_name=study_name,
+            seed=seed,
+        )
         self.monitor = monitor
         self.mode: Mode = mode
-        self.budget = budget
-        self.candidates = tuple(candidates) if candidates is not None else None
-        self.rules = rules
         self.fine_tuning = fine_tuning
-        self.storage = storage
-        self.study_name = study_name
-        self.seed = seed
         self.report = report
         self.on_mismatch = on_mismatch
         self.plan: OptimizerPlan | None = None
@@ -153,7 +147,9 @@ class AutoOptimizer(pl.Callback):
         if stage == "fit":
             self.detach()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         """Leave the module as it came."""
         # teardown is not called when fit raises
         self.detach()
@@ -211,19 +207,11 @@ class AutoOptimizer(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, user: Callable[[], Any] | None
     ) -> OptimizerPlan | None:
         workload = LightningWorkload(trainer, module, user=user, monitor=self.monitor, mode=self.mode)
+        settings = self._settings
+        if settings.storage is None:
+            settings = replace(settings, storage=Path(trainer.default_root_dir) / STUDY_FILE)
         try:
-            with workload.borrowed():
-                selection = Selection(
-                    workload,
-                    self.budget,
-                    candidates=self.candidates,
-                    rules=self.rules,
-                    storage=self.storage or Path(trainer.default_root_dir) / STUDY_FILE,
-                    study_name=self.study_name,
-                    seed=self.seed,
-                    first_process=trainer.is_global_zero,
-                )
-                plan = selection.plan()
+            selection = make_selection(workload, settings, first_process=trainer.is_global_zero)
         except UnsupportedModuleError as error:
             own = "its own optimizers" if user is not None else "plain AdamW(1e-3)"
             warnings.warn(
@@ -235,8 +223,8 @@ class AutoOptimizer(pl.Callback):
         self.profile = selection.profile
         self._trial_study = selection.study
         self.study = selection.study.study if selection.study else None
-        self._write(trainer, plan)
-        return plan
+        self._write(trainer, selection.plan)
+        return selection.plan
 
     def _write(self, trainer: pl.Trainer, plan: OptimizerPlan) -> None:
         directory = trainer.log_dir or trainer.default_root_dir

@@ -18,12 +18,16 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES, CombinedLoader
 
+from optselect.loaders import loader_generators
+from optselect.rng import generators_restored
 from optselect.snapshot import attributes_restored
 
 Progress = tuple[tuple[object, str, Any], ...]
 
 # Lightning puts these on a module itself; trials replace the logging ones, the rest stay as they are.
-KEPT_ATTRIBUTES = frozenset({"_trainer", "_fabric", "log", "log_dict", "configure_optimizers", "prepare_data"})
+KEPT_ATTRIBUTES = frozenset(
+    {"_trainer", "_fabric", "log", "log_dict", "configure_optimizers", "prepare_data"}
+)
 
 
 @contextmanager
@@ -87,19 +91,38 @@ class UnopenedLoader(CombinedLoader):
         raise StopIteration
 
 
-class UnopenedSource:
-    """A data source for `FitLoop.setup_data` that wraps what the real one gives into an `UnopenedLoader`."""
+def borrow_loader(loader: Any, stack: ExitStack) -> None:
+    """The loader, its samplers, its data set and their generators as they were, when `stack` is left."""
+    stack.enter_context(generators_restored(loader_generators(loader)))
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    for owner in (loader, getattr(loader, "dataset", None), *parts):
+        if hasattr(owner, "__dict__"):
+            stack.enter_context(attributes_restored(owner))
 
-    def __init__(self, source: Any) -> None:
+
+class UnopenedSource:
+    """A data source for `FitLoop.setup_data` that wraps what the real one gives into an `UnopenedLoader`.
+
+    The loaders, their samplers and data sets are borrowed on `stack` before Lightning sees them: it opens
+    a loader of a class that it does not know, to see whether it can.
+    """
+
+    def __init__(self, source: Any, stack: ExitStack) -> None:
         self._source = source
+        self._stack = stack
         self.instance, self.name = source.instance, source.name
 
     def dataloader(self) -> UnopenedLoader:
         """The real source's loaders, unopened."""
         loaders = self._source.dataloader()
-        if isinstance(loaders, CombinedLoader):
-            return UnopenedLoader(loaders.iterables, loaders._mode)
-        return UnopenedLoader(loaders, "max_size_cycle")
+        combined = isinstance(loaders, CombinedLoader)
+        unopened = UnopenedLoader(
+            *((loaders.iterables, loaders._mode) if combined else (loaders, "max_size_cycle"))
+        )
+        for loader in unopened.flattened:
+            borrow_loader(loader, self._stack)
+        return unopened
 
     def is_defined(self) -> bool:
         """As the real source."""

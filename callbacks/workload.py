@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.core.optimizer import _init_optimizers_and_lr_schedulers
 from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
+from lightning.pytorch.core.optimizer import _init_optimizers_and_lr_schedulers
+from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
@@ -32,6 +32,7 @@ from optselect.callbacks.borrowing import (
     KEPT_ATTRIBUTES,
     Progress,
     UnopenedSource,
+    borrow_loader,
     fresh_progress,
     logging_replaced,
     progress_of,
@@ -39,9 +40,9 @@ from optselect.callbacks.borrowing import (
     trainer_borrowed,
 )
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError, nearest
-from optselect.loaders import loader_generators, trial_loader
-from optselect.rng import generators_restored, rng_isolated, seed_rng
-from optselect.snapshot import BorrowedModel, ModelState, attributes_restored
+from optselect.loaders import RecordedLoader, is_one_shot, trial_loader
+from optselect.rng import rng_isolated, seed_rng
+from optselect.snapshot import BorrowedModel, ModelState
 from optselect.workload import Build, DataSource, Mode
 
 T = TypeVar("T")
@@ -97,6 +98,7 @@ class LightningWorkload:
         self._borrowed: BorrowedModel | None = None
         self._training: _Training | None = None
         self._steps: int | None = None
+        self._replay: _DataLoaderSource | None = None
         self._logged: dict[str, list[Any]] = {}
         self._hooks: dict[str, bool] = {}
 
@@ -138,7 +140,12 @@ class LightningWorkload:
         """A digest of the module's class, its weights, the data set's size and two of its rows, and the length."""
         digest = hashlib.sha256()
         loader = self._loaders[0]
-        facts = [type(self.model).__qualname__, self.steps, self._epoch_batches, getattr(loader, "batch_size", None)]
+        facts = [
+            type(self.model).__qualname__,
+            self.steps,
+            self._epoch_batches,
+            getattr(loader, "batch_size", None),
+        ]
         digest.update(json.dumps([*facts, self.monitor, self.mode]).encode())
         for name, parameter in self.model.named_parameters():
             digest.update(f"{name}{tuple(parameter.shape)}".encode())
@@ -155,6 +162,7 @@ class LightningWorkload:
         self._refuse_signature()
         trainer, module = self._trainer, self.model
         with ExitStack() as stack:
+            stack.callback(self._replay_streams)
             stack.enter_context(rng_isolated())
             stack.enter_context(trainer_borrowed(trainer))
             pinned = [trainer, trainer.strategy, *trainer.loggers, *self._callbacks]
@@ -174,7 +182,9 @@ class LightningWorkload:
         """The first training loader's data set, or its first batches when it has none that can be indexed."""
         loader = self._loaders[0]
         indexed = (
-            isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset) and len(self._loaders) == 1
+            isinstance(loader, DataLoader)
+            and not isinstance(loader.dataset, IterableDataset)
+            and len(self._loaders) == 1
         )
         return DataSource(
             dataset=loader.dataset if indexed else None,
@@ -185,22 +195,26 @@ class LightningWorkload:
         )
 
     def backward(self, batch: Any) -> float:
-        """One forward and backward pass through Lightning, its gradients in `.grad`."""
+        """One forward and backward pass through Lightning with the module's hooks, its gradients in `.grad`."""
         if self._training is None:
             self.begin(_idle, 0)
-        module, strategy = self.model, self._trainer.strategy
+        training, module, strategy = self._begun(), self.model, self._trainer.strategy
+        if training.batch_idx == 0:
+            self._begin_epoch()
         batch = self._on_device(batch)
-        kwargs = self._trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), batch, 0)
-        with torch.enable_grad(), _in_hook(module, "training_step"):
-            if not module.automatic_optimization:
-                output = self._trainer.fit_loop.epoch_loop.manual_optimization.run(kwargs)
-                return float(output.get("loss", math.nan))
-            output = strategy.training_step(*kwargs.values())
-            loss = output["loss"] if isinstance(output, dict) else output
-            if loss is None:
-                return math.nan
-            strategy.backward(loss, strategy.optimizers[0])
-            return float(loss.detach())
+        kwargs = self._enter_batch(batch, last=False)
+        output: Any
+        if module.automatic_optimization:
+            with torch.enable_grad(), _in_hook(module, "training_step"):
+                output = strategy.training_step(*kwargs.values())
+                loss = output["loss"] if isinstance(output, dict) else output
+                if loss is not None:
+                    strategy.backward(loss, strategy.optimizers[0])
+        else:
+            output = self._trainer.fit_loop.epoch_loop.manual_optimization.run(kwargs)
+            loss = output.get("loss")
+        self._leave_batch(output, batch, last=False)
+        return math.nan if loss is None else float(loss.detach())
 
     def begin(self, build: Build | None, seed: int) -> None:
         """Start from the borrowed weights, counters and attributes with what `build` makes; None: the user's own."""
@@ -220,13 +234,11 @@ class LightningWorkload:
         for hook in ("on_fit_start", "on_train_start"):
             self._call(hook)
 
-    def train(self, micro_batches: int) -> Sequence[float]:
+    def train(self, micro_batches: int) -> Sequence[float | None]:
         """Go on batch by batch, as Lightning's training epoch loop does, with the module's own hooks."""
         losses = [self._train_batch() for _ in range(micro_batches)]
-        if all(loss is None for loss in losses):
-            return [math.nan] * len(losses)
-        nan = torch.tensor(math.nan)
-        return torch.stack([(nan if loss is None else loss).float().cpu() for loss in losses]).tolist()
+        # Read at the end of the stretch, not batch by batch: reading waits for the device.
+        return [None if loss is None else float(loss) for loss in losses]
 
     def validate(self) -> float:
         """The monitored value, reduced by Lightning itself over the validation batches."""
@@ -269,15 +281,22 @@ class LightningWorkload:
     def _set_up_data(self, stack: ExitStack) -> None:
         trainer = self._trainer
         fit_loop, val_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop
-        fit_loop._data_source = UnopenedSource(fit_loop._data_source)  # type: ignore[assignment]  # stands in for it
+        fit_loop._data_source = UnopenedSource(fit_loop._data_source, stack)  # type: ignore[assignment]  # stands in for it
         fit_loop._combined_loader = None
         fit_loop.setup_data()
         if fit_loop._combined_loader is None:
-            raise UnsupportedModuleError("there are no training batches (limit_train_batches=0?), so nothing can be tried")
+            raise UnsupportedModuleError(
+                "there are no training batches (limit_train_batches=0?), so nothing can be tried"
+            )
         combined: CombinedLoader = fit_loop._combined_loader
         self._loaders = list(combined.flattened)
-        if any(isinstance(loader, Iterator) for loader in self._loaders):
-            raise UnsupportedModuleError("a loader that can be read only once would lose the batches that trials take")
+        if any(map(is_one_shot, self._loaders)):
+            combined.flattened = self._loaders = [
+                RecordedLoader(loader) if is_one_shot(loader) else loader for loader in self._loaders
+            ]
+            # After everything else is given back: the real run reads what the trials read, and then goes on.
+            replay = _DataLoaderSource(CombinedLoader(combined.iterables, combined._mode), "train_dataloader")
+            self._replay = replay
         length = fit_loop.max_batches
         self._epoch_batches = int(length) if length < math.inf else None
         self._steps = self._estimated_steps()
@@ -290,12 +309,9 @@ class LightningWorkload:
         if self._validates:
             assert val_loop._combined_loader is not None
             self._val_iterables = list(val_loop._combined_loader.flattened)
-        for loader in (*self._loaders, *self._val_iterables):
-            stack.enter_context(generators_restored(loader_generators(loader)))
-            dataset = getattr(loader, "dataset", None)
-            if hasattr(dataset, "__dict__"):
-                stack.enter_context(attributes_restored(dataset))
         if self._validates:
+            for loader in self._val_iterables:
+                borrow_loader(loader, stack)
             self._install_validation(val_loop)
         self._train_batches: dict[int, BatchCache] = {}
         self._combined = combined
@@ -318,7 +334,9 @@ class LightningWorkload:
     def _refuse_signature(self) -> None:
         module, strategy = self.model, self._trainer.strategy
         if is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True):
-            raise UnsupportedModuleError("training_step takes the loader's iterator, so trials could not choose its batches")
+            raise UnsupportedModuleError(
+                "training_step takes the loader's iterator, so trials could not choose its batches"
+            )
         if strategy.restore_checkpoint_after_setup or strategy.handles_gradient_accumulation:
             raise UnsupportedModuleError(
                 f"{type(strategy).__name__} shards the model, so its weights cannot be put back after a trial"
@@ -351,9 +369,16 @@ class LightningWorkload:
         self._borrowed = None
         self._training = None
 
+    def _replay_streams(self) -> None:
+        if self._replay is not None:
+            self._trainer.fit_loop._data_source = self._replay
+            self._replay = None
+
     def _model(self) -> BorrowedModel:
         if self._borrowed is None:
-            raise UnsupportedModuleError("trials run inside `with workload.borrowed():`, so that everything comes back")
+            raise UnsupportedModuleError(
+                "trials run inside `with workload.borrowed():`, so that everything comes back"
+            )
         return self._borrowed
 
     def _begun(self) -> _Training:
@@ -371,46 +396,56 @@ class LightningWorkload:
     def _batches(self, seed: int) -> BatchCache:
         if seed not in self._train_batches:
             self._train_batches[seed] = BatchCache(
-                lambda: _TrialEpochs(self._combined, seed, self._epoch_batches), seed=seed, epoch_batches=self._epoch_batches
+                lambda: _TrialEpochs(self._combined, seed, self._epoch_batches),
+                seed=seed,
+                epoch_batches=self._epoch_batches,
             )
         return self._train_batches[seed]
 
     def _train_batch(self) -> Tensor | None:
-        training, trainer, module = self._begun(), self._trainer, self.model
-        fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+        training, loop = self._begun(), self._trainer.fit_loop.epoch_loop
         batches = self._batches(training.seed)
         index = training.position + (0 if self._validates else _HELD_BACK_BATCHES)
         if training.batch_idx == 0:
             self._begin_epoch()
         batch = self._on_device(batches[index])
         last = batches.is_last_of_epoch(index)
-        batch_idx = training.batch_idx
-        loop.batch_progress.is_last_batch = last
-        loop.batch_progress.increment_ready()
-        self._call("on_train_batch_start", batch, batch_idx)
-        trainer.strategy.on_train_batch_start(batch, batch_idx)
-        loop.batch_progress.increment_started()
-        kwargs = loop._build_kwargs(OrderedDict(), batch, batch_idx)
-        if module.automatic_optimization:
-            output: Any = loop.automatic_optimization.run(training.optimizers[0], batch_idx, kwargs)
+        kwargs = self._enter_batch(batch, last=last)
+        output: Any
+        if self.model.automatic_optimization:
+            output = loop.automatic_optimization.run(training.optimizers[0], training.batch_idx, kwargs)
         else:
             output = loop.manual_optimization.run(kwargs)
         loop.batch_progress.increment_processed()
         loop.update_lr_schedulers("step", update_plateau_schedulers=False)
         if last:
             loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
-        self._call("on_train_batch_end", output, batch, batch_idx)
+        self._leave_batch(output, batch, last=last)
+        loss = output.get("loss") if isinstance(output, dict) else None
+        return loss.detach() if isinstance(loss, Tensor) else None
+
+    def _enter_batch(self, batch: Any, *, last: bool) -> Any:
+        training, loop = self._begun(), self._trainer.fit_loop.epoch_loop
+        loop.batch_progress.is_last_batch = last
+        loop.batch_progress.increment_ready()
+        self._call("on_train_batch_start", batch, training.batch_idx)
+        self._trainer.strategy.on_train_batch_start(batch, training.batch_idx)
+        loop.batch_progress.increment_started()
+        return loop._build_kwargs(OrderedDict(), batch, training.batch_idx)
+
+    def _leave_batch(self, output: Any, batch: Any, *, last: bool) -> None:
+        training, fit_loop = self._begun(), self._trainer.fit_loop
+        loop = fit_loop.epoch_loop
+        self._call("on_train_batch_end", output, batch, training.batch_idx)
         loop.batch_progress.increment_completed()
         if not loop._should_accumulate():
             loop._batches_that_stepped += 1
         training.position += 1
-        training.batch_idx = 0 if last else batch_idx + 1
+        training.batch_idx = 0 if last else training.batch_idx + 1
         if last:
             fit_loop.epoch_progress.increment_processed()
             self._call("on_train_epoch_end")
             fit_loop.epoch_progress.increment_completed()
-        loss = output.get("loss") if isinstance(output, dict) else None
-        return loss.detach() if isinstance(loss, Tensor) else None
 
     def _begin_epoch(self) -> None:
         fit_loop = self._trainer.fit_loop
@@ -448,7 +483,9 @@ class LightningWorkload:
         """The monitored value from Lightning's validation loop; None when only the training step logs it."""
         trainer, connector = self._trainer, self._trainer._logger_connector
         connector.reset_metrics()
-        capturing = [(part, vars(part).pop("log"), vars(part).pop("log_dict")) for part in self._lightning_parts()]
+        capturing = [
+            (part, vars(part).pop("log"), vars(part).pop("log_dict")) for part in self._lightning_parts()
+        ]
         trainer.validating = True
         try:
             connector.reset_results()
@@ -535,7 +572,7 @@ class _TrialEpochs:
         for loader in self._loader.flattened:
             _set_sampler_epoch(loader, self._epoch)
         self._epoch += 1
-        for batch, _, _ in itertools.islice(iter(self._loader), self._length):
+        for batch, _, _ in itertools.islice(self._loader, self._length):
             yield batch
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from optselect.errors import BudgetError
 
@@ -30,8 +31,8 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("steps", "seconds", "trials"):
             value = getattr(self, name)
-            if value is not None and (value < 0 or math.isnan(value)):
-                raise BudgetError(f"a budget is 0 or more, but got {name}={value!r}")
+            if value is not None and not _is_amount(value):
+                raise BudgetError(f"a budget is a finite number, 0 or more, but got {name}={value!r}; None is no limit")
         if self.steps is None and self.seconds is None and self.trials is None:
             raise BudgetError("a Budget needs at least one of steps, seconds and trials")
 
@@ -51,7 +52,7 @@ def resolve_budget(budget: float | Budget | None, horizon: int | None) -> Budget
     """
     if isinstance(budget, Budget):
         return budget
-    if budget is not None and not (budget >= 0 and math.isfinite(budget)):
+    if budget is not None and not _is_amount(budget):
         raise BudgetError(f"budget is a share of the training's steps, 0 or more, but got {budget!r}")
     if horizon is None:
         if budget:
@@ -63,6 +64,10 @@ def resolve_budget(budget: float | Budget | None, horizon: int | None) -> Budget
     if budget is None:
         return Budget(steps=default_steps(horizon))
     return Budget(steps=int(budget * horizon))
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def default_steps(horizon: int) -> int:

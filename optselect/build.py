@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optselect import catalogue
 from optselect.composite import CompositeOptimizer
 from optselect.configuration import USER
-from optselect.errors import PlanMismatchError, UnsupportedModuleError
+from optselect.errors import PlanFormatError, PlanMismatchError, UnsupportedModuleError
 from optselect.plan import OptimizerPlan, ParamGroup
 from optselect.scheduler import ScheduledLR
 from optselect.schedules import Schedule
@@ -65,6 +65,11 @@ def _child(name: str, groups: Iterable[ParamGroup], parameters: dict[str, nn.Par
     torch_groups: list[dict[str, Any]] = []
     for group in groups:
         own = spec.arguments(group.hyperparameters)
+        if own.keys() != common.keys():
+            raise PlanFormatError(
+                f"the groups {groups[0].name} and {group.name} of {name} give different hyperparameters: "
+                f"{', '.join(sorted(own.keys() ^ common.keys()))}; give all of them in each group"
+            )
         differing = {key: value for key, value in own.items() if common[key] != value}
         torch_groups.append({"params": [parameters[n] for n in group.parameters], "name": group.name, **differing})
     optimizer: Optimizer = factory(torch_groups, **common)

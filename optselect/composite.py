@@ -34,6 +34,8 @@ class CompositeOptimizer(Optimizer):
                 raise UnsupportedModuleError(
                     f"{name} re-evaluates the loss inside step() and cannot be one of several optimizers; use it alone"
                 )
+        _refuse_shared(children)
+        for name, child in children.items():
             for group in child.param_groups:
                 group[ROUTE] = name
         self.children = dict(children)
@@ -67,8 +69,16 @@ class CompositeOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the child that its `"optimizer_name"` names, or to the last child."""
-        if self._joining:
-            self.children[self._owner_of(param_group)].add_param_group(param_group)
+        if not self._joining:
+            return
+        child = self.children[self._owner_of(param_group)]
+        joining = param_group["params"]
+        params = [joining] if isinstance(joining, Tensor) else list(joining)
+        trained = {id(parameter) for group in self.param_groups for parameter in group["params"]}
+        if not trained.isdisjoint(map(id, params)):
+            raise ConfigurationError("a parameter of the new group is in another group already; it can be in one only")
+        param_group["params"] = params
+        child.add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # closure may give None
@@ -157,6 +167,18 @@ class CompositeOptimizer(Optimizer):
         return f"CompositeOptimizer({self.children})"
 
 
+def _refuse_shared(children: Mapping[str, Optimizer]) -> None:
+    owners: dict[int, str] = {}
+    for name, child in children.items():
+        for group in child.param_groups:
+            for parameter in group["params"]:
+                if owners.setdefault(id(parameter), name) != name:
+                    raise ConfigurationError(
+                        f"{owners[id(parameter)]} and {name} both have a parameter of shape {list(parameter.shape)}; "
+                        "each parameter has one optimizer"
+                    )
+
+
 class _RoutedState(MutableMapping[Tensor, Any]):
     """The states of all children; writing goes to the child that has the parameter in its groups."""
 
@@ -165,6 +187,9 @@ class _RoutedState(MutableMapping[Tensor, Any]):
 
     def _child(self, parameter: Tensor) -> Optimizer:
         for child in self._children.values():
+            if parameter in child.state:
+                return child
+        for child in self._children.values():
             for group in child.param_groups:
                 if any(parameter is other for other in group["params"]):
                     return child
@@ -172,6 +197,13 @@ class _RoutedState(MutableMapping[Tensor, Any]):
 
     def __getitem__(self, parameter: Tensor) -> Any:
         return self._child(parameter).state[parameter]
+
+    # The children's states are defaultdicts: asking for what is not there would make it.
+    def __contains__(self, parameter: object) -> bool:
+        return any(parameter in child.state for child in self._children.values())
+
+    def get(self, parameter: Tensor, default: Any = None) -> Any:
+        return self[parameter] if parameter in self else default
 
     def __setitem__(self, parameter: Tensor, slots: Any) -> None:
         self._child(parameter).state[parameter] = slots

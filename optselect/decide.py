@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
-from optselect.configuration import Configuration
+from optselect.arms import configuration_of
+from optselect.configuration import USER, Configuration
 from optselect.plan import TrialRecord
-from optselect.profile import Profile
 from optselect.race import Race, nominal_cost, standings
 from optselect.rules import Proposal
 from optselect.study import Evaluation
@@ -28,8 +28,19 @@ class Choice:
     reasons: tuple[str, ...]
 
 
+def first_word(proposals: Sequence[Proposal], base: Configuration) -> Choice:
+    """The rules' first choice, taken at their word: what a budget of 0 asks for."""
+    first = next((proposal for proposal in proposals if proposal.optimizer != USER), None)
+    if first is None:
+        return Choice(configuration=base, reasons=("the rules propose nothing, so the baseline stays",))
+    return Choice(
+        configuration=configuration_of(first),
+        reasons=("the budget is 0, so this is the rules' first choice, without evidence from trials", *_spoken(first)),
+    )
+
+
 def choose(
-    race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Proposal], profile: Profile, monitor: str
+    race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Proposal], monitor: str
 ) -> Choice:
     """The best configuration at the deepest rung, if it beats the baseline on the same batches; else the baseline.
 
@@ -146,5 +157,8 @@ def _runner_up(race: Race, ranked: list[tuple[Configuration, float]], monitor: s
 
 
 def _votes(winner: Configuration, proposals: Sequence[Proposal]) -> list[str]:
-    votes = [vote for p in proposals if p.optimizer == winner.optimizer for vote in p.because]
-    return [f"{vote.rule}: {vote.because.describe()} [{vote.cites}]" for vote in votes]
+    return [word for proposal in proposals if proposal.optimizer == winner.optimizer for word in _spoken(proposal)]
+
+
+def _spoken(proposal: Proposal) -> list[str]:
+    return [f"{vote.rule}: {vote.because.describe()} [{vote.cites}]" for vote in proposal.because]

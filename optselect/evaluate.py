@@ -83,9 +83,10 @@ class TrialRunner:
 
         An exception of the model ends the trial, not the search; KeyboardInterrupt and the like pass through.
         """
-        start = reached = self._resume_or_begin(configuration, seed)
-        losses: list[float] = []
+        start = reached = self.position(configuration, seed)
+        losses: list[float | None] = []
         try:
+            self._resume_or_begin(configuration, seed)
             while reached < until:
                 count = min(_CHUNK, until - reached)
                 losses += self._workload.train(count)
@@ -99,13 +100,12 @@ class TrialRunner:
         cost = reached - start + self.validation_cost
         return Outcome(value=value if math.isfinite(value) else None, cost=cost, reached=reached)
 
-    def _resume_or_begin(self, configuration: Configuration, seed: int) -> int:
+    def _resume_or_begin(self, configuration: Configuration, seed: int) -> None:
         paused = self._paused.pop((configuration.key, seed), None)
         if paused is not None:
             self._workload.resume(paused[0])
-            return paused[1]
-        self._workload.begin(self._builder(configuration), self._seed + seed)
-        return 0
+        else:
+            self._workload.begin(self._builder(configuration), self._seed + seed)
 
     def _pause(self, configuration: Configuration, seed: int, reached: int) -> None:
         size = self._workload.paused_bytes()
@@ -125,13 +125,16 @@ class TrialRunner:
 
         return build
 
-    def _diverged(self, configuration: Configuration, losses: Sequence[float], start: int) -> bool:
-        finite = [loss for loss in losses[-_CHUNK:] if math.isfinite(loss)]
-        # A step may give no loss now and then (a skipped batch), but not for a whole chunk.
+    def _diverged(self, configuration: Configuration, losses: Sequence[float | None], start: int) -> bool:
+        given = [loss for loss in losses if loss is not None]
+        recent = [loss for loss in losses[-_CHUNK:] if loss is not None]
+        finite = [loss for loss in recent if math.isfinite(loss)]
+        if not recent:
+            return False  # a training step may keep its loss to itself; validation will tell
         if not finite:
             return True
         if self._initial_loss is None and start == 0:
-            self._initial_loss = statistics.fmean([loss for loss in losses if math.isfinite(loss)][:5])
+            self._initial_loss = statistics.fmean([loss for loss in given if math.isfinite(loss)][:5])
         warm = start + len(losses) > configuration.schedule.warmup_steps * self._workload.accumulate
         limit = abs(self._initial_loss or math.inf) * _DIVERGED
         return warm and statistics.fmean(finite) > limit

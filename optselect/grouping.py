@@ -36,7 +36,9 @@ def param_groups(
             continue
         is_sparse = parameter.name in sparse
         trainer = _trainer(chain, parameter, is_sparse)
-        members.setdefault((trainer.name, parameter.decay and not is_sparse, is_sparse), []).append(parameter.name)
+        # Without weight decay there is nothing to tell apart; and LBFGS takes a single group.
+        decay = parameter.decay and not is_sparse and trainer.decay is not None
+        members.setdefault((trainer.name, decay, is_sparse and not trainer.single_group), []).append(parameter.name)
     if not members:
         raise UnsupportedModuleError("the model has no trainable parameter; set requires_grad=True on what should learn")
     order = [candidate.name for candidate in chain]

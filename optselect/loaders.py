@@ -14,17 +14,19 @@ T = TypeVar("T")
 
 
 def trial_loader(loader: Iterable[Any], seed: int = 0) -> Iterable[Any]:
-    """`loader` for trials: a twin of a DataLoader, anything else itself.
+    """`loader` for trials: a twin of it, iterated once for each epoch.
 
-    The twin has no persistent workers (the loader's own would be left in the middle of an epoch, which
+    A DataLoader's twin has no persistent workers (the loader's own would be left in the middle of an epoch, which
     silently shortened the real run: measured), shallow copies of the data set of a stream and of the
     samplers, so that a position they keep on themselves stays where it was, and generators of its own:
     clones for `seed` 0, seeded ones otherwise.
     """
-    if not isinstance(loader, DataLoader):
-        return loader
+    if isinstance(loader, RecordedLoader):
+        return loader.reader()
     generators: dict[int, torch.Generator] = {}
     twin = _twin(loader, generators, seed)
+    if not isinstance(twin, DataLoader) or not isinstance(loader, DataLoader):
+        return twin
     # Straight into __dict__: a DataLoader refuses to change these after __init__.
     vars(twin).update(_iterator=None, persistent_workers=False)
     if isinstance(loader.dataset, IterableDataset):
@@ -35,6 +37,80 @@ def trial_loader(loader: Iterable[Any], seed: int = 0) -> Iterable[Any]:
             sampler.sampler = _twin(sampler.sampler, generators, seed)
         vars(twin)[name] = sampler
     return twin
+
+
+def is_one_shot(loader: Iterable[Any]) -> bool:
+    """Whether what is read from `loader` is gone: an iterator, or a stream that holds one (an open file, a generator)."""
+    dataset = getattr(loader, "dataset", None)
+    held = vars(dataset).values() if isinstance(dataset, IterableDataset) else ()
+    return any(isinstance(value, Iterator) for value in (loader, dataset, *held))
+
+
+class RecordedLoader:
+    """Stands in for a loader that can be read only once: what trials read of it is there for the real run again.
+
+    `reader` gives trials its epochs from the first on; iterating the loader itself gives the real run the
+    same epochs, each going on in the live stream where the trials stopped. Other attributes are the loader's.
+    """
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader = loader
+        self._epochs: list[list[Any]] = []
+        self._live: Iterator[Any] = iter(())
+        self._runs = 0
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]  # isinstance() says what the loader itself is
+        return type(self._loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+    def __len__(self) -> int:
+        return len(self._loader)  # type: ignore[arg-type]  # a stream has no length, and says so here
+
+    def __iter__(self) -> Iterator[Any]:
+        # Opening a DataLoader draws a random number, as the run by hand would; opening an iterator does nothing.
+        opened = iter(self._loader) if isinstance(self._loader, DataLoader) else None
+        return self._run(opened)
+
+    def _run(self, opened: Iterator[Any] | None) -> Iterator[Any]:
+        # A generator, so that a run counts from its first batch: Lightning opens loaders to see whether it can.
+        epoch, self._runs = self._runs, self._runs + 1
+        if epoch < len(self._epochs):
+            yield from self._epoch(epoch)
+        else:
+            yield from iter(self._loader) if opened is None else opened
+
+    def reader(self) -> Iterable[Any]:
+        """For trials: each iteration is the next epoch, the first one first."""
+        return _Reader(self)
+
+    def _epoch(self, index: int) -> Iterator[Any]:
+        if index == len(self._epochs):
+            self._epochs.append([])
+            self._live = iter(self._loader)
+        epoch = self._epochs[index]
+        position = 0
+        while True:
+            if position == len(epoch):
+                if index + 1 < len(self._epochs) or (batch := next(self._live, None)) is None:
+                    return
+                epoch.append(batch)
+            yield epoch[position]
+            position += 1
+
+
+class _Reader:
+    def __init__(self, recorded: RecordedLoader) -> None:
+        self._recorded = recorded
+        self._next = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._next += 1
+        return self._recorded._epoch(self._next - 1)
 
 
 def _twin(owner: T, generators: dict[int, torch.Generator], seed: int) -> T:

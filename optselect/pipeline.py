@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from optuna.storages import BaseStorage
 
 from optselect import catalogue
-from optselect.arms import arms, baseline, configuration_of
-from optselect.budget import VALIDATION_COST, Budget, resolve_budget
-from optselect.configuration import USER, Configuration
-from optselect.decide import Choice, choose, cost_sentence, records, versions
+from optselect.arms import arms, baseline
+from optselect.budget import UNKNOWN_LENGTH_STEPS, VALIDATION_COST, Budget, resolve_budget
+from optselect.configuration import USER
+from optselect.decide import Choice, choose, cost_sentence, first_word, records, versions
+from optselect.errors import ConfigurationError, UnknownOptimizerError
 from optselect.evaluate import TrialRunner
 from optselect.grouping import param_groups
 from optselect.plan import ModelFingerprint, OptimizerPlan
@@ -21,16 +23,49 @@ from optselect.profile import Profile
 from optselect.profile.measure import measure
 from optselect.progress import Progress, Silent, default_progress
 from optselect.race import Race, nominal_cost
-from optselect.rules import Proposal, Rule, propose
-from optselect.search import SearchResult, search
+from optselect.rules import Proposal, Rule, propose, resolve
+from optselect.search import search
 from optselect.study import Evaluation, TrialStudy, open_study
 from optselect.workload import Workload
 
-RulesArgument = str | Sequence[Rule]
 Storage = str | os.PathLike[str] | BaseStorage | None
 
-_RULES_ALONE_PASSES = 5
 _PASSES = 8
+_RULES_ALONE_PASSES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user may ask for; the fields are those of `AutoOptimizer`.
+
+    Raises `BudgetError`, `UnknownOptimizerError` and `ConfigurationError` for what cannot be meant.
+    """
+
+    budget: float | Budget | None = None
+    candidates: Sequence[str] | None = None
+    rules: str | Sequence[Rule] = "default"
+    storage: Storage = None
+    study_name: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.budget, Budget | None):
+            resolve_budget(self.budget, horizon=1)
+        resolve(self.rules)
+        if self.candidates is not None and not self.candidates:
+            raise ConfigurationError("candidates is empty, so there is nothing to choose from; name one or pass None")
+        for name in self.candidates or ():
+            if name != USER and name not in catalogue.names():
+                raise UnknownOptimizerError.named(name, (*catalogue.names(), USER))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """A choice, with the profile it rests on and the study that holds its trials (None: nothing was tried here)."""
+
+    plan: OptimizerPlan
+    profile: Profile
+    study: TrialStudy | None
 
 
 def select(
@@ -38,7 +73,7 @@ def select(
     budget: float | Budget | None = None,
     *,
     candidates: Sequence[str] | None = None,
-    rules: RulesArgument = "default",
+    rules: str | Sequence[Rule] = "default",
     storage: Storage = None,
     study_name: str | None = None,
     seed: int = 0,
@@ -47,142 +82,103 @@ def select(
     """Choose and tune an optimizer for `workload` within `budget`; the workload comes back as it was.
 
     The arguments are those of `AutoOptimizer`; `storage=None` keeps the study in memory. Raises
-    `BudgetError` and `UnknownOptimizerError` before anything is run.
+    `BudgetError`, `UnknownOptimizerError` and `ConfigurationError` before anything is run.
     """
-    return Selection(
-        workload,
-        budget,
-        candidates=candidates,
-        rules=rules,
-        storage=storage,
-        study_name=study_name,
-        seed=seed,
-        progress=progress,
-    ).plan()
+    settings = Settings(
+        budget=budget, candidates=candidates, rules=rules, storage=storage, study_name=study_name, seed=seed
+    )
+    return make_selection(workload, settings, progress=progress).plan
 
 
-class Selection:
-    """One choice in the making; `select` is the short way. Keeps the profile and the study for those who look."""
-
-    def __init__(
-        self,
-        workload: Workload,
-        budget: float | Budget | None = None,
-        *,
-        candidates: Sequence[str] | None = None,
-        rules: RulesArgument = "default",
-        storage: Storage = None,
-        study_name: str | None = None,
-        seed: int = 0,
-        progress: Progress | None = None,
-        first_process: bool = True,
-    ) -> None:
-        self.workload = workload
-        self.horizon = None if workload.steps is None else workload.steps * workload.accumulate
-        self.budget = resolve_budget(budget, self.horizon)
-        for name in candidates or ():
-            if name != USER:
-                catalogue.get(name)
-        self.candidates = candidates
-        self.rules = rules
-        self.storage = storage
-        self.study_name = study_name
-        self.seed = seed
-        self.first_process = first_process
-        self.progress = progress or (default_progress() if first_process else Silent())
-        self.profile: Profile | None = None
-        self.study: TrialStudy | None = None
-
-    def plan(self) -> OptimizerPlan:
-        """Measure, propose, search, decide."""
-        workload = self.workload
-        with workload.borrowed():
-            passes = _PASSES if self.budget.searches else _RULES_ALONE_PASSES
-            self.profile = profile = workload.agree(measure(workload, passes=passes))
-            proposals = propose(profile, rules=self.rules, candidates=self.candidates)
-            race = self._race(profile, proposals)
-            result = self._search(race, profile)
-        evaluations = result.evaluations
-        if self.budget.searches:
-            choice = choose(race, evaluations, proposals, profile, workload.monitor)
-        else:
-            choice = _first_word(proposals, race.baseline)
-        return self._written(choice, race, evaluations, profile, proposals)
-
-    def _race(self, profile: Profile, proposals: Sequence[Proposal]) -> Race:
-        base = baseline(self.workload.has_user_optimizer)
-        contenders = arms(proposals, base)
-        validation_cost = self.workload.validation_batches * VALIDATION_COST
-        return Race(
-            arms=contenders,
-            baseline=base,
-            horizon=self.horizon or self.budget.steps or 1_000,
-            steps=self.budget.steps,
-            trials=self.budget.trials,
-            spent=profile.gradient.passes + validation_cost,
-            validation_cost=validation_cost,
-            mode=self.workload.mode,
-            specs=tuple(catalogue.get(c.optimizer) for c in contenders if c.optimizer != USER),
-        )
-
-    def _search(self, race: Race, profile: Profile) -> SearchResult:
-        if not self.budget.searches:
-            return SearchResult(evaluations=(), cost=0.0, trials_run=0)
-        if self.first_process:
-            self.study = open_study(
-                storage=self.storage,
-                name=self.study_name or f"optselect-{self._identity()}",
-                mode=self.workload.mode,
-                facts={"monitor": self.workload.monitor, "profile": profile.to_dict()},
-                exact_name=self.study_name is not None,
-            )
-        runner = TrialRunner(self.workload, sparse=profile.gradient.sparse, seed=self.seed)
-        return search(
-            self.workload, race, self.study, runner, seconds=self.budget.seconds, progress=self.progress
-        )
-
-    def _identity(self) -> str:
-        """Of this search: another training, other candidates or another seed never continue it."""
-        rules = self.rules if isinstance(self.rules, str) else [rule.name for rule in self.rules]
-        parts = [self.workload.identity, list(self.candidates or ()), rules, self.seed, repr(self.budget)]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-
-    def _written(
-        self,
-        choice: Choice,
-        race: Race,
-        evaluations: Sequence[Evaluation],
-        profile: Profile,
-        proposals: Sequence[Proposal],
-    ) -> OptimizerPlan:
-        configuration = choice.configuration
-        model = self.workload.model
-        groups = () if configuration.optimizer == USER else param_groups(model, configuration, profile.gradient.sparse)
-        spent = race.spent if self.budget.searches else profile.gradient.passes
-        return OptimizerPlan(
-            optimizer=configuration.optimizer,
-            hyperparameters=dict(configuration.hyperparameters),
-            param_groups=groups,
-            schedule=configuration.schedule,
-            total_steps=self.workload.steps,
-            reasons=(*choice.reasons, cost_sentence(race, evaluations, known_length=self.horizon is not None)),
-            profile=profile,
-            proposals=tuple(proposals),
-            trials=records(evaluations),
-            search_steps=round(spent + nominal_cost(race, evaluations)),
-            model_fingerprint=ModelFingerprint.of(model),
-            sparse=profile.gradient.sparse,
-            monitor=self.workload.monitor,
-            versions=versions(),
-        )
+def make_selection(
+    workload: Workload, settings: Settings, *, progress: Progress | None = None, first_process: bool = True
+) -> Selection:
+    """`select` for those who also want the profile and the study, or run on several processes."""
+    progress = progress or (default_progress() if first_process else Silent())
+    study: TrialStudy | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    with workload.borrowed():
+        fingerprint = ModelFingerprint.of(workload.model)
+        horizon = None if workload.steps is None else workload.steps * workload.accumulate
+        budget = resolve_budget(settings.budget, horizon)
+        profile = workload.agree(measure(workload, passes=_PASSES if budget.searches else _RULES_ALONE_PASSES))
+        proposals = propose(profile, rules=settings.rules, candidates=settings.candidates)
+        progress.proposed(profile, proposals)
+        race = _race(workload, profile, proposals, budget, horizon)
+        if budget.searches:
+            study = _study(workload, settings, profile) if first_process else None
+            runner = TrialRunner(workload, sparse=profile.gradient.sparse, seed=settings.seed)
+            evaluations = search(workload, race, study, runner, seconds=budget.seconds, progress=progress)
+    choice = (
+        choose(race, evaluations, proposals, workload.monitor)
+        if budget.searches
+        else first_word(proposals, race.baseline)
+    )
+    cost = cost_sentence(race, evaluations, known_length=horizon is not None)
+    plan = _plan(workload, choice, race, evaluations, profile, proposals, fingerprint, cost)
+    return Selection(plan=plan, profile=profile, study=study)
 
 
-def _first_word(proposals: Sequence[Proposal], base: Configuration) -> Choice:
-    first = next((proposal for proposal in proposals if proposal.optimizer != USER), None)
-    if first is None:
-        return Choice(configuration=base, reasons=("the rules propose nothing, so the baseline stays",))
-    votes = tuple(f"{vote.rule}: {vote.because.describe()} [{vote.cites}]" for vote in first.because)
-    return Choice(
-        configuration=configuration_of(first),
-        reasons=("the budget is 0, so this is the rules' first choice, without evidence from trials", *votes),
+def _race(
+    workload: Workload, profile: Profile, proposals: Sequence[Proposal], budget: Budget, horizon: int | None
+) -> Race:
+    base = baseline(workload.has_user_optimizer)
+    contenders = arms(proposals, base)
+    validation_cost = workload.validation_batches * VALIDATION_COST
+    # One validation before the trials says what an untrained model is worth.
+    before = profile.gradient.passes + (validation_cost if budget.searches else 0.0)
+    return Race(
+        arms=contenders,
+        baseline=base,
+        horizon=horizon or budget.steps or UNKNOWN_LENGTH_STEPS,
+        steps=budget.steps,
+        trials=budget.trials,
+        spent=before,
+        validation_cost=validation_cost,
+        mode=workload.mode,
+        specs=tuple(catalogue.get(c.optimizer) for c in contenders if c.optimizer != USER),
+    )
+
+
+def _study(workload: Workload, settings: Settings, profile: Profile) -> TrialStudy:
+    """The study of this training: another one, other candidates or another seed never continue it."""
+    rules = settings.rules if isinstance(settings.rules, str) else [rule.name for rule in settings.rules]
+    parts = [workload.identity, list(settings.candidates or ()), rules, settings.seed, repr(settings.budget)]
+    identity = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return open_study(
+        storage=settings.storage,
+        name=settings.study_name or f"optselect-{identity}",
+        mode=workload.mode,
+        facts={"monitor": workload.monitor, "profile": profile.to_dict()},
+        exact_name=settings.study_name is not None,
+    )
+
+
+def _plan(
+    workload: Workload,
+    choice: Choice,
+    race: Race,
+    evaluations: Sequence[Evaluation],
+    profile: Profile,
+    proposals: Sequence[Proposal],
+    fingerprint: ModelFingerprint,
+    cost: str,
+) -> OptimizerPlan:
+    chosen = choice.configuration
+    sparse = profile.gradient.sparse
+    return OptimizerPlan(
+        optimizer=chosen.optimizer,
+        hyperparameters=dict(chosen.hyperparameters),
+        param_groups=() if chosen.optimizer == USER else param_groups(workload.model, chosen, sparse),
+        schedule=chosen.schedule,
+        total_steps=workload.steps,
+        reasons=(*choice.reasons, cost),
+        profile=profile,
+        proposals=tuple(proposals),
+        trials=records(evaluations),
+        search_steps=round(race.spent + nominal_cost(race, evaluations)),
+        model_fingerprint=fingerprint,
+        sparse=sparse,
+        monitor=workload.monitor,
+        versions=versions(),
     )

@@ -98,7 +98,7 @@ class ModelFingerprint:
                     if name in here.shapes and here.shapes[name] != shape
                 ],
             ),
-            *_listed("now frozen", sorted(here.frozen - self.frozen & set(here.shapes))),
+            *_listed("now frozen", sorted((here.frozen - self.frozen) & set(self.shapes))),
             *_listed("no longer frozen", sorted((self.frozen - here.frozen) & set(here.shapes))),
         ]
         if not differences and list(here.shapes) != list(self.shapes):
@@ -232,7 +232,7 @@ class OptimizerPlan:
         Raises `PlanVersionError` for a plan of a later version, `PlanFormatError` for what is not a plan.
         """
         version = data.get("version") if isinstance(data, Mapping) else None
-        if not isinstance(version, int):
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise PlanFormatError("this is not an optimizer plan: it has no version number")
         if version > PLAN_VERSION:
             raise PlanVersionError(
@@ -256,7 +256,7 @@ class OptimizerPlan:
                 versions=dict(data["versions"]),
                 model_fingerprint=ModelFingerprint.from_dict(data["model_fingerprint"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise PlanFormatError(
                 f"the plan is incomplete or malformed ({type(error).__name__}: {error}); write it anew with a search"
             ) from error

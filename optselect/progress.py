@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -13,20 +14,30 @@ from rich.table import Table
 
 from optselect.configuration import format_value
 from optselect.evaluate import Outcome
+from optselect.profile import Profile
+from optselect.profile.text import describe
 from optselect.race import Job, Race, nominal_cost
+from optselect.report.text import proposal_lines
+from optselect.rules import Proposal
 from optselect.study import Evaluation
 
 _log = logging.getLogger("optselect")
 
 
 class Progress(Protocol):
-    """Told what the search does; a context manager around it."""
+    """Told what the search does; a context manager around its trials."""
+
+    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+        """The training was measured and the rules have spoken; trials, if any, come next."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+        """The training is measured, and the rules have spoken."""
 
     def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:
         """A job begins; `evaluations` are those before it."""
@@ -38,6 +49,9 @@ class Progress(Protocol):
 class Silent:
     """Says nothing: for processes other than the first."""
 
+    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+        """Nothing."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -45,6 +59,9 @@ class Silent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+        """Nothing."""
 
     def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:
         """Nothing."""
@@ -58,6 +75,16 @@ class LogProgress(Silent):
 
     def __init__(self) -> None:
         self._share = ""
+
+    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+        """The profile and the proposals, line by line."""
+        for line in _proposed(profile, proposals):
+            _log.info("%s", line)
+
+    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+        """The profile and the proposals, line by line."""
+        for line in (*describe(profile), *proposal_lines(proposals)):
+            _log.info("%s", line)
 
     def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:
         """Remember how far the budget is."""
@@ -88,6 +115,12 @@ class TableProgress(Silent):
         self._before: float | None = None
         self._live: Live | None = None
 
+    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+        """The profile and the proposals, above the table."""
+        for line in _proposed(profile, proposals):
+            # As it is: rich would take the rules' square brackets for markup.
+            self._console.print(line, markup=False, highlight=False)
+
     def __enter__(self) -> Self:
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._live.__enter__()
@@ -98,6 +131,13 @@ class TableProgress(Silent):
     ) -> None:
         if self._live is not None:
             self._live.__exit__(kind, error, trace)
+
+    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+        """Print the profile and the proposals above the table."""
+        for title, lines in (("profile", describe(profile)), ("proposals", list(proposal_lines(proposals)))):
+            self._console.print(title, style="bold")
+            for line in lines:
+                self._console.print(line, highlight=False, markup=False)
 
     def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:
         """Show the job as running, and the budget."""
@@ -132,6 +172,13 @@ def default_progress() -> Progress:
     """A table where the output is a terminal, log lines elsewhere."""
     console = Console()
     return TableProgress(console) if console.is_terminal else LogProgress()
+
+
+def _proposed(profile: Profile, proposals: Sequence[Proposal]) -> Iterator[str]:
+    yield "profile"
+    yield from (f"  {line}" for line in describe(profile))
+    yield "proposals"
+    yield from proposal_lines(proposals)
 
 
 def _row(job: Job) -> tuple[str, ...]:

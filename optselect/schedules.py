@@ -26,8 +26,8 @@ class Schedule:
     | cosine | falls to `final` along half a cosine | Loshchilov & Hutter 2017, arXiv:1608.03983 |
     | wsd | stays, then falls to `final` in the last `decay` share | Hägele et al. 2024, arXiv:2405.18392 |
 
-    `warmup_steps` counts optimizer steps. `final` is the factor reached at the last step. `decay` is a
-    share of the whole training. Every kind but `constant` needs to know the length of the training.
+    `warmup_steps` counts optimizer steps. `final` is the factor that the step after the last would have.
+    `decay` is a share of the whole training. Every kind but `constant` needs the training's length.
     """
 
     kind: ScheduleKind = "constant"

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from optselect.errors import SearchError
 from optselect.evaluate import Outcome, TrialRunner
@@ -18,15 +17,6 @@ from optselect.workload import Workload
 _log = logging.getLogger("optselect")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """The trials of a search, and what was run for them in this process (an earlier one's trials cost nothing now)."""
-
-    evaluations: tuple[Evaluation, ...]
-    cost: float
-    trials_run: int
-
-
 def search(
     workload: Workload,
     race: Race,
@@ -35,7 +25,7 @@ def search(
     *,
     seconds: float | None = None,
     progress: Progress,
-) -> SearchResult:
+) -> tuple[Evaluation, ...]:
     """Run the jobs of `race` on `workload` until it is over.
 
     `study` is None on every process but the first. What the study holds already is not run again. An
@@ -43,7 +33,7 @@ def search(
     when it hit every trial, and `SearchError` when all trials failed in other ways.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
-    cost, trials_run = 0.0, 0
+    trials_run = 0
     errors: list[Exception] = []
     untrained: float | None = None
     with progress:
@@ -55,10 +45,8 @@ def search(
                 break
             if untrained is None:
                 untrained = runner.untrained_value()
-                cost += runner.validation_cost
             progress.started(job, race, evaluations)
             outcome = runner.run(job.configuration, job.seed, job.until)
-            cost += outcome.cost
             trials_run += 1
             if outcome.error is not None:
                 errors.append(outcome.error)
@@ -75,7 +63,7 @@ def search(
             f"all {len(evaluations)} trials diverged or failed ({evaluations[0].note}); check that the loss is finite "
             "at the first batches"
         )
-    return SearchResult(evaluations=tuple(evaluations), cost=cost, trials_run=trials_run)
+    return tuple(evaluations)
 
 
 def _record(

@@ -163,6 +163,7 @@ def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any])
             copies[name] = copy.copy(value)
         else:
             try:
+                memo.update((id(tensor), tensor.detach().clone()) for tensor in _with_history(value))
                 copies[name] = copy.deepcopy(value, memo)
             except Exception as error:
                 raise UnsupportedModuleError(
@@ -181,3 +182,16 @@ def _data_objects(model: nn.Module) -> list[object]:
 
 def _has_storage(tensor: torch.Tensor) -> bool:
     return not isinstance(tensor, nn.parameter.UninitializedTensorMixin) and tensor.device.type != "meta"
+
+
+def _with_history(value: Any) -> Iterator[torch.Tensor]:
+    """Tensors in `value` that autograd computed: a trial works on plain copies, since these refuse to be copied."""
+    if isinstance(value, torch.Tensor):
+        if not value.is_leaf:
+            yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _with_history(item)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _with_history(item)

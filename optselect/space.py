@@ -42,31 +42,37 @@ class Dimension:
     complement: bool = False
 
     def __post_init__(self) -> None:
-        if not self.distribution._contains(self._inner(self.centre)):
-            raise ConfigurationError(f"a prior's centre must lie inside its bounds {self.distribution}, but got {self.centre!r}")
+        if not self.contains(self.centre):
+            raise ConfigurationError(
+                f"a prior's centre must lie inside its bounds {self.distribution}, but got {self.centre!r}"
+            )
 
     def clip(self, value: float) -> float:
         """`value` moved to the nearest bound when it lies outside them."""
         if not isinstance(self.distribution, FloatDistribution):
-            raise ConfigurationError(f"only a numeric dimension has bounds to clip to; this one is {self.distribution}")
+            raise ConfigurationError(
+                f"only a numeric dimension has bounds to clip to; this one is {self.distribution}"
+            )
         inner = min(max(float(self._inner(value)), self.distribution.low), self.distribution.high)
         return 1.0 - inner if self.complement else inner
 
     def contains(self, value: Value) -> bool:
         """Whether `value` lies inside the hard bounds."""
-        return bool(self.distribution._contains(self._inner(value)))
+        # Optuna's only public question takes the inner representation, a float that a bool would pass for.
+        return bool(self.distribution._contains(self._inner(value)))  # noqa: SLF001  # see above
 
     def to_unit(self, value: float) -> float:
         """Where `value` lies between the bounds: 0 at the lower, 1 at the upper one."""
         low, high = self._ends()
         inner = float(self._inner(value))
-        return (self._scale(inner) - low) / (high - low)
+        return (self._scale(inner) - low) / (high - low) if high > low else 0.0
 
     def from_unit(self, unit: float) -> float:
         """The value at `unit` of the way from the lower bound to the upper one; inverse of `to_unit`."""
         low, high = self._ends()
         at = low + min(max(unit, 0.0), 1.0) * (high - low)
-        inner = 10.0**at if self._log else at
+        # Clipped: 10 to the power of a bound's logarithm may lie a rounding error outside it.
+        inner = self._snapped(10.0**at if self._log else at)
         return 1.0 - inner if self.complement else inner
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,9 +88,13 @@ class Dimension:
     def from_dict(cls, data: Mapping[str, Any]) -> Dimension:
         """The dimension that `to_dict` wrote."""
         distribution = json_to_distribution(json.dumps(data["distribution"]))
-        assert isinstance(distribution, FloatDistribution | CategoricalDistribution)
+        if not isinstance(distribution, FloatDistribution | CategoricalDistribution):
+            raise ConfigurationError(f"a dimension is a float or a choice, but got {distribution}")
         return cls(
-            distribution=distribution, centre=data["centre"], spread=data["spread"], complement=data["complement"]
+            distribution=distribution,
+            centre=data["centre"],
+            spread=data["spread"],
+            complement=data["complement"],
         )
 
     @property
@@ -100,7 +110,15 @@ class Dimension:
         return math.log10(inner) if self._log else inner
 
     def _inner(self, value: Value) -> Value:
-        return 1.0 - float(value) if self.complement else value
+        return self._snapped(1.0 - float(value)) if self.complement else value
+
+    def _snapped(self, inner: float) -> float:
+        """`inner` on the bound it misses by a rounding error only: 1 - (1 - .3) is a little more than .3."""
+        if isinstance(self.distribution, FloatDistribution):
+            for bound in (self.distribution.low, self.distribution.high):
+                if math.isclose(inner, bound, rel_tol=1e-9, abs_tol=1e-15):
+                    return bound
+        return inner
 
 
 def log_uniform(low: float, high: float, *, centre: float | None = None, spread: float = 0.5) -> Dimension:

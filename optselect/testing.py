@@ -54,8 +54,10 @@ def check_optimizer(spec: OptimizerSpec) -> None:
 
     Checked are: the description, the build, which shapes, layouts and number types can be trained (exactly
     those), the bytes of state (within `STATE_TOLERANCE`, step counters left out), param groups, closure,
-    train and eval modes, the foreach, fused and capturable arguments, weight decay, saving and going on, and every
-    bound of the space. Raises `MissingExtraError` when the optimizer's package is not installed.
+    train and eval modes, the foreach, fused and capturable arguments, weight decay, saving and going on, and
+    every bound of the space. Not checked, for no step shows it, are `schedulable` and the sources.
+
+    Raises `MissingExtraError` when the optimizer's package is not installed.
     """
     spec.load()
     for check in _FACTS:
@@ -401,7 +403,7 @@ def _train(
     values: Mapping[str, Value] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> tuple[torch.optim.Optimizer, Parameter]:
-    """A few steps from the prior's centre. Raises `FloatingPointError` on weights that stay or are not finite."""
+    """A few steps from the prior's centre. Raises `FloatingPointError` when the weights stay or diverge."""
     parameter = _parameter(shape, dtype)
     before = parameter.detach().clone()
     optimizer = _build(spec, [parameter], {**_decay_off(spec, sparse=sparse), **(values or {})}, extra)

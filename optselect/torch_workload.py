@@ -155,7 +155,7 @@ class TorchWorkload:
         self.model.train()
         self._training = _Training(*build(self.model), seed=seed)
 
-    def train(self, micro_batches: int) -> Sequence[float]:
+    def train(self, micro_batches: int) -> Sequence[float | None]:
         """One optimizer step, and one of the scheduler, for each batch."""
         training = self._training
         batches = self._training_batches(training.seed)

@@ -95,8 +95,8 @@ class Workload(Protocol):
         The same seed gives the same batches and the same random numbers.
         """
 
-    def train(self, micro_batches: int) -> Sequence[float]:
-        """Go on with the training that was begun; the loss of every micro-batch (NaN where it gave none)."""
+    def train(self, micro_batches: int) -> Sequence[float | None]:
+        """Go on with the training that was begun; the loss of every micro-batch (None where it gave none)."""
 
     def validate(self) -> float:
         """The value a trial is judged by, at the present weights."""

@@ -106,7 +106,7 @@ def at_initialisation(model: nn.Module, infos: Sequence[ParamInfo], share: float
             untrained=False, because=f"{varying} of {len(weights)} norm layers have weights that differ"
         )
     if share is not None:
-        said = f"{share:.0%} of its matrices have the spectrum of trained ones"
+        said = f"{share:.0%} of its matrices have a trained spectrum"
         return Verdict(untrained=share < TRAINED_SHARE, because=said)
     if weights:
         return Verdict(untrained=True, because="its norm layers are as they were made")

@@ -57,7 +57,10 @@ def _targets(data: DataProfile) -> list[str]:
 def _model(model: ModelProfile) -> list[str]:
     shares = sorted(((model.share(kind), kind) for kind in model.kinds), reverse=True)
     kinds = ", ".join(f"{kind} {share:.0%}" for share, kind in shares if share >= 0.01)
-    parts = [f"{model.parameters:,} parameters" + (f" ({kinds})" if kinds else ""), f"{model.depth} layers"]
+    parts = [
+        f"{model.parameters:,} parameters" + (f" ({kinds})" if kinds else ""),
+        f"{model.depth} layer{'s' * (model.depth != 1)}",
+    ]
     if model.frozen:
         parts.append(f"{model.frozen:,} frozen")
     if model.at_initialisation is not None:

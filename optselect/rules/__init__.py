@@ -17,7 +17,7 @@ textbook.
 from optselect.rules.classic import CLASSIC
 from optselect.rules.facts import FACTS
 from optselect.rules.prior import REGIMES, Regime, configuration, regime
-from optselect.rules.propose import BASELINE, DEFAULT, RulesArgument, propose, resolve, tally, vetoes
+from optselect.rules.proposals import BASELINE, DEFAULT, RulesArgument, propose, resolve, tally, vetoes
 from optselect.rules.rule import (
     Answer,
     Evidence,

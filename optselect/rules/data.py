@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optselect.profile.values import Profile
-from optselect.rules.rule import Answer, Evidence, at_least, at_most, rule, votes
+from optselect.rules.rule import Answer, Evidence, Rule, at_least, at_most, rule, votes
 
 
 @rule(
@@ -75,9 +75,7 @@ def an_unknown_horizon_favours_schedule_free_averaging(profile: Profile) -> Answ
     return votes(because, {"schedulefree_adamw": weight})
 
 
-@rule(
-    cites="Jin et al. 2024, arXiv:2402.01868 (second-order after Adam); torch.optim.LBFGS", strength="paper"
-)
+@rule(cites="Rathore et al. 2024, arXiv:2402.01868 (Adam, then L-BFGS); torch.optim.LBFGS", strength="paper")
 def a_small_full_batch_problem_can_be_solved_with_curvature(profile: Profile) -> Answer:
     """Without sampling noise a quasi-Newton step and its line search see the true loss."""
     if not is_full_batch(profile):
@@ -129,7 +127,7 @@ def is_tabular(profile: Profile) -> bool:
     )
 
 
-DATA = (
+DATA: tuple[Rule, ...] = (
     rare_classes_favour_adaptive_steps,
     tabular_networks_train_best_with_muon,
     a_small_noisy_regression_wants_cautious_steps,

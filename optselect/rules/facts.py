@@ -6,7 +6,7 @@ import math
 
 from optselect import catalogue
 from optselect.profile.values import Profile
-from optselect.rules.rule import Answer, Evidence, Vote, rule
+from optselect.rules.rule import Answer, Evidence, Rule, Vote, rule
 
 _CHECKED = "optselect.testing runs each entry of the catalogue"
 
@@ -61,7 +61,7 @@ def the_state_does_not_fit_the_memory(profile: Profile) -> Answer:
     itemsize = 2 if profile.model.dtypes and set(profile.model.dtypes) <= {"float16", "bfloat16"} else 4
     needed = {name: catalogue.get(name).state_bytes((side, side), itemsize) for name in catalogue.names()}
     return [
-        _veto(name, Evidence(quantity="model.memory_free", value=free, threshold=size, sense="at most"))
+        _veto(name, Evidence(quantity="optimizer state in bytes", value=size, threshold=free))
         for name, size in needed.items()
         if size > free
     ]
@@ -71,7 +71,7 @@ def _veto(name: str, because: Evidence) -> Vote:
     return Vote(optimizer=name, because=because, weight=0.0, veto=True)
 
 
-FACTS = (
+FACTS: tuple[Rule, ...] = (
     all_gradients_are_sparse,
     no_gradient_is_sparse,
     no_hidden_matrix_is_there,

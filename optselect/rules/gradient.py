@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optselect.profile.values import Profile
-from optselect.rules.rule import Answer, Evidence, rule, votes
+from optselect.rules.rule import Answer, Evidence, Rule, rule, votes
 
 
 @rule(
@@ -29,4 +29,4 @@ def _sparse(profile: Profile) -> Evidence | None:
     return Evidence(quantity="gradient.sparse", value=f"{count} tensors") if count else None
 
 
-GRADIENT = (sparse_gradients_favour_adagrad, momentum_is_slow_on_sparse_gradients)
+GRADIENT: tuple[Rule, ...] = (sparse_gradients_favour_adagrad, momentum_is_slow_on_sparse_gradients)

@@ -82,7 +82,7 @@ REGIMES = (
         weight_decay=1e-2,
         warmup=0.1,
         horizon=False,
-        source="torchtune configurations: 2e-5 in 41 of 56; BERT: 1e-5 to 5e-5 (arXiv:1810.04805)",
+        source="torchtune configurations: 2e-5 in 41 of 56; BERT: 2e-5 to 5e-5 (arXiv:1810.04805)",
     ),
     Regime(
         name="fine-tuning",
@@ -182,9 +182,11 @@ _WARMUP_STEPS_OF_AN_UNKNOWN_LENGTH = 20
 
 
 def _schedule(spec: OptimizerSpec, kind: Regime, steps: int | None) -> Schedule:
+    # Rprop reads lr once, LBFGS and Prodigy find their own step; Prodigy's authors advise none or a cosine.
     if spec.closure or spec.name in {"rprop", "prodigy"}:
         return Schedule()
     warmup_steps = _WARMUP_STEPS_OF_AN_UNKNOWN_LENGTH if steps is None else round(kind.warmup * steps)
+    # Schedule-free ones warm up from outside too: the weights equal those of their own warmup (run here).
     if steps is None or not spec.schedulable:
         return Schedule(warmup_steps=warmup_steps)
     return Schedule(kind="cosine", warmup_steps=warmup_steps)

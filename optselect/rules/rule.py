@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -146,7 +147,7 @@ class Proposal:
     @property
     def score(self) -> float:
         """The sum of the votes' weights."""
-        return sum(vote.weight for vote in self.votes)
+        return math.fsum(vote.weight for vote in self.votes)
 
     @property
     def because(self) -> tuple[Vote, ...]:

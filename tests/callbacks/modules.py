@@ -31,7 +31,13 @@ class Classifier(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, CLASSES)
+            nn.Linear(FEATURES, 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(16, 16),
+            nn.ReLU(),
+            nn.Linear(16, CLASSES),
         )
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -100,7 +106,15 @@ def auto(tmp_path: Any, **arguments: Any) -> AutoOptimizer:
     return AutoOptimizer(**{"budget": Budget(steps=60), "storage": tmp_path / "study.journal", **arguments})
 
 
-def fit(module: L.LightningModule, *callbacks: L.Callback, data: Any = None, epochs: int = 2, seed: int = 1, ckpt_path: Any = None, **kwargs: Any) -> L.Trainer:
+def fit(
+    module: L.LightningModule,
+    *callbacks: L.Callback,
+    data: Any = None,
+    epochs: int = 2,
+    seed: int = 1,
+    ckpt_path: Any = None,
+    **kwargs: Any,
+) -> L.Trainer:
     """Fit under fixed random numbers; the trainer says how it went."""
     torch.manual_seed(seed)
     trainer = L.Trainer(**{**TRAINER, "max_epochs": epochs, "callbacks": list(callbacks), **kwargs})
@@ -119,7 +133,11 @@ def equal_states(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) or isinstance(other, Tensor):
         return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
     if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(equal_states(one[k], other[k]) for k in one)
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(equal_states(one[k], other[k]) for k in one)
+        )
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(equal_states, one, other))
     return bool(one == other)

@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from optselect import AutoOptimizer, OptimizerPlan
-from tests.callbacks.modules import Classifier, SparseClassifier, WithOptimizer, auto, equal_states, fit, loaders, made, tokens
+from tests.callbacks.modules import (
+    Classifier,
+    SparseClassifier,
+    WithOptimizer,
+    auto,
+    equal_states,
+    fit,
+    loaders,
+    made,
+    tokens,
+)
 
 
 def by_hand(kind: type[L.LightningModule], plan: OptimizerPlan) -> type[L.LightningModule]:
@@ -27,7 +37,9 @@ def by_hand(kind: type[L.LightningModule], plan: OptimizerPlan) -> type[L.Lightn
 
 
 @pytest.mark.parametrize("kind", [Classifier, WithOptimizer, SparseClassifier])
-def test_the_run_after_a_search_equals_the_hand_written_one(kind: type[L.LightningModule], tmp_path: Path) -> None:
+def test_the_run_after_a_search_equals_the_hand_written_one(
+    kind: type[L.LightningModule], tmp_path: Path
+) -> None:
     data = (lambda: loaders(tokens)) if kind is SparseClassifier else loaders
     searched, callback = made(kind), auto(tmp_path)
     trainer = fit(searched, callback, data=data())

@@ -9,12 +9,28 @@ import pytest
 import torch
 
 from optselect import AutoOptimizer, PlanMismatchError, ResumeError
-from tests.callbacks.modules import Classifier, SparseClassifier, StopAfter, WithOptimizer, auto, equal_states, fit, loaders, made, tokens
+from tests.callbacks.modules import (
+    Classifier,
+    SparseClassifier,
+    StopAfter,
+    WithOptimizer,
+    auto,
+    equal_states,
+    fit,
+    loaders,
+    made,
+    tokens,
+)
 
 
 @pytest.mark.parametrize(
     ("optimizer", "kind"),
-    [("adamw", Classifier), ("momentum", Classifier), ("muon", Classifier), ("sparse_adam", SparseClassifier)],
+    [
+        ("adamw", Classifier),
+        ("momentum", Classifier),
+        ("muon", Classifier),
+        ("sparse_adam", SparseClassifier),
+    ],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one_and_searches_nothing(
     optimizer: str, kind: Any, tmp_path: Path
@@ -25,9 +41,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_and_searches_nothing(
     choice = {"candidates": [optimizer], "budget": 0}
     whole = made(kind)
     uninterrupted = fit(whole, auto(tmp_path / "whole", **choice), data=data(), epochs=4)
-    stopped = fit(
-        made(kind), auto(tmp_path / "half", **choice), StopAfter(2), data=data(), epochs=4
-    )
+    stopped = fit(made(kind), auto(tmp_path / "half", **choice), StopAfter(2), data=data(), epochs=4)
     stopped.save_checkpoint(tmp_path / "half.ckpt")
 
     continued, callback = made(kind, seed=5), auto(tmp_path / "rest", **choice)
@@ -86,4 +100,3 @@ def test_a_plan_of_an_earlier_run_is_used_as_it_is(tmp_path: Path) -> None:
 
     assert second.plan == first.plan
     assert second.study is None
-

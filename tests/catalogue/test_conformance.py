@@ -53,7 +53,10 @@ def with_(spec: OptimizerSpec, **facts: Any) -> OptimizerSpec:
         (with_(ADAMW, foreach=False), "says foreach=False, but takes such an argument"),
         (with_(MUON, fused=True), "says fused=True, but does not take such an argument"),
         (with_(SGD, capturable=True), "says capturable=True, but does not take such an argument"),
-        (with_(catalogue.get("adam"), decoupled=True), "says decoupled=True, but a zero gradient moves weights"),
+        (
+            with_(catalogue.get("adam"), decoupled=True),
+            "says decoupled=True, but a zero gradient moves weights",
+        ),
         (with_(ADAMW, decay="decay"), "says decay='decay', which is not in its space"),
         (with_(SGD, fixed={"lr": 0.1}), "both fixes and searches lr"),
         (with_(ADAMW, fixed={"no_such": 1}), "cannot be built at its prior's centre: TypeError"),
@@ -61,7 +64,11 @@ def with_(spec: OptimizerSpec, **facts: Any) -> OptimizerSpec:
         (with_(ADAMW, summary=""), "a summary"),
         (with_(ADAMW, name="two words"), "a name that is an identifier"),
         (
-            with_(SGD, decay=None, space=SearchSpace({"lr": log_uniform(0.1, 1.0), "nesterov": choice(False, True)})),
+            with_(
+                SGD,
+                decay=None,
+                space=SearchSpace({"lr": log_uniform(0.1, 1.0), "nesterov": choice(False, True)}),
+            ),
             "has nesterov=True in its space, but refuses it",
         ),
     ],

@@ -12,11 +12,26 @@ from optselect import catalogue
 from optselect.catalogue import registry
 from optselect.errors import ConfigurationError, UnknownOptimizerError
 
-TORCH = (
-    "sgd momentum adam amsgrad adamw nadam radam adamax rmsprop adagrad adadelta sparse_adam asgd rprop lbfgs "
-    "adafactor muon"
-).split()
-PLUGINS = "schedulefree_adamw schedulefree_sgd prodigy lion soap ademamix".split()
+TORCH = [
+    "sgd",
+    "momentum",
+    "adam",
+    "amsgrad",
+    "adamw",
+    "nadam",
+    "radam",
+    "adamax",
+    "rmsprop",
+    "adagrad",
+    "adadelta",
+    "sparse_adam",
+    "asgd",
+    "rprop",
+    "lbfgs",
+    "adafactor",
+    "muon",
+]
+PLUGINS = ["schedulefree_adamw", "schedulefree_sgd", "prodigy", "lion", "soap", "ademamix"]
 
 MINE = replace(catalogue.get("adamw"), name="mine")
 
@@ -115,7 +130,9 @@ def test_a_partner_must_be_known() -> None:
 
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize("loaded", [MINE, [MINE]])
-def test_an_entry_point_gives_a_spec_or_a_sequence_of_them(monkeypatch: pytest.MonkeyPatch, loaded: Any) -> None:
+def test_an_entry_point_gives_a_spec_or_a_sequence_of_them(
+    monkeypatch: pytest.MonkeyPatch, loaded: Any
+) -> None:
     install(monkeypatch, Point("package", loaded))
 
     assert catalogue.get("mine") is MINE

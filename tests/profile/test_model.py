@@ -162,7 +162,7 @@ def test_norm_weights_that_differ_tell_of_training() -> None:
 
 def test_norm_weights_made_zero_on_purpose_tell_of_nothing() -> None:
     model = cnn()
-    nn.init.zeros_(model[1].weight)
+    nn.init.zeros_(model.get_parameter("1.weight"))
 
     assert profile_model(model).at_initialisation is True
 
@@ -212,7 +212,7 @@ def test_profiling_neither_changes_the_model_nor_the_random_state() -> None:
 
 def test_weights_that_are_not_finite_do_not_stop_the_profile() -> None:
     model = mlp()
-    nn.init.constant_(model[0].weight, torch.nan)
+    nn.init.constant_(model.get_parameter("0.weight"), torch.nan)
 
     assert profile_model(model).parameters > 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
@@ -33,9 +34,9 @@ BASELINE = Proposal(
 )
 
 USER = "user"
-FEWEST, MOST = 3, 5
+FEWEST = 3
 
-# What is left when no rule speaks for anything: torch's common choice, and one that no fact can forbid.
+# What is left when no rule speaks for anything: the common choice, and one that no fact of ours forbids.
 _SAFE = ("adamw", "sgd")
 
 _OURS = frozenset(rule.name for rule in DEFAULT)
@@ -83,9 +84,9 @@ def propose(
 ) -> list[Proposal]:
     """The optimizers worth trying on `profile`, best first, each with where to start and every vote.
 
-    Without `candidates`: three to five of torch's own with the most votes. One has the seat "evidence", the
-    best by what was measured, and one the seat "classic", the textbook's own pick. A plug-in is proposed
-    only when it is a candidate or when a rule of the user's votes for it.
+    Without `candidates`: the three of torch's own with the most votes, and whoever else sits on a seat:
+    "classic" is the textbook's own pick, "evidence" the best of the others by what was measured. A plug-in is
+    proposed only when it is a candidate or when a rule of the user's votes for it.
 
     With `candidates`: these, in the order of their votes. "user" stands for the optimizer of the user's own
     `configure_optimizers`.
@@ -98,10 +99,9 @@ def propose(
     if candidates is not None:
         return _asked(candidates, profile, votes)
     ranking = sorted((name for name in votes if _eligible(votes[name])), key=_by_score(votes))
-    if not ranking:
-        ranking = [next(name for name in _SAFE if not any(vote.veto for vote in votes.get(name, ())))]
     seats = _seats(ranking, votes)
-    chosen = [name for name in ranking if name in seats or ranking.index(name) < FEWEST][:MOST]
+    leaders = [name for name in ranking if _score(votes[name]) > 0][:FEWEST]
+    chosen = [name for name in ranking if name in seats or name in leaders] or [_last_resort(votes)]
     return [_proposal(name, profile, votes.get(name, ()), seats.get(name, "candidate")) for name in chosen]
 
 
@@ -158,34 +158,44 @@ def _check(name: str, votes: Iterable[Vote]) -> None:
 def _eligible(votes: Sequence[Vote]) -> bool:
     asked = any(vote.rule not in _OURS and not vote.veto for vote in votes)
     built_in = catalogue.get(votes[0].optimizer).extra is None
-    return _score(votes) > 0 and not any(vote.veto for vote in votes) and (built_in or asked)
+    return not _vetoed(votes) and (built_in or asked)
+
+
+def _vetoed(votes: Iterable[Vote]) -> bool:
+    return any(vote.veto for vote in votes)
+
+
+def _last_resort(votes: Mapping[str, tuple[Vote, ...]]) -> str:
+    return next((name for name in _SAFE if not _vetoed(votes.get(name, ()))), _SAFE[-1])
 
 
 def _seats(
     ranking: Sequence[str], votes: Mapping[str, tuple[Vote, ...]]
-) -> dict[str, Literal["evidence", "classic", "candidate"]]:
-    """The textbook's best sits on "classic", the best by measurement among the others on "evidence"."""
+) -> dict[str, Literal["evidence", "classic"]]:
+    """The textbook's best sits on "classic", the best by measurement among the others on "evidence".
 
-    def best(names: Iterable[str], *, textbook: bool) -> str | None:
-        share = {
-            name: _score([vote for vote in votes.get(name, ()) if (vote.strength == "textbook") is textbook])
-            for name in names
-        }
-        name = max(share, key=lambda each: share[each], default=None)
-        return name if name is not None and share[name] > 0 else None
-
-    classic = best(ranking, textbook=True)
-    evidence = best((name for name in ranking if name != classic), textbook=False)
-    seats: dict[str, Literal["evidence", "classic", "candidate"]] = {}
-    if evidence is not None:
-        seats[evidence] = "evidence"
-    if classic is not None:
+    The textbook's pick keeps its seat when the measured rules speak against it: trying it is the point.
+    """
+    seats: dict[str, Literal["evidence", "classic"]] = {}
+    if classic := _best(ranking, votes, textbook=True):
         seats[classic] = "classic"
+    if evidence := _best([name for name in ranking if name != classic], votes, textbook=False):
+        seats[evidence] = "evidence"
     return seats
 
 
+def _best(names: Sequence[str], votes: Mapping[str, tuple[Vote, ...]], *, textbook: bool) -> str | None:
+    """The one of `names` with the most votes of one kind; None when that kind speaks for none."""
+    share = {
+        name: tuple(vote for vote in votes[name] if (vote.strength == "textbook") is textbook)
+        for name in names
+    }
+    best = min(names, key=_by_score(share), default=None)
+    return best if best is not None and _score(share[best]) > 0 else None
+
+
 def _score(votes: Iterable[Vote]) -> float:
-    return sum(vote.weight for vote in votes)
+    return math.fsum(vote.weight for vote in votes)
 
 
 def _by_score(votes: Mapping[str, Sequence[Vote]]) -> Callable[[str], tuple[float, str]]:

@@ -1,0 +1,1 @@
+"""What one runs: the command line, and small complete trainings to copy."""

@@ -1,0 +1,651 @@
+"""Kinds of module and loader as people write them, for the matrix of `test_matrix.py`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchmetrics
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
+from lightning.pytorch.utilities import CombinedLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+
+from tests.callbacks.modules import BATCH, CLASSES, FEATURES, ROWS, Classifier, rows, tokens
+
+# --- modules --------------------------------------------------------------------------------------
+
+
+class ReadsTrainer(Classifier):
+    """Its loss depends on where the trainer says the training is."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        trainer = self.trainer
+        assert trainer.num_training_batches > 0
+        assert trainer.max_epochs is not None
+        ramp = min(1.0, (trainer.global_step + 1) / 10) + 0.1 * self.current_epoch + 0.01 * batch_idx
+        return super().training_step(batch, batch_idx) * ramp
+
+
+class ReadsOptimizer(Classifier):
+    """Logs the learning rate it finds."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.log("lr_seen", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        self.log_dict({"one": 1.0, "two": torch.tensor(2.0)}, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+
+class BatchStartHook(Classifier):
+    """Changes an attribute before each batch."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.noise = 0.1 * batch_idx
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step([batch[0] + self.noise, batch[1]], batch_idx)
+
+
+class EpochStartHook(Classifier):
+    """A loss weight for each epoch."""
+
+    def on_train_epoch_start(self) -> None:
+        self.weight = 1.0 + self.current_epoch
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * self.weight
+
+
+class PythonState(Classifier):
+    """Counters, lists and dicts of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counter = 0
+        self.losses: list[Tensor] = []
+        self.seen = {"epochs": [0], "classes": set()}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.counter += 1
+        self.seen["classes"] |= set(batch[1].tolist())  # type: ignore[operator]
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(loss.detach())
+        return loss * (1 + 0.01 * self.counter)
+
+    def on_train_epoch_end(self) -> None:
+        self.seen["epochs"].append(len(self.losses))  # type: ignore[union-attr]
+        self.losses.clear()
+
+
+class PlainTensors(Classifier):
+    """A moving average of its weights in a plain attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shadow = {name: value.clone() for name, value in self.net.named_parameters()}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        for name, value in self.net.named_parameters():
+            self.shadow[name] = self.shadow[name].mul_(0.9).add_(value.detach(), alpha=0.1).detach()
+        return loss + 0.1 * sum((p - self.shadow[n]).pow(2).sum() for n, p in self.net.named_parameters())
+
+
+class Metrics(Classifier):
+    """torchmetrics, logged as objects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.train_accuracy = torchmetrics.MeanMetric()
+        self.val_accuracy = torchmetrics.MeanMetric()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.train_accuracy((self.net(batch[0]).argmax(1) == batch[1]).float())
+        self.log("train_accuracy", self.train_accuracy, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.val_accuracy.update((self.net(batch[0]).argmax(1) == batch[1]).float())
+        self.log("val_accuracy", self.val_accuracy)
+        super().validation_step(batch, batch_idx)
+
+
+class Manual(Classifier):
+    """Manual optimization with one optimizer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        loss = F.cross_entropy(self.net(batch[0]), batch[1])
+        self.manual_backward(loss)
+        optimizer.step()  # type: ignore[union-attr]
+        self.log("train_loss", loss)
+
+
+class TwoOptimizers(Manual):
+    """Two optimizers in manual optimization: a search chooses one."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        loss = F.cross_entropy(self.net(batch[0]), batch[1])
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            optimizer.step()
+
+    def configure_optimizers(self) -> Any:
+        halves = list(self.net[:2].parameters()), list(self.net[2:].parameters())
+        return [torch.optim.SGD(half, lr=0.01) for half in halves]
+
+
+class OptimizerStepOverride(Classifier):
+    """Warms up in its own `optimizer_step`."""
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        if self.trainer.global_step < 5:
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * (self.trainer.global_step + 1)
+        optimizer.step(closure=optimizer_closure)
+
+
+class ClippingOverride(Classifier):
+    """Clips in its own `configure_gradient_clipping`, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clipped = 0
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        self.clipped += 1
+        nn.utils.clip_grad_norm_(self.parameters(), 0.1 * (1 + self.current_epoch))
+
+
+class SkipsBatches(Classifier):
+    """Gives no loss for every third batch."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None if batch_idx % 3 == 0 else super().training_step(batch, batch_idx)
+
+
+class TakesIterator(Classifier):
+    """Takes the loader's iterator."""
+
+    def training_step(self, dataloader_iter: Any) -> Tensor:  # type: ignore[override]
+        batch, _, _ = next(dataloader_iter)
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+
+class Lbfgs(Classifier):
+    """Its own optimizer evaluates the loss several times a step."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=3)
+
+
+class Plateau(Classifier):
+    """Its own scheduler watches the validation loss."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+
+
+class UsesLogger(Classifier):
+    """Writes to the logger itself."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if self.logger is not None:
+            self.logger.log_metrics({"own": float(batch_idx)}, step=self.global_step)
+        return super().training_step(batch, batch_idx)
+
+
+class Combined(Classifier):
+    """Batches of two loaders at once."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch["a"], batch_idx) + super().training_step(batch["b"], batch_idx)
+
+
+class Freezes(Classifier):
+    """Freezes and thaws its first layer while it trains."""
+
+    def on_train_epoch_start(self) -> None:
+        self.net[0].requires_grad_(self.current_epoch % 2 == 1)
+
+
+class ReplacesBuffers(Classifier):
+    """A buffer that is a new tensor after each batch, and one that is not in the state dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(FEATURES))
+        self.register_buffer("steps", torch.zeros(()), persistent=False)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * batch[0].mean(0)
+        self.steps += 1
+        return super().training_step([batch[0] - self.mean, batch[1]], batch_idx)
+
+
+class Hooked(Classifier):
+    """Registers a forward hook when the training starts."""
+
+    def on_train_start(self) -> None:
+        self.activations: list[float] = []
+        self.handle = self.net[0].register_forward_hook(
+            lambda module, args, out: self.activations.append(float(out.detach().mean()))
+        )
+
+    def on_train_end(self) -> None:
+        self.handle.remove()
+
+
+class DrawsEverywhere(Classifier):
+    """Random numbers of Python, NumPy and torch in the training step."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        noise = random.random() + float(np.random.rand()) + float(torch.rand(()))
+        return super().training_step(batch, batch_idx) * (1 + 0.1 * noise)
+
+
+class PopsItsBatch(Classifier):
+    """Takes its batch apart, in place."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        target = batch.pop("y")
+        return super().training_step([batch["x"].sub_(0.1), target], batch_idx)
+
+
+class Nested(L.LightningModule):
+    """A LightningModule in a LightningModule, both logging."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Classifier()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.log("outer", 1.0)
+        return F.cross_entropy(self.inner.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", F.cross_entropy(self.inner.net(batch[0]), batch[1]))
+
+
+class FitStartHook(Classifier):
+    """Sets up what it needs in `on_fit_start`."""
+
+    def on_fit_start(self) -> None:
+        self.scale = torch.tensor(0.5)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * self.scale
+
+
+class SetUpLate(Classifier):
+    """Makes its layers in `setup`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Identity()  # type: ignore[assignment]
+
+    def setup(self, stage: str) -> None:
+        if isinstance(self.net, nn.Identity):
+            self.net = nn.Sequential(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, CLASSES))
+
+
+class ReturnsDict(Classifier):
+    """A dict from the training step, used in a hook."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return {"loss": super().training_step(batch, batch_idx), "size": len(batch[0])}
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.samples = getattr(self, "samples", 0) + outputs["size"]
+
+
+class TransferHooks(Classifier):
+    """Augments at random after the transfer to the device."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return [batch[0] + 0.1 * torch.randn_like(batch[0]), batch[1]] if self.training else batch
+
+
+class EpochEndValue(Classifier):
+    """Logs the validation loss once, at the end."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.values = [*getattr(self, "values", []), F.cross_entropy(self.net(batch[0]), batch[1])]
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_loss", torch.stack(self.values).mean())
+        self.values = []
+
+
+class Parametrized(Classifier):
+    """Weight normalisation by parametrization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.utils.parametrizations.weight_norm(self.net[0])
+
+
+class Tied(Classifier):
+    """Two layers share one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(FEATURES, FEATURES),
+            nn.ReLU(),
+            nn.Linear(FEATURES, FEATURES),
+            nn.Linear(FEATURES, CLASSES),
+        )
+        self.net[2].weight = self.net[0].weight
+
+
+class SeveralValidations(Classifier):
+    """Takes the index of the validation loader."""
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # type: ignore[override]
+        super().validation_step(batch, batch_idx)
+
+
+class TrainsOnly(L.LightningModule):
+    """No validation at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(FEATURES, CLASSES)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self.net(batch[0]), batch[1])
+        self.log("train_loss", loss, on_epoch=True)
+        return loss
+
+
+class Recurrent(L.LightningModule):
+    """An LSTM, whose weights are flattened into one block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(FEATURES // 4, 8, batch_first=True)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x.view(len(x), 4, -1))[0][:, -1])  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+
+class SparseBag(L.LightningModule):
+    """Sparse gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(50, 8, mode="mean", sparse=True)
+        self.head = nn.Linear(8, CLASSES)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.head(self.bag(batch[0])), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", F.cross_entropy(self.head(self.bag(batch[0])), batch[1]))
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+class Augmented(Dataset[Any]):
+    """Random noise each time a row is read, and a counter of the readings."""
+
+    def __init__(self) -> None:
+        self.rows = rows()
+        self.read = 0
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, index: int) -> Any:
+        self.read += 1
+        inputs, target = self.rows[index]
+        return inputs + 0.1 * torch.randn(FEATURES), target
+
+
+class Stream(IterableDataset[Any]):
+    """The same rows for everyone who asks."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return (rows()[index] for index in range(ROWS))
+
+
+class PositionedStream(IterableDataset[Any]):
+    """Keeps its position on itself: what was read does not come again before the end."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        data = rows()
+        while self.position < ROWS:
+            self.position += 1
+            yield data[self.position - 1]
+        self.position = 0
+
+
+class OneShotStream(IterableDataset[Any]):
+    """Reads from an iterator that exists once."""
+
+    def __init__(self) -> None:
+        data = rows(4 * ROWS)
+        self.source = iter([data[index] for index in range(4 * ROWS)])
+
+    def __iter__(self) -> Iterator[Any]:
+        for _, row in zip(range(ROWS), self.source, strict=False):
+            yield row
+
+
+class StatefulBatches(Sampler[list[int]]):
+    """Another order each epoch, from a counter of its own."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return ROWS // BATCH
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng(self.epoch).permutation(ROWS).tolist()
+        self.epoch += 1
+        for start in range(0, ROWS, BATCH):
+            yield order[start : start + BATCH]
+
+
+class OwnLoader:
+    """Any iterable of batches, with a counter."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.opened += 1
+        generator = torch.Generator().manual_seed(self.opened)
+        return iter(list(DataLoader(rows(), batch_size=BATCH, shuffle=True, generator=generator)))
+
+
+def as_dict(items: list[Any]) -> dict[str, Tensor]:
+    """Rows collated into a dict."""
+    return {"x": torch.stack([x for x, _ in items]), "y": torch.stack([y for _, y in items])}
+
+
+class Data(L.LightningDataModule):
+    """Counts how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def train_dataloader(self) -> Any:
+        self.asked += 1
+        return shuffled()
+
+    def val_dataloader(self) -> Any:
+        return validation()
+
+
+def plain() -> Any:
+    return DataLoader(rows(), batch_size=BATCH)
+
+
+def shuffled() -> Any:
+    return DataLoader(rows(), batch_size=BATCH, shuffle=True)
+
+
+def augmented() -> Any:
+    return DataLoader(Augmented(), batch_size=BATCH, shuffle=True)
+
+
+def generator() -> Any:
+    return DataLoader(Augmented(), batch_size=BATCH, shuffle=True, generator=torch.Generator().manual_seed(3))
+
+
+def workers() -> Any:
+    return DataLoader(Augmented(), batch_size=BATCH, shuffle=True, num_workers=1, persistent_workers=True)
+
+
+def combined() -> Any:
+    return {"a": shuffled(), "b": DataLoader(rows(40), batch_size=BATCH)}
+
+
+def shortest() -> Any:
+    return CombinedLoader(combined(), "min_size")
+
+
+def validation() -> Any:
+    return DataLoader(rows(32), batch_size=16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A module, its loaders and its trainer."""
+
+    module: Callable[[], type[L.LightningModule]]
+    train: Callable[[], Any] = shuffled
+    val: Callable[[], Any] = validation
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: Callable[[], list[Any]] = list
+    candidates: tuple[str, ...] = ("adamw", "momentum")
+    falls_back: str = ""
+    own: bool = False  # the module's own optimizer stays
+
+
+def _kind(module: type[L.LightningModule], train: Callable[[], Any] = shuffled, **rest: Any) -> Kind:
+    return Kind(module=lambda: module, train=train, **rest)
+
+
+KINDS: dict[str, Kind] = {
+    "plain": _kind(Classifier, plain),
+    "shuffled": _kind(Classifier),
+    "augmenting data set with a counter": _kind(Classifier, augmented),
+    "generator= in the loader": _kind(Classifier, generator),
+    "persistent workers": _kind(Classifier, workers),
+    "stream": _kind(Classifier, lambda: DataLoader(Stream(), batch_size=BATCH)),
+    "stream with a position": _kind(Classifier, lambda: DataLoader(PositionedStream(), batch_size=BATCH)),
+    "one-shot stream": _kind(Classifier, lambda: DataLoader(OneShotStream(), batch_size=BATCH)),
+    "batch sampler with a state": _kind(
+        Classifier, lambda: DataLoader(rows(), batch_sampler=StatefulBatches())
+    ),
+    "loader of its own class": _kind(Classifier, OwnLoader),
+    "two loaders in a dict": _kind(Combined, combined),
+    "CombinedLoader, shortest": _kind(Combined, shortest),
+    "dict batches taken apart": _kind(
+        PopsItsBatch, lambda: DataLoader(rows(), batch_size=BATCH, collate_fn=as_dict)
+    ),
+    "data module with a counter": _kind(Classifier, Data),
+    "reads the trainer": _kind(ReadsTrainer),
+    "reads the optimizer": _kind(ReadsOptimizer),
+    "batch start hook": _kind(BatchStartHook),
+    "epoch start hook": _kind(EpochStartHook),
+    "fit start hook": _kind(FitStartHook),
+    "Python state": _kind(PythonState),
+    "tensors in plain attributes": _kind(PlainTensors),
+    "torchmetrics": _kind(Metrics),
+    "manual optimization": _kind(Manual),
+    "two optimizers": _kind(TwoOptimizers, falls_back="2 optimizers"),
+    "optimizer_step override": _kind(OptimizerStepOverride),
+    "clipping override": _kind(ClippingOverride),
+    "batches without a loss": _kind(SkipsBatches),
+    "loader iterator": _kind(TakesIterator, falls_back="loader's iterator"),
+    "LBFGS of its own": _kind(Lbfgs, candidates=("user", "adamw")),
+    "plateau scheduler of its own": _kind(Plateau, candidates=("user", "adamw")),
+    "uses the logger": _kind(UsesLogger, trainer={"logger": True}),
+    "checkpoints and early stopping": _kind(
+        Classifier,
+        callbacks=lambda: [EarlyStopping("val_loss"), ModelCheckpoint(monitor="val_loss", save_last=True)],
+    ),
+    "learning rate monitor": _kind(
+        Classifier,
+        trainer={"logger": True},
+        callbacks=lambda: [LearningRateMonitor(log_momentum=True, log_weight_decay=True)],
+    ),
+    "changing accumulation": _kind(
+        Classifier, callbacks=lambda: [GradientAccumulationScheduler({0: 2, 1: 3})]
+    ),
+    "freezes and thaws": _kind(Freezes),
+    "replaces buffers": _kind(ReplacesBuffers),
+    "forward hook": _kind(Hooked),
+    "draws everywhere": _kind(DrawsEverywhere),
+    "nested LightningModule": _kind(Nested),
+    "layers made in setup": _kind(SetUpLate),
+    "returns a dict": _kind(ReturnsDict),
+    "augments after transfer": _kind(TransferHooks),
+    "value at epoch end": _kind(EpochEndValue),
+    "weight normalisation": _kind(Parametrized),
+    "tied weights": _kind(Tied),
+    "several validation loaders": _kind(SeveralValidations, val=lambda: [validation(), validation()]),
+    "no validation": _kind(TrainsOnly, val=lambda: None),
+    "LSTM": _kind(Recurrent),
+    "sparse gradients": _kind(
+        SparseBag,
+        lambda: DataLoader(tokens(), batch_size=BATCH),
+        val=lambda: DataLoader(tokens(32), batch_size=16),
+        candidates=("sparse_adam", "adagrad"),
+    ),
+    "Muon composite": _kind(Classifier, candidates=("muon",)),
+}
+
+MODES: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "bf16-mixed": {"precision": "bf16-mixed"},
+    "accumulate 2": {"accumulate_grad_batches": 2},
+    "clip by norm": {"gradient_clip_val": 0.5},
+    "clip by value": {"gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"},
+    "max_steps": {"max_steps": 17, "max_epochs": -1},
+    "limited batches": {"limit_train_batches": 7, "limit_val_batches": 1},
+    "overfit batches": {"overfit_batches": 3},
+    "validation in between": {"val_check_interval": 4},
+    "reloaded each epoch": {"reload_dataloaders_every_n_epochs": 1},
+}

@@ -1,0 +1,374 @@
+"""Each rule speaks at its threshold, and is silent just below it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
+from optselect.rules import CLASSIC, DEFAULT, FACTS, Rule, Vote, classic, data, facts, gradient, model
+
+
+def profile(
+    steps: int | None = 1_000,
+    *,
+    of_data: dict[str, Any] | None = None,
+    of_model: dict[str, Any] | None = None,
+    of_gradient: dict[str, Any] | None = None,
+) -> Profile:
+    """A fresh model of 1,000 weights; each argument replaces fields of one part."""
+    return Profile(
+        data=DataProfile(**(of_data or {})),
+        model=ModelProfile(
+            **{"parameters": 1_000, "tensors": 2, "at_initialisation": True, **(of_model or {})}
+        ),
+        gradient=GradientProfile(**(of_gradient or {})),
+        steps=steps,
+    )
+
+
+def weights(rule: Rule, of: Profile) -> dict[str, float]:
+    return {vote.optimizer: vote.weight for vote in rule(of)}
+
+
+def kinds(**share: float) -> dict[str, Any]:
+    return {"kinds": {kind: round(1_000 * part) for kind, part in share.items()}}
+
+
+PRETRAINED = {"at_initialisation": False}
+SMALL = {"size": 1_000, "label_kind": "continuous"}
+
+# rule, a profile just below its threshold, one at it, the optimizer it then speaks most for or against.
+THRESHOLDS: list[tuple[Rule, Profile, Profile, str]] = [
+    (
+        data.rare_classes_favour_adaptive_steps,
+        profile(of_data={"rare_class_share": 0.49}),
+        profile(of_data={"rare_class_share": 0.5}),
+        "nadam",
+    ),
+    (
+        data.tabular_networks_train_best_with_muon,
+        profile(of_model=kinds(linear=0.499) | {"muon_share": 0.5}),
+        profile(of_model=kinds(linear=0.5) | {"muon_share": 0.5}),
+        "muon",
+    ),
+    (
+        data.a_small_noisy_regression_wants_cautious_steps,
+        profile(of_data=SMALL | {"size": 1_001}, of_model={"parameters": 2_000}),
+        profile(of_data=SMALL, of_model={"parameters": 2_000}),
+        "rmsprop",
+    ),
+    (
+        data.a_small_noisy_regression_wants_cautious_steps,
+        profile(of_data=SMALL, of_model={"parameters": 1_000}),
+        profile(of_data=SMALL, of_model={"parameters": 1_001}),
+        "rmsprop",
+    ),
+    (
+        data.sparse_features_of_a_shallow_model_do_not_need_adagrad,
+        profile(of_data={"density": 0.051}, of_model={"depth": 2}),
+        profile(of_data={"density": 0.05}, of_model={"depth": 2}),
+        "momentum",
+    ),
+    (
+        data.sparse_features_of_a_shallow_model_do_not_need_adagrad,
+        profile(of_data={"density": 0.05}, of_model={"depth": 3}),
+        profile(of_data={"density": 0.05}, of_model={"depth": 2}),
+        "momentum",
+    ),
+    (
+        data.an_unknown_horizon_favours_schedule_free_averaging,
+        profile(steps=1),
+        profile(steps=None),
+        "schedulefree_adamw",
+    ),
+    (
+        data.a_small_full_batch_problem_can_be_solved_with_curvature,
+        profile(of_data={"batches": 2}),
+        profile(of_data={"batches": 1}),
+        "adam",
+    ),
+    (
+        data.a_small_full_batch_problem_can_be_solved_with_curvature,
+        profile(of_data={"batches": 1}, of_model={"parameters": 1_000_000}),
+        profile(of_data={"batches": 1}, of_model={"parameters": 999_999}),
+        "adam",
+    ),
+    (
+        data.a_line_search_needs_the_whole_data,
+        profile(of_data={"batches": 1}),
+        profile(of_data={"batches": 2}),
+        "lbfgs",
+    ),
+    (
+        model.hidden_matrices_favour_muon,
+        profile(of_model={"muon_share": 0.49}),
+        profile(of_model={"muon_share": 0.5}),
+        "muon",
+    ),
+    (
+        model.hidden_matrices_favour_muon,
+        profile(of_model={"muon_share": 0.5} | PRETRAINED),
+        profile(of_model={"muon_share": 0.5, "at_initialisation": None}),
+        "muon",
+    ),
+    (
+        model.a_convolutional_net_with_batchnorm_favours_nesterov,
+        profile(of_model=kinds(conv=0.499) | {"batch_norm": True}),
+        profile(of_model=kinds(conv=0.5) | {"batch_norm": True}),
+        "momentum",
+    ),
+    (
+        model.a_convolutional_net_with_batchnorm_favours_nesterov,
+        profile(of_model=kinds(conv=0.5)),
+        profile(of_model=kinds(conv=0.5) | {"batch_norm": True}),
+        "momentum",
+    ),
+    (
+        model.attention_favours_adaptive_steps,
+        profile(of_model=kinds(attention=0.099)),
+        profile(of_model=kinds(attention=0.1)),
+        "adamw",
+    ),
+    (
+        model.attention_at_a_large_batch_outruns_momentum,
+        profile(of_data={"batch_size": 32}, of_model=kinds(attention=0.1)),
+        profile(of_data={"batch_size": 33}, of_model=kinds(attention=0.1)),
+        "momentum",
+    ),
+    (
+        model.recurrent_nets_favour_adaptive_steps,
+        profile(of_model=kinds(recurrent=0.299)),
+        profile(of_model=kinds(recurrent=0.3)),
+        "nadam",
+    ),
+    (
+        model.a_pretrained_transformer_favours_what_trained_it,
+        profile(of_model=kinds(attention=0.099) | PRETRAINED),
+        profile(of_model=kinds(attention=0.1) | PRETRAINED),
+        "muon",
+    ),
+    (
+        model.a_pretrained_transformer_favours_what_trained_it,
+        profile(of_model=kinds(attention=0.1)),
+        profile(of_model=kinds(attention=0.1) | PRETRAINED),
+        "muon",
+    ),
+    (
+        model.a_pretrained_convolutional_net_takes_either,
+        profile(of_model=kinds(conv=0.499) | PRETRAINED),
+        profile(of_model=kinds(conv=0.5) | PRETRAINED),
+        "adamw",
+    ),
+    (
+        model.fine_tuning_in_little_memory_favours_sgd,
+        profile(of_model={"memory_free": 16_001} | PRETRAINED),
+        profile(of_model={"memory_free": 16_000} | PRETRAINED),
+        "momentum",
+    ),
+    (
+        model.few_samples_for_a_pretrained_transformer_need_bias_correction,
+        profile(of_data={"size": 10_001}, of_model=kinds(attention=0.1) | PRETRAINED),
+        profile(of_data={"size": 10_000}, of_model=kinds(attention=0.1) | PRETRAINED),
+        "adamw",
+    ),
+    (
+        model.matrix_factorisation_favours_momentum_with_long_steps,
+        profile(of_model=kinds(embedding=0.949)),
+        profile(of_model=kinds(embedding=0.95)),
+        "momentum",
+    ),
+    (
+        model.matrix_factorisation_favours_momentum_with_long_steps,
+        profile(of_model=kinds(embedding=0.95, linear=0.001)),
+        profile(of_model=kinds(embedding=0.95)),
+        "momentum",
+    ),
+    (
+        gradient.sparse_gradients_favour_adagrad,
+        profile(),
+        profile(of_gradient={"sparse": ("table",)}),
+        "adagrad",
+    ),
+    (
+        gradient.momentum_is_slow_on_sparse_gradients,
+        profile(),
+        profile(of_gradient={"sparse": ("table",)}),
+        "momentum",
+    ),
+    (classic.a_short_training_wants_speed, profile(steps=1_001), profile(steps=1_000), "adam"),
+    (classic.a_short_training_wants_speed, profile(steps=None), profile(steps=1), "sgd"),
+    (
+        classic.unsteady_gradients_want_stability,
+        profile(of_gradient={"norm_quantiles": (1.0, 2.0, 4.99)}),
+        profile(of_gradient={"norm_quantiles": (1.0, 2.0, 5.0)}),
+        "momentum",
+    ),
+    (
+        classic.large_data_sets_favour_sgd,
+        profile(of_data={"size": 99_999}),
+        profile(of_data={"size": 100_000}),
+        "sgd",
+    ),
+    (
+        classic.small_data_sets_favour_adam,
+        profile(of_data={"size": 100_000}),
+        profile(of_data={"size": 99_999}),
+        "adam",
+    ),
+    (
+        classic.many_saddle_points_favour_momentum,
+        profile(of_model={"depth": 19}),
+        profile(of_model={"depth": 20}),
+        "momentum",
+    ),
+    (
+        classic.sequences_favour_rmsprop_and_adagrad,
+        profile(of_data={"sequence_length": 1}),
+        profile(of_data={"sequence_length": 2}),
+        "rmsprop",
+    ),
+    (
+        classic.sparse_data_favour_adagrad_and_sparse_adam,
+        profile(of_data={"density": 0.11}),
+        profile(of_data={"density": 0.1}),
+        "adagrad",
+    ),
+    (
+        classic.sparse_data_favour_adagrad_and_sparse_adam,
+        profile(),
+        profile(of_gradient={"sparse": ("table",)}),
+        "sparse_adam",
+    ),
+    (
+        facts.all_gradients_are_sparse,
+        profile(of_gradient={"sparse": ("one",)}),
+        profile(of_gradient={"sparse": ("one", "two")}),
+        "adamw",
+    ),
+    (
+        facts.all_gradients_are_sparse,
+        profile(of_gradient={"unused": ("two",)}),
+        profile(of_gradient={"sparse": ("one",), "unused": ("two",)}),
+        "muon",
+    ),
+    (
+        facts.no_gradient_is_sparse,
+        profile(of_gradient={"passes": 1, "sparse": ("table",)}),
+        profile(of_gradient={"passes": 1}),
+        "sparse_adam",
+    ),
+    (
+        facts.no_hidden_matrix_is_there,
+        profile(of_model={"muon_share": 0.001}),
+        profile(of_model={"muon_share": 0.0}),
+        "muon",
+    ),
+    (facts.a_parameter_is_complex, profile(), profile(of_model={"complex": True}), "adafactor"),
+    (
+        facts.the_state_does_not_fit_the_memory,
+        profile(of_model={"parameters": 10_000, "memory_free": 80_000}),
+        profile(of_model={"parameters": 10_000, "memory_free": 79_999}),
+        "adamw",
+    ),
+]
+
+ALWAYS: tuple[Rule, ...] = (
+    model.several_optimizers_are_better_than_one,
+    classic.sgd_is_simple_and_cheap,
+    classic.adam_is_efficient_and_fast,
+    classic.rmsprop_is_fast,
+)
+
+
+@pytest.mark.parametrize(
+    "rule, below, at, optimizer", THRESHOLDS, ids=lambda value: getattr(value, "name", "")
+)
+def test_a_rule_is_silent_on_an_optimizer_below_its_threshold(
+    rule: Rule, below: Profile, at: Profile, optimizer: str
+) -> None:
+    assert optimizer not in weights(rule, below)
+
+
+@pytest.mark.parametrize(
+    "rule, below, at, optimizer", THRESHOLDS, ids=lambda value: getattr(value, "name", "")
+)
+def test_a_rule_speaks_at_its_threshold(rule: Rule, below: Profile, at: Profile, optimizer: str) -> None:
+    assert optimizer in weights(rule, at)
+
+
+def test_every_rule_has_a_threshold_tested_or_always_speaks() -> None:
+    tested = {rule.name for rule, *_ in THRESHOLDS} | {rule.name for rule in ALWAYS}
+
+    assert tested == {rule.name for rule in FACTS + DEFAULT}
+
+
+@pytest.mark.parametrize("rule", ALWAYS, ids=lambda rule: rule.name)
+def test_a_rule_without_a_threshold_always_speaks(rule: Rule) -> None:
+    assert rule(profile())
+
+
+def test_every_classic_rule_is_cited_as_classic_and_shows_what_speaks_against_it() -> None:
+    plain = [
+        rule.name
+        for rule in CLASSIC
+        if rule.strength != "textbook" or not rule.cites.startswith("classic: ") or not rule.counter
+    ]
+
+    assert plain == []
+
+
+def test_every_fact_is_a_veto_and_no_opinion_is() -> None:
+    odd = [
+        vote.rule
+        for rule, _, at, _ in THRESHOLDS
+        for vote in rule(at)
+        if vote.veto is not (rule.name in {fact.name for fact in FACTS})
+    ]
+
+    assert odd == []
+
+
+def test_batchnorm_turns_the_word_for_schedule_free_averaging_around() -> None:
+    rule = data.an_unknown_horizon_favours_schedule_free_averaging
+
+    assert weights(rule, profile(steps=None, of_model={"batch_norm": True}))["schedulefree_adamw"] < 0
+
+
+def test_adapters_on_frozen_weights_may_be_trained_with_muon() -> None:
+    rule = model.a_pretrained_transformer_favours_what_trained_it
+    adapters = profile(of_model=kinds(attention=0.1) | PRETRAINED | {"frozen": 9_000})
+
+    assert "muon" not in weights(rule, adapters)
+
+
+def test_an_optimizer_with_a_partner_for_complex_parameters_is_not_forbidden() -> None:
+    forbidden = weights(facts.a_parameter_is_complex, profile(of_model={"complex": True}))
+
+    assert "muon" not in forbidden
+
+
+def test_plain_gradient_descent_fits_any_memory() -> None:
+    forbidden = weights(facts.the_state_does_not_fit_the_memory, profile(of_model={"memory_free": 0}))
+
+    assert "sgd" not in forbidden
+
+
+def test_half_precision_halves_the_state() -> None:
+    half = profile(of_model={"parameters": 10_000, "memory_free": 40_000, "dtypes": ("bfloat16",)})
+
+    assert "adamw" not in weights(facts.the_state_does_not_fit_the_memory, half)
+
+
+def test_sparse_adam_is_not_forbidden_before_gradients_were_seen() -> None:
+    votes: tuple[Vote, ...] = facts.no_gradient_is_sparse(profile(of_gradient={"passes": 0}))
+
+    assert votes == ()
+
+
+def test_one_sparse_gradient_among_dense_ones_forbids_nothing() -> None:
+    mixed = profile(of_gradient={"passes": 1, "sparse": ("table",)})
+
+    assert [
+        rule.name for rule in FACTS if rule(replace(mixed, model=replace(mixed.model, muon_share=0.1)))
+    ] == []
