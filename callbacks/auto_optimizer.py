@@ -162,8 +162,8 @@ class AutoOptimizer(pl.Callback):
     # --- the choice -------------------------------------------------------------------------------
 
     def optimizers_for(self, module: pl.LightningModule) -> Any:
-        """What `configure_optimizers` returns: the chosen optimizer and its scheduler, in Lightning's form."""
-        trainer = module.trainer
+        """What `configure_optimizers` returns: the chosen optimizer and scheduler, in Lightning's form."""
+        trainer: Any = module.trainer
         user = self._users_own(module)
         if trainer.fast_dev_run:
             return self._unsearched(module, user)
@@ -196,8 +196,8 @@ class AutoOptimizer(pl.Callback):
                 return known
         elif trainer.ckpt_path is not None and self.on_mismatch == "error":
             raise ResumeError(
-                f"the checkpoint {trainer.ckpt_path} holds no optimizer plan, so it cannot be continued with the optimizer "
-                "it was made with; pass plan= with the plan.json of that run, or on_mismatch='search' to choose anew"
+                f"the checkpoint {trainer.ckpt_path} holds no optimizer plan, so it cannot be continued with "
+                "its optimizer; pass plan= with that run's plan.json, or on_mismatch='search' to choose anew"
             )
         elif self.plan is not None and _fits(self.plan, module):
             return self.plan

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 from lightning.pytorch.core.optimizer import _init_optimizers_and_lr_schedulers
-from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, IterableDataset
 
-from optselect.batches import BatchCache
 from optselect.callbacks.borrowing import (
     KEPT_ATTRIBUTES,
     Progress,
-    UnopenedSource,
-    borrow_loader,
     fresh_progress,
     logging_replaced,
     progress_of,
     set_progress,
     trainer_borrowed,
 )
+from optselect.callbacks.data import TrialData
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError, nearest
-from optselect.loaders import RecordedLoader, is_one_shot, trial_loader
 from optselect.rng import rng_isolated, seed_rng
 from optselect.snapshot import BorrowedModel, ModelState
 from optselect.workload import Build, DataSource, Mode
@@ -91,14 +82,13 @@ class LightningWorkload:
     ) -> None:
         self.model = module
         self.mode = mode
-        self._trainer = trainer
+        self._trainer: Any = trainer
+        self._callbacks: list[Any] = list(self._trainer.callbacks)
         self._user = user
         self._monitor = monitor
-        self._callbacks = list(trainer.callbacks)
         self._borrowed: BorrowedModel | None = None
         self._training: _Training | None = None
         self._steps: int | None = None
-        self._replay: _DataLoaderSource | None = None
         self._logged: dict[str, list[Any]] = {}
         self._hooks: dict[str, bool] = {}
 
@@ -114,21 +104,19 @@ class LightningWorkload:
     @property
     def accumulate(self) -> int:
         """The trainer's `accumulate_grad_batches`."""
-        return self._trainer.accumulate_grad_batches
+        return int(self._trainer.accumulate_grad_batches)
 
     @property
     def monitor(self) -> str:
         """The logged name trials are judged by, or the training loss on batches held back."""
         if self._monitor is not None:
             return self._monitor
-        return "val_loss" if self._validates else "training loss on held-back batches"
+        return "val_loss" if self._data.validates else "training loss on held-back batches"
 
     @property
     def validation_batches(self) -> int:
-        """Batches of the first validation loader, up to a bound; without one, of the training batches held back."""
-        if not self._validates:
-            return _HELD_BACK_BATCHES
-        return int(min(self._trainer.fit_loop.epoch_loop.val_loop._max_batches[0], _MOST_VALIDATION_BATCHES))
+        """Batches of the first validation loader, up to a bound; without one, training batches held back."""
+        return self._data.validation_batches if self._data.validates else _HELD_BACK_BATCHES
 
     @property
     def has_user_optimizer(self) -> bool:
@@ -137,20 +125,13 @@ class LightningWorkload:
 
     @property
     def identity(self) -> str:
-        """A digest of the module's class, its weights, the data set's size and two of its rows, and the length."""
-        digest = hashlib.sha256()
-        loader = self._loaders[0]
-        facts = [
-            type(self.model).__qualname__,
-            self.steps,
-            self._epoch_batches,
-            getattr(loader, "batch_size", None),
-        ]
-        digest.update(json.dumps([*facts, self.monitor, self.mode]).encode())
+        """A digest of the module's class and weights, of the data set's size and two rows, and the length."""
+        digest = hashlib.sha256(self._data.digest())
+        facts = [type(self.model).__qualname__, self.steps, self._data.epoch_batches, self.monitor, self.mode]
+        digest.update(json.dumps(facts).encode())
         for name, parameter in self.model.named_parameters():
             digest.update(f"{name}{tuple(parameter.shape)}".encode())
             digest.update(parameter.detach().double().abs().sum().cpu().numpy().tobytes())
-        digest.update(_rows_digest(loader))
         return digest.hexdigest()[:16]
 
     @contextmanager
@@ -171,7 +152,8 @@ class LightningWorkload:
             stack.callback(self._give_back, borrowed)
             self._progress = progress_of(trainer)
             borrowed.begin()
-            self._set_up_data(stack)
+            self._data = TrialData(trainer, stack)
+            self._steps = self._estimated_steps()
             stack.enter_context(logging_replaced(module, self._log))
             self._hooks = {name: is_overridden(name, module) for name in _MODULE_HOOKS}
             self._borrowed = borrowed
@@ -179,23 +161,11 @@ class LightningWorkload:
             yield
 
     def source(self) -> DataSource:
-        """The first training loader's data set, or its first batches when it has none that can be indexed."""
-        loader = self._loaders[0]
-        indexed = (
-            isinstance(loader, DataLoader)
-            and not isinstance(loader.dataset, IterableDataset)
-            and len(self._loaders) == 1
-        )
-        return DataSource(
-            dataset=loader.dataset if indexed else None,
-            collate=loader.collate_fn if indexed and isinstance(loader, DataLoader) else None,
-            batch_size=getattr(loader, "batch_size", None),
-            batches=self._epoch_batches,
-            head=lambda count: [self._batches(0)[index] for index in range(count)],
-        )
+        """The training loader's data set, or its first batches when it has none that can be indexed."""
+        return self._data.source()
 
     def backward(self, batch: Any) -> float:
-        """One forward and backward pass through Lightning with the module's hooks, its gradients in `.grad`."""
+        """One forward and backward pass through Lightning and the module's hooks, into `.grad`."""
         if self._training is None:
             self.begin(_idle, 0)
         training, module, strategy = self._begun(), self.model, self._trainer.strategy
@@ -217,10 +187,10 @@ class LightningWorkload:
         return math.nan if loss is None else float(loss.detach())
 
     def begin(self, build: Build | None, seed: int) -> None:
-        """Start from the borrowed weights, counters and attributes with what `build` makes; None: the user's own."""
+        """Start from the borrowed weights, counters, attributes; None: with the user's own optimizer."""
         trainer, module = self._trainer, self.model
         self._model().begin()
-        fresh_progress(trainer, self._progress)
+        fresh_progress(self._progress)
         trainer.should_stop = False
         seed_rng(seed)
         if build is None:
@@ -243,7 +213,7 @@ class LightningWorkload:
     def validate(self) -> float:
         """The monitored value, reduced by Lightning itself over the validation batches."""
         with rng_isolated():
-            value = self._validated() if self._validates else None
+            value = self._validated() if self._data.validates else None
             if value is None:
                 value = self._held_back_value()
         return value
@@ -278,58 +248,12 @@ class LightningWorkload:
 
     # --- setting up -------------------------------------------------------------------------------
 
-    def _set_up_data(self, stack: ExitStack) -> None:
-        trainer = self._trainer
-        fit_loop, val_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop
-        fit_loop._data_source = UnopenedSource(fit_loop._data_source, stack)  # type: ignore[assignment]  # stands in for it
-        fit_loop._combined_loader = None
-        fit_loop.setup_data()
-        if fit_loop._combined_loader is None:
-            raise UnsupportedModuleError(
-                "there are no training batches (limit_train_batches=0?), so nothing can be tried"
-            )
-        combined: CombinedLoader = fit_loop._combined_loader
-        self._loaders = list(combined.flattened)
-        if any(map(is_one_shot, self._loaders)):
-            combined.flattened = self._loaders = [
-                RecordedLoader(loader) if is_one_shot(loader) else loader for loader in self._loaders
-            ]
-            # After everything else is given back: the real run reads what the trials read, and then goes on.
-            replay = _DataLoaderSource(CombinedLoader(combined.iterables, combined._mode), "train_dataloader")
-            self._replay = replay
-        length = fit_loop.max_batches
-        self._epoch_batches = int(length) if length < math.inf else None
-        self._steps = self._estimated_steps()
-        self._validates = trainer.enable_validation
-        self._val_iterables: list[Any] = []
-        if self._validates:
-            val_loop._combined_loader = None
-            val_loop.setup_data()
-            self._validates = val_loop._combined_loader is not None and sum(val_loop._max_batches) > 0
-        if self._validates:
-            assert val_loop._combined_loader is not None
-            self._val_iterables = list(val_loop._combined_loader.flattened)
-        if self._validates:
-            for loader in self._val_iterables:
-                borrow_loader(loader, stack)
-            self._install_validation(val_loop)
-        self._train_batches: dict[int, BatchCache] = {}
-        self._combined = combined
-
     def _estimated_steps(self) -> int | None:
-        trainer = self._trainer
         if any(isinstance(callback, Timer | GradientAccumulationScheduler) for callback in self._callbacks):
             return None
-        # The estimate asks for the loader through the trainer, which by now has the unopened one.
-        estimate = trainer.estimated_stepping_batches
-        return int(estimate) - trainer.global_step if 0 < estimate < math.inf else None
-
-    def _install_validation(self, val_loop: Any) -> None:
-        limit = self.validation_batches
-        first = BatchCache(lambda: trial_loader(self._val_iterables[0]))
-        others = [[] for _ in self._val_iterables[1:]]  # type: ignore[var-annotated]
-        val_loop._combined_loader = CombinedLoader([_Cached(first, limit), *others], "sequential")
-        val_loop._max_batches = [limit, *(0 for _ in others)]
+        # The estimate asks the trainer for the loader, which by now is the unopened one.
+        estimate = self._trainer.estimated_stepping_batches
+        return int(estimate) - self._trainer.global_step if 0 < estimate < math.inf else None
 
     def _refuse_signature(self) -> None:
         module, strategy = self.model, self._trainer.strategy
@@ -370,9 +294,9 @@ class LightningWorkload:
         self._training = None
 
     def _replay_streams(self) -> None:
-        if self._replay is not None:
-            self._trainer.fit_loop._data_source = self._replay
-            self._replay = None
+        if (data := getattr(self, "_data", None)) is not None and data.replay is not None:
+            self._trainer.fit_loop._data_source = data.replay
+            data.replay = None
 
     def _model(self) -> BorrowedModel:
         if self._borrowed is None:
@@ -393,19 +317,10 @@ class LightningWorkload:
 
     # --- training ---------------------------------------------------------------------------------
 
-    def _batches(self, seed: int) -> BatchCache:
-        if seed not in self._train_batches:
-            self._train_batches[seed] = BatchCache(
-                lambda: _TrialEpochs(self._combined, seed, self._epoch_batches),
-                seed=seed,
-                epoch_batches=self._epoch_batches,
-            )
-        return self._train_batches[seed]
-
     def _train_batch(self) -> Tensor | None:
         training, loop = self._begun(), self._trainer.fit_loop.epoch_loop
-        batches = self._batches(training.seed)
-        index = training.position + (0 if self._validates else _HELD_BACK_BATCHES)
+        batches = self._data.batches(training.seed)
+        index = training.position + (0 if self._data.validates else _HELD_BACK_BATCHES)
         if training.batch_idx == 0:
             self._begin_epoch()
         batch = self._on_device(batches[index])
@@ -513,8 +428,8 @@ class LightningWorkload:
         module = self.model
         if not module.automatic_optimization:
             raise UnsupportedModuleError(
-                "manual optimization without validation gives nothing to judge a trial by; add a validation_step that "
-                "logs val_loss"
+                "manual optimization without validation gives nothing to judge a trial by; "
+                "add a validation_step that logs val_loss"
             )
         modes = [(part, part.training) for part in module.modules()]
         module.eval()
@@ -524,7 +439,7 @@ class LightningWorkload:
         try:
             with torch.no_grad(), _in_hook(module, "training_step"):
                 for index in range(_HELD_BACK_BATCHES):
-                    batch = self._on_device(self._batches(0)[index])
+                    batch = self._on_device(self._data.batches(0)[index])
                     kwargs = self._trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), batch, index)
                     output = self._trainer.strategy.training_step(*kwargs.values())
                     loss = output["loss"] if isinstance(output, dict) else output
@@ -558,38 +473,6 @@ _MODULE_HOOKS = (
 )
 
 
-class _TrialEpochs:
-    """A twin of the training loaders; each iteration is one epoch, in the order the training would have."""
-
-    def __init__(self, combined: CombinedLoader, seed: int, length: int | None) -> None:
-        twins = tree_map(lambda loader: trial_loader(loader, seed), combined.iterables)
-        self._loader = CombinedLoader(twins, combined._mode)
-        self._loader.limits = combined.limits
-        self._length = length
-        self._epoch = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        for loader in self._loader.flattened:
-            _set_sampler_epoch(loader, self._epoch)
-        self._epoch += 1
-        for batch, _, _ in itertools.islice(self._loader, self._length):
-            yield batch
-
-
-class _Cached:
-    """The first batches of a validation loader, the same for every trial."""
-
-    def __init__(self, batches: BatchCache, count: int) -> None:
-        self._batches = batches
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self._batches[index] for index in range(self._count))
-
-
 @contextmanager
 def _in_hook(module: pl.LightningModule, name: str) -> Iterator[None]:
     """Lightning asks a module which hook it is in."""
@@ -603,29 +486,3 @@ def _in_hook(module: pl.LightningModule, name: str) -> Iterator[None]:
 def _idle(module: torch.nn.Module) -> tuple[Optimizer, None]:
     """An optimizer that moves nothing, for the passes before any choice."""
     return torch.optim.SGD(module.parameters(), lr=_IDLE_LR), None
-
-
-def _rows_digest(loader: Any) -> bytes:
-    """Of the first and the middle row, read under fixed random numbers since reading may augment."""
-    dataset = getattr(loader, "dataset", None)
-    if dataset is None or isinstance(dataset, IterableDataset):
-        return b"stream"
-    digest = hashlib.sha256(str(len(dataset)).encode())
-    with rng_isolated():
-        seed_rng(0)
-        for index in (0, len(dataset) // 2):
-            _update(digest, dataset[index])
-    return digest.digest()
-
-
-def _update(digest: Any, item: Any) -> None:
-    if isinstance(item, Tensor):
-        digest.update(item.detach().cpu().to_dense().contiguous().float().numpy().tobytes())
-    elif isinstance(item, dict):
-        for key in item:
-            _update(digest, item[key])
-    elif isinstance(item, Iterable) and not isinstance(item, str | bytes):
-        for part in item:
-            _update(digest, part)
-    else:
-        digest.update(repr(item).encode())

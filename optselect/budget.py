@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from optselect.errors import BudgetError
@@ -67,7 +68,7 @@ def resolve_budget(budget: float | Budget | None, horizon: int | None) -> Budget
 
 
 def _is_amount(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 def default_steps(horizon: int) -> int:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import random
+from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from optselect.rng import Generator
+
 T = TypeVar("T")
+_GENERATORS = get_args(Generator)
 
 
 def trial_loader(loader: Iterable[Any], seed: int = 0) -> Iterable[Any]:
@@ -23,7 +28,7 @@ def trial_loader(loader: Iterable[Any], seed: int = 0) -> Iterable[Any]:
     """
     if isinstance(loader, RecordedLoader):
         return loader.reader()
-    generators: dict[int, torch.Generator] = {}
+    generators: dict[int, Any] = {}
     twin = _twin(loader, generators, seed)
     if not isinstance(twin, DataLoader) or not isinstance(loader, DataLoader):
         return twin
@@ -113,24 +118,54 @@ class _Reader:
         return self._recorded._epoch(self._next - 1)
 
 
-def _twin(owner: T, generators: dict[int, torch.Generator], seed: int) -> T:
-    twin = copy.copy(owner)
+def _twin(owner: T, generators: dict[int, Any], seed: int) -> T:
+    try:
+        twin = copy.copy(owner)
+    except Exception:  # noqa: BLE001  # an object of another library that cannot be copied is used as it is
+        return owner
     for name, value in vars(owner).items() if hasattr(owner, "__dict__") else ():
-        if isinstance(value, torch.Generator):
+        if isinstance(value, _GENERATORS):
             # A loader and its sampler share one generator; so do their twins.
             if id(value) not in generators:
-                generators[id(value)] = value.clone_state()
-                if seed:
-                    generators[id(value)].manual_seed(seed)
+                generators[id(value)] = _cloned(value, seed)
             vars(twin)[name] = generators[id(value)]
+        elif isinstance(value, DataLoader):
+            vars(twin)[name] = trial_loader(value, seed)
+        elif _is_order(value) and not isinstance(owner, DataLoader):
+            # Many samplers shuffle a list of theirs in place.
+            vars(twin)[name] = copy.copy(value) if not isinstance(value, torch.Tensor) else value.clone()
     return twin
 
 
-def loader_generators(loader: Any) -> Iterator[torch.Generator | np.random.Generator]:
-    """Random generators that `loader`, its samplers and its data set hold."""
+def _is_order(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.ndim == 1 and not value.is_floating_point()
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype.kind in "iu"
+    return type(value) in (list, dict, set, deque)
+
+
+def _cloned(generator: Generator, seed: int) -> Generator:
+    if isinstance(generator, torch.Generator):
+        clone = generator.clone_state()
+        return clone.manual_seed(seed) if seed else clone
+    if not seed:
+        return copy.deepcopy(generator)
+    if isinstance(generator, np.random.Generator):
+        return np.random.Generator(type(generator.bit_generator)(seed))
+    return random.Random(seed) if isinstance(generator, random.Random) else np.random.RandomState(seed)
+
+
+def loader_parts(loader: Any) -> tuple[Any, ...]:
+    """The samplers and the data set of `loader`, where it has them."""
     batch_sampler = getattr(loader, "batch_sampler", None)
-    owners = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-    for owner in (*owners, getattr(loader, "dataset", None)):
+    parts = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    return tuple(part for part in (*parts, getattr(loader, "dataset", None)) if part is not None)
+
+
+def loader_generators(loader: Any) -> Iterator[Generator]:
+    """Random generators that `loader`, its samplers and its data set hold."""
+    for owner in (loader, *loader_parts(loader)):
         for value in vars(owner).values() if hasattr(owner, "__dict__") else ():
-            if isinstance(value, torch.Generator | np.random.Generator):
+            if isinstance(value, _GENERATORS):
                 yield value

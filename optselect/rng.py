@@ -12,6 +12,10 @@ import numpy as np
 import torch
 
 
+Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
+"""Random number generators that a loader, a sampler or a data set may hold."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RngState:
     """Where torch (CPU and every CUDA device), NumPy and Python stand. `to_dict` holds builtins and tensors only."""
@@ -80,18 +84,23 @@ def rng_isolated() -> Iterator[None]:
 
 
 @contextmanager
-def generators_restored(generators: Iterable[torch.Generator | np.random.Generator]) -> Iterator[None]:
+def generators_restored(generators: Iterable[Generator]) -> Iterator[None]:
     """Generator objects (a loader's `generator=`, a sampler's) where they were, on leaving."""
     distinct = {id(generator): generator for generator in generators}.values()
-    states = [
-        (generator, generator.get_state() if isinstance(generator, torch.Generator) else generator.bit_generator.state)
-        for generator in distinct
-    ]
+    states = [(generator, _state_of(generator)) for generator in distinct]
     try:
         yield
     finally:
         for generator, state in states:
-            if isinstance(generator, torch.Generator):
-                generator.set_state(state)
-            else:
+            if isinstance(generator, np.random.Generator):
                 generator.bit_generator.state = state
+            elif isinstance(generator, random.Random):
+                generator.setstate(state)
+            else:
+                generator.set_state(state)
+
+
+def _state_of(generator: Generator) -> Any:
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()

@@ -10,6 +10,7 @@ themselves: they stay, and their contents are copied back.
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,20 +18,17 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset
 
 from optselect.errors import UnsupportedModuleError
 from optselect.rng import RngState, rng_state, set_rng_state
 
-# What torch keeps in a module's __dict__: dicts that are copied one level deep, since they hold
-# parameters, modules and functions, never plain state.
-_REGISTRIES = frozenset(
-    name for name, value in vars(nn.Module()).items() if isinstance(value, dict) and name != "_modules"
-) | {"_modules", "_backward_hooks"}
 # A compiled wrapper keeps its compiler's state in these: caches, whose deep copies fail.
 _COMPILER_CACHES = frozenset({"_orig_mod", "dynamo_ctx", "_compiled_call_impl"})
 _MOST_STATE_ENTRIES = 10_000
 _ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
+_ATOMIC += (types.ModuleType,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +54,7 @@ class BorrowedModel:
     """
 
     def __init__(self, model: nn.Module, *, pinned: Iterable[object] = (), kept: Iterable[str] = ()) -> None:
+        _refuse_lazy(model)
         self.model = model
         self._kept = _COMPILER_CACHES.union(kept)
         self._pins = [
@@ -113,7 +112,7 @@ class BorrowedModel:
     def _read(self, attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]) -> ModelState:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         return ModelState(
-            tensors=tuple((tensor, tensor.detach().clone()) for tensor in tensors if _has_storage(tensor)),
+            tensors=tuple((tensor, tensor.detach().clone()) for tensor in tensors if _is_writable(tensor)),
             grads=tuple((p, p.requires_grad, p.grad) for p in self.model.parameters()),
             attributes=attributes,
             rng=rng_state(),
@@ -159,8 +158,6 @@ def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any])
     for name, value in present.items():
         if isinstance(value, _ATOMIC):
             copies[name] = value
-        elif name in _REGISTRIES:
-            copies[name] = copy.copy(value)
         else:
             try:
                 memo.update((id(tensor), tensor.detach().clone()) for tensor in _with_history(value))
@@ -180,8 +177,21 @@ def _data_objects(model: nn.Module) -> list[object]:
     ]
 
 
-def _has_storage(tensor: torch.Tensor) -> bool:
-    return not isinstance(tensor, nn.parameter.UninitializedTensorMixin) and tensor.device.type != "meta"
+def _refuse_lazy(model: nn.Module) -> None:
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise UnsupportedModuleError(
+            f"{', '.join(lazy[:5])} {'has' if len(lazy) == 1 else 'have'} no shape yet, so there is nothing to put "
+            "back after a trial; run the model on one batch first"
+        )
+
+
+def _is_writable(tensor: torch.Tensor) -> bool:
+    """Whether its content can be written, and so have changed: not on the meta device, nor where entries share memory."""
+    shared = tensor.layout is torch.strided and any(
+        size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return tensor.device.type != "meta" and not shared
 
 
 def _with_history(value: Any) -> Iterator[torch.Tensor]:

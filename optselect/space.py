@@ -58,8 +58,9 @@ class Dimension:
 
     def contains(self, value: Value) -> bool:
         """Whether `value` lies inside the hard bounds."""
-        # Optuna's only public question takes the inner representation, a float that a bool would pass for.
-        return bool(self.distribution._contains(self._inner(value)))  # noqa: SLF001  # see above
+        if isinstance(self.distribution, CategoricalDistribution):
+            return value in self.distribution.choices
+        return self.distribution.low <= float(self._inner(value)) <= self.distribution.high
 
     def to_unit(self, value: float) -> float:
         """Where `value` lies between the bounds: 0 at the lower, 1 at the upper one."""

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.batches import BatchCache
 from optselect.errors import ConfigurationError, UnsupportedModuleError
-from optselect.loaders import loader_generators, trial_loader
+from optselect.loaders import is_one_shot, loader_generators, loader_parts, trial_loader
 from optselect.rng import generators_restored, rng_isolated, seed_rng
-from optselect.snapshot import BorrowedModel, ModelState
+from optselect.snapshot import BorrowedModel, ModelState, attributes_restored
 from optselect.workload import Build, DataSource, Mode
 
 T = TypeVar("T")
@@ -113,10 +113,15 @@ class TorchWorkload:
             _refuse_one_shot(loader)
         with ExitStack() as stack:
             stack.enter_context(rng_isolated())
+            for loader in loaders:
+                for part in (loader, *loader_parts(loader)):
+                    if hasattr(part, "__dict__"):
+                        stack.enter_context(attributes_restored(part))
             stack.enter_context(generators_restored(itertools.chain.from_iterable(map(loader_generators, loaders))))
             self._borrowed = BorrowedModel(self.model)
             try:
                 self._train_batches: dict[int, BatchCache] = {}
+                self._training_batches(0)  # now: its order is the one that the training itself would draw
                 self._val_batches = BatchCache(self._open_validation)
                 self._borrowed.begin()
                 yield
@@ -233,7 +238,7 @@ class TorchWorkload:
         return self._train_batches[seed]
 
     def _open_validation(self) -> Iterable[Any]:
-        return trial_loader(self._val_loader or ())
+        return trial_loader(() if self._val_loader is None else self._val_loader)
 
 
 def _length(loader: Iterable[Any]) -> int | None:
@@ -244,10 +249,10 @@ def _length(loader: Iterable[Any]) -> int | None:
 
 
 def _refuse_one_shot(loader: Iterable[Any]) -> None:
-    if isinstance(loader, Iterator):
+    if is_one_shot(loader):
         raise UnsupportedModuleError(
-            f"a {type(loader).__name__} can be read only once, so trials would take batches from the training; "
-            "pass a loader that starts anew each time it is iterated"
+            f"a {type(loader).__name__} over an iterator can be read only once, so trials would take batches from "
+            "the training; pass a loader that starts anew each time it is iterated"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import traceback
 import zipfile
@@ -23,6 +24,7 @@ from optselect.errors import ConfigurationError, OptselectError, ResumeError, Un
 if TYPE_CHECKING:
     from optselect.catalogue import OptimizerSpec
     from optselect.plan import OptimizerPlan
+    from optselect.space import Dimension
 
 DONE, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -50,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _say(f"{type(error).__name__}: {' '.join(str(error).split())}")
         return WRONG_INPUT
+    except BrokenPipeError:
+        # Whoever read us, `head` for one, has seen enough. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except KeyboardInterrupt as interrupt:
         _say(f"interrupted; {interrupt or 'the same line starts anew'}")
         return INTERRUPTED
@@ -207,15 +213,27 @@ def _catalogue(arguments: argparse.Namespace) -> None:
 
 
 def _print_entry(spec: OptimizerSpec) -> None:
+    from optselect.configuration import format_value
+
     layouts = " and ".join(layout for layout in ("dense", "sparse") if getattr(spec, layout))
     trains = f"{layouts} gradients{'' if spec.ndim is None else f' of {spec.ndim}-dimensional parameters'}"
     print(f"{spec.name}: {spec.summary}")
-    print(f"  class    {spec.factory}{f', pip install optselect[{spec.extra}]' if spec.extra else ''}")
-    print(f"  trains   {trains}{f'; {spec.partner} takes the rest' if spec.partner else ''}")
+    print(f"  {'class':<14} {spec.factory}{f', pip install optselect[{spec.extra}]' if spec.extra else ''}")
+    print(f"  {'trains':<14} {trains}{f'; {spec.partner} takes the rest' if spec.partner else ''}")
     for name, dimension in spec.space.items():
-        print(f"  {name:<8} starts at {dimension.centre}; {dimension.distribution}")
+        print(f"  {name:<14} {_range(dimension)}, starting at {format_value(dimension.centre)}")
     for source in spec.cites:
-        print(f"  source   {source}")
+        print(f"  {'source':<14} {source}")
+
+
+def _range(dimension: Dimension) -> str:
+    from optselect.configuration import format_value
+
+    choices = getattr(dimension.distribution, "choices", None)
+    if choices is not None:
+        return " or ".join(str(choice) for choice in choices)
+    ends = sorted((dimension.from_unit(0), dimension.from_unit(1)))
+    return " to ".join(format_value(end) for end in ends)
 
 
 def _rules(_: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ from torch.optim import Optimizer
 from optselect import measure
 from optselect.callbacks import AutoOptimizer, LightningWorkload
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
-from optselect.errors import ConfigurationError, ResumeError, UnsupportedModuleError
+from optselect.errors import ConfigurationError, OptselectError, ResumeError, UnsupportedModuleError
 from optselect.plan import OptimizerPlan
 from optselect.profile.text import describe
 
@@ -192,7 +192,7 @@ def _as_dict(namespace: Any) -> dict[str, Any] | None:
 def _build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str]) -> _AutoCLI:
     try:
         return _AutoCLI(command, callback, arguments)
-    except ConfigurationError:
+    except OptselectError:
         raise
     except argparse.ArgumentError as error:
         raise ConfigurationError(f"{readable(str(error))}; see optselect {command} --help") from error
@@ -256,18 +256,18 @@ def _short(path: Path) -> str:
 
 def readable(message: str) -> str:
     """jsonargparse's many lines as one: the key, and what was wrong with what came."""
-    message = message.removeprefix("argument ")
+    message = re.sub(r"<class '([\w.]+)'>", r"\1", message).replace("Expected a typing.Literal", "Expected one of ")
     key = re.match(r'Parser key "([^"]+)":\s*', message)
     where = f"{key.group(1)}: " if key else ""
     lines = [line.strip() for line in message[key.end() if key else 0 :].splitlines() if line.strip()]
     if "Errors:" not in lines:
         return where + " ".join(lines)
-    # One reason for each type that was tried; that the value is not None helps nobody.
-    reasons = " ".join(
-        line for line in lines[lines.index("Errors:") + 1 :] if "NoneType" not in line and not line.startswith("Given value")
-    )
-    given = next((line for line in lines if line.startswith("Given value:") and "NestedArg" not in line), "")
-    return where + "; or ".join(part.strip() for part in f" {reasons}".split(" - ") if part) + (f". {given}" if given else "")
+    # One reason for each type that was tried. What another type expected helps nobody once one says more.
+    said = " ".join(line for line in lines[lines.index("Errors:") + 1 :] if not line.startswith("Given value"))
+    reasons = [reason.strip() for reason in f" {said}".split(" - ") if "NoneType" not in reason and reason.strip()]
+    telling = [reason for reason in reasons if not reason.startswith("Expected a")] or reasons
+    given = next((f". {line}" for line in lines if line.startswith("Given value:") and "(" not in line), "")
+    return where + "; or ".join(telling) + given
 
 
 @contextmanager

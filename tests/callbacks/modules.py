@@ -114,15 +114,16 @@ def fit(
     seed: int = 1,
     ckpt_path: Any = None,
     **kwargs: Any,
-) -> L.Trainer:
+) -> Any:
     """Fit under fixed random numbers; the trainer says how it went."""
     torch.manual_seed(seed)
     trainer = L.Trainer(**{**TRAINER, "max_epochs": epochs, "callbacks": list(callbacks), **kwargs})
-    trainer.fit(module, *(data or loaders()), ckpt_path=ckpt_path)
+    train, val = data or loaders()
+    trainer.fit(module, train, val, ckpt_path=ckpt_path)
     return trainer
 
 
-def made(kind: type[L.LightningModule], seed: int = 0) -> L.LightningModule:
+def made(kind: type[L.LightningModule], seed: int = 0) -> Any:
     """A module with reproducible weights."""
     torch.manual_seed(seed)
     return kind()

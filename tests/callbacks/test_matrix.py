@@ -1,20 +1,18 @@
-"""After a search the run is bit for bit the hand-written one: for every kind of module, loader and trainer."""
+"""After a search the run is bit for bit the hand-written one, for every kind of module, loader, trainer."""
 
 from __future__ import annotations
 
-import copy
-import random
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from optselect import AutoOptimizer, Budget, OptimizerPlan
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
+from optselect.rng import rng_state, seed_rng
 from tests.callbacks.kinds import KINDS, MODES, Kind
 from tests.callbacks.modules import TRAINER, equal_states
 
@@ -62,9 +60,7 @@ def run(
     """Everything a run leaves behind."""
     torch.manual_seed(0)
     module = module_type()
-    random.seed(1)
-    np.random.seed(1)
-    torch.manual_seed(1)
+    seed_rng(1)
     counting = Counting()
     arguments = {**TRAINER, "max_epochs": 2, "log_every_n_steps": 1, **kind.trainer, **MODES[mode]}
     callbacks = [counting, *kind.callbacks(), *([auto] if auto else [])]
@@ -79,9 +75,7 @@ def run(
     else:
         trainer.fit(module, train, val)
     return {
-        "weights and buffers": {
-            name: value for name, value in (*module.named_parameters(), *module.named_buffers())
-        },
+        "weights and buffers": dict([*module.named_parameters(), *module.named_buffers()]),
         "gradients wanted": [p.requires_grad for p in module.parameters()],
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
         "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
@@ -89,9 +83,9 @@ def run(
         "attributes": _attributes(module),
         "callback": counting.seen,
         "steps": (trainer.global_step, trainer.current_epoch, trainer.fit_loop.epoch_loop.total_batch_idx),
-        "progress": _without_restarts(trainer.fit_loop.state_dict()),
+        "progress": trainer.fit_loop.state_dict(),
         "data": _attributes(train),
-        "random numbers": (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()),
+        "random numbers": rng_state().to_dict(),
         "rows": _logged_rows(directory),
         "checkpoints": _checkpoints(directory),
     }
@@ -116,10 +110,6 @@ def _plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(_plain, value.values()))
     return isinstance(value, int | float | str | bool | torch.Tensor | None)
-
-
-def _without_restarts(state: dict[str, Any]) -> dict[str, Any]:
-    return copy.deepcopy(state)
 
 
 def _logged_rows(directory: Path) -> list[str]:
@@ -170,17 +160,13 @@ def check(name: str, mode: str, tmp_path: Path) -> None:
 
             class Plain(reference):  # type: ignore[misc,valid-type]
                 def configure_optimizers(self) -> Any:
-                    groups = [
-                        [p for p in self.parameters() if (p.ndim > 1) is decays] for decays in (True, False)
+                    matrices = [p for p in self.parameters() if p.ndim > 1]
+                    vectors = [p for p in self.parameters() if p.ndim <= 1]
+                    groups: list[dict[str, Any]] = [
+                        {"params": matrices, "name": "adamw/decay"},
+                        {"params": vectors, "weight_decay": 0.0, "name": "adamw/no_decay"},
                     ]
-                    return torch.optim.AdamW(
-                        [
-                            {"params": groups[0], "name": "adamw/decay"},
-                            {"params": groups[1], "weight_decay": 0.0, "name": "adamw/no_decay"},
-                        ],
-                        lr=1e-3,
-                        weight_decay=1e-2,
-                    )
+                    return torch.optim.AdamW(groups, lr=1e-3, weight_decay=1e-2)
 
             reference = Plain
     else:
@@ -207,7 +193,7 @@ def test_a_search_leaves_no_trace(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings(*_REMARKS)
 @pytest.mark.parametrize(
-    ("name", "mode"),
+    "name, mode",
     # Pairwise: every kind meets one other mode, every mode meets a tenth of the kinds.
     [
         (name, mode)

@@ -24,7 +24,7 @@ from tests.callbacks.modules import (
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "kind"),
+    "optimizer, kind",
     [
         ("adamw", Classifier),
         ("momentum", Classifier),

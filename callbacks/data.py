@@ -1,0 +1,227 @@
+"""A Lightning training's data as trials see them: the same batches each time, the real loaders untouched."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
+from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES, CombinedLoader
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader, IterableDataset
+
+from optselect.batches import BatchCache
+from optselect.errors import UnsupportedModuleError
+from optselect.loaders import RecordedLoader, is_one_shot, loader_generators, trial_loader
+from optselect.rng import generators_restored, rng_isolated, seed_rng
+from optselect.snapshot import attributes_restored
+from optselect.workload import DataSource
+
+# Of a huge validation set a fixed part is looked at: the same for all trials.
+_MOST_VALIDATION_BATCHES = 64
+
+
+class TrialData:
+    """The loaders that Lightning sets up for a fit, set up for trials; given back when `stack` is left.
+
+    epoch_batches       batches in one epoch (None: not known)
+    validates           whether there is a validation loader and a validation step
+    validation_batches  batches looked at in the first validation loader; the others are left out
+    replay              where the training data come from afterwards: what trials took from a stream that can
+                        be read only once is there again (None: the real source is as it was)
+
+    Raises `UnsupportedModuleError` when there is nothing to train on.
+    """
+
+    def __init__(self, trainer: Any, stack: ExitStack) -> None:
+        fit_loop, val_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop
+        fit_loop._data_source = UnopenedSource(fit_loop._data_source, stack)
+        fit_loop._combined_loader = None
+        fit_loop.setup_data()
+        combined = fit_loop._combined_loader
+        if combined is None:
+            raise UnsupportedModuleError(
+                "there are no training batches (limit_train_batches=0?), so nothing can be tried"
+            )
+        self.replay: _DataLoaderSource | None = None
+        if any(map(is_one_shot, combined.flattened)):
+            combined.flattened = [
+                RecordedLoader(loader) if is_one_shot(loader) else loader for loader in combined.flattened
+            ]
+            self.replay = _DataLoaderSource(
+                CombinedLoader(combined.iterables, combined._mode), "train_dataloader"
+            )
+        self._combined: CombinedLoader = combined
+        self._by_seed: dict[int, BatchCache] = {}
+        length = fit_loop.max_batches
+        self.epoch_batches = int(length) if length < math.inf else None
+        self.validates = False
+        self.validation_batches = 0
+        if trainer.enable_validation:
+            val_loop._combined_loader = None
+            val_loop.setup_data()
+            self.validates = val_loop._combined_loader is not None and sum(val_loop._max_batches) > 0
+        if self.validates:
+            self._cache_validation(val_loop, stack)
+
+    @property
+    def first_loader(self) -> Any:
+        """The training loader, or the first of several."""
+        return self._combined.flattened[0]
+
+    def batches(self, seed: int) -> BatchCache:
+        """Training batches in the order the training would draw them (seed 0), or in another one."""
+        if seed not in self._by_seed:
+            self._by_seed[seed] = BatchCache(
+                lambda: _TrialEpochs(self._combined, seed, self.epoch_batches),
+                seed=seed,
+                epoch_batches=self.epoch_batches,
+            )
+        return self._by_seed[seed]
+
+    def source(self) -> DataSource:
+        """The training loader's data set, or its first batches when it has none that can be indexed."""
+        loader = self.first_loader
+        indexed = (
+            isinstance(loader, DataLoader)
+            and not isinstance(loader.dataset, IterableDataset)
+            and len(self._combined.flattened) == 1
+        )
+        return DataSource(
+            dataset=loader.dataset if indexed else None,
+            collate=loader.collate_fn if indexed else None,
+            batch_size=getattr(loader, "batch_size", None),
+            batches=self.epoch_batches,
+            head=lambda count: [self.batches(0)[index] for index in range(count)],
+        )
+
+    def digest(self) -> bytes:
+        """Of two rows of the data set, read under fixed random numbers: reading may augment."""
+        dataset = getattr(self.first_loader, "dataset", None)
+        if dataset is None or isinstance(dataset, IterableDataset):
+            return b"stream"
+        digest = hashlib.sha256(str(len(dataset)).encode())
+        with rng_isolated():
+            seed_rng(0)
+            for index in (0, len(dataset) // 2):
+                _update(digest, dataset[index])
+        return digest.digest()
+
+    def _cache_validation(self, val_loop: Any, stack: ExitStack) -> None:
+        loaders = list(val_loop._combined_loader.flattened)
+        for loader in loaders:
+            borrow_loader(loader, stack)
+        self.validation_batches = int(min(val_loop._max_batches[0], _MOST_VALIDATION_BATCHES))
+        first = _FirstBatches(BatchCache(lambda: trial_loader(loaders[0])), self.validation_batches)
+        others: list[list[Any]] = [[] for _ in loaders[1:]]
+        val_loop._combined_loader = CombinedLoader([first, *others], "sequential")
+        val_loop._max_batches = [self.validation_batches, *(0 for _ in others)]
+
+
+class UnopenedLoader(CombinedLoader):
+    """A combined loader that Lightning can set up and measure, but whose iteration never starts.
+
+    `FitLoop.setup_data` opens the loader it sets up, which draws random numbers, starts workers and takes
+    batches out of streams; none of that may happen to the real one before the real run.
+    """
+
+    def __iter__(self) -> UnopenedLoader:
+        # Made but not iterated: it knows the length.
+        self._iterator = _SUPPORTED_MODES[self._mode]["iterator"](self.flattened, self._limits)
+        return self
+
+    def __next__(self) -> Any:
+        raise StopIteration
+
+
+def borrow_loader(loader: Any, stack: ExitStack) -> None:
+    """The loader, its samplers, its data set and their generators as they were, when `stack` is left."""
+    stack.enter_context(generators_restored(loader_generators(loader)))
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    for owner in (loader, getattr(loader, "dataset", None), *parts):
+        if hasattr(owner, "__dict__"):
+            stack.enter_context(attributes_restored(owner))
+
+
+class UnopenedSource:
+    """A data source for `FitLoop.setup_data` that wraps what the real one gives into an `UnopenedLoader`.
+
+    The loaders, their samplers and data sets are borrowed on `stack` before Lightning sees them: it opens
+    a loader of a class that it does not know, to see whether it can.
+    """
+
+    def __init__(self, source: Any, stack: ExitStack) -> None:
+        self._source = source
+        self._stack = stack
+        self.instance, self.name = source.instance, source.name
+
+    def dataloader(self) -> UnopenedLoader:
+        """The real source's loaders, unopened."""
+        loaders = self._source.dataloader()
+        combined = isinstance(loaders, CombinedLoader)
+        unopened = UnopenedLoader(
+            *((loaders.iterables, loaders._mode) if combined else (loaders, "max_size_cycle"))
+        )
+        for loader in unopened.flattened:
+            borrow_loader(loader, self._stack)
+        return unopened
+
+    def is_defined(self) -> bool:
+        """As the real source."""
+        return bool(self._source.is_defined())
+
+    def is_module(self) -> bool:
+        """As the real source."""
+        return bool(self._source.is_module())
+
+
+class _TrialEpochs:
+    """A twin of the training loaders; each iteration is one epoch, in the order the training would have."""
+
+    def __init__(self, combined: CombinedLoader, seed: int, length: int | None) -> None:
+        twins = tree_map(lambda loader: trial_loader(loader, seed), combined.iterables)
+        self._loader = CombinedLoader(twins, combined._mode)
+        self._loader.limits = combined.limits
+        self._length = length
+        self._epoch = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for loader in self._loader.flattened:
+            _set_sampler_epoch(loader, self._epoch)
+        self._epoch += 1
+        for batch, _, _ in itertools.islice(self._loader, self._length):
+            yield batch
+
+
+class _FirstBatches:
+    """The first batches of a validation loader, the same for every trial."""
+
+    def __init__(self, batches: BatchCache, count: int) -> None:
+        self._batches = batches
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._batches[index] for index in range(self._count))
+
+
+def _update(digest: Any, item: Any) -> None:
+    if isinstance(item, torch.Tensor):
+        digest.update(item.detach().cpu().to_dense().contiguous().float().numpy().tobytes())
+    elif isinstance(item, dict):
+        for key in item:
+            _update(digest, item[key])
+    elif isinstance(item, Iterable) and not isinstance(item, str | bytes):
+        for part in item:
+            _update(digest, part)
+    else:
+        digest.update(repr(item).encode())
