@@ -19,6 +19,7 @@ from optuna.storages import BaseStorage
 from optselect.arms import baseline
 from optselect.budget import Budget
 from optselect.build import build, build_groups
+from optselect.callbacks.clipping import clip_sparse_gradients, unclip_sparse_gradients
 from optselect.callbacks.workload import LightningWorkload
 from optselect.configuration import USER
 from optselect.errors import (
@@ -137,6 +138,8 @@ class AutoOptimizer(pl.Callback):
         if self._attached is None:
             return
         module, own = self._attached
+        if module._trainer is not None:
+            unclip_sparse_gradients(module.trainer.precision_plugin)
         vars(module).pop("configure_optimizers", None)
         if own is not None:
             vars(module)["configure_optimizers"] = own
@@ -177,6 +180,8 @@ class AutoOptimizer(pl.Callback):
                     "define it, or search anew without the plan"
                 )
             return user()
+        if self.plan.sparse:
+            clip_sparse_gradients(trainer.precision_plugin)
         optimizer, scheduler = build(self.plan, module)
         if scheduler is None:
             return {"optimizer": optimizer}

@@ -17,6 +17,7 @@ from lightning.pytorch.loops.progress import _BaseProgress
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 
+from optselect.callbacks.clipping import clip_sparse_gradients
 from optselect.snapshot import attributes_restored
 
 Progress = tuple[tuple[object, str, Any], ...]
@@ -47,6 +48,7 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
         trainer.fit_loop.epoch_loop.val_loop._results = _ResultCollection(training=False)
         if getattr(precision, "scaler", None) is not None:
             precision.scaler = copy.deepcopy(precision.scaler)
+        clip_sparse_gradients(precision)
         connector.reset_metrics()
         yield
 

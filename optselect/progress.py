@@ -27,9 +27,6 @@ _log = logging.getLogger("optselect")
 class Progress(Protocol):
     """Told what the search does; a context manager around its trials."""
 
-    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
-        """The training was measured and the rules have spoken; trials, if any, come next."""
-
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -48,9 +45,6 @@ class Progress(Protocol):
 
 class Silent:
     """Says nothing: for processes other than the first."""
-
-    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
-        """Nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -75,11 +69,6 @@ class LogProgress(Silent):
 
     def __init__(self) -> None:
         self._share = ""
-
-    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
-        """The profile and the proposals, line by line."""
-        for line in _proposed(profile, proposals):
-            _log.info("%s", line)
 
     def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
         """The profile and the proposals, line by line."""
@@ -114,12 +103,6 @@ class TableProgress(Silent):
         self._begun = time.monotonic()
         self._before: float | None = None
         self._live: Live | None = None
-
-    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
-        """The profile and the proposals, above the table."""
-        for line in _proposed(profile, proposals):
-            # As it is: rich would take the rules' square brackets for markup.
-            self._console.print(line, markup=False, highlight=False)
 
     def __enter__(self) -> Self:
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
@@ -172,13 +155,6 @@ def default_progress() -> Progress:
     """A table where the output is a terminal, log lines elsewhere."""
     console = Console()
     return TableProgress(console) if console.is_terminal else LogProgress()
-
-
-def _proposed(profile: Profile, proposals: Sequence[Proposal]) -> Iterator[str]:
-    yield "profile"
-    yield from (f"  {line}" for line in describe(profile))
-    yield "proposals"
-    yield from proposal_lines(proposals)
 
 
 def _row(job: Job) -> tuple[str, ...]:

@@ -12,11 +12,11 @@ import logging
 import sys
 import time
 import warnings
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import lightning as L
-import optuna
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
@@ -27,7 +27,9 @@ from optselect.recipes.digits import DigitsData, DigitsModel
 
 EPOCHS = 20  # of 20 batches each: 400 steps
 SEED, FRESH_SEEDS = 0, (1, 2)
+JUDGED = ("val_loss", "val_accuracy", "test_accuracy")
 
+Figures = dict[str, float]
 console = Console()
 
 
@@ -35,105 +37,109 @@ class WithAdamW(DigitsModel):
     """The same model with what one writes without thinking: the yardstick."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW at 1e-3 with a constant rate."""
+        """AdamW at 1e-3, a constant rate."""
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+
+@dataclass
+class Narrator(L.Callback):
+    """Prints the plan once it stands, and then every fifth of the training."""
+
+    auto: AutoOptimizer
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Profile, proposals and trials have been shown by AutoOptimizer itself; its explanation goes on with them."""
+        title("2. The plan")
+        assert self.auto.plan is not None
+        print("\n".join(itertools.takewhile(lambda line: line != "profile", self.auto.plan.explain().splitlines())))
+        title("3. The training")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """How far it is."""
+        epochs = trainer.max_epochs or 1
+        if (trainer.current_epoch + 1) % max(epochs // 5, 1) == 0:
+            seen = "  ".join(f"{name} {float(value):.4f}" for name, value in trainer.callback_metrics.items())
+            print(f"  epoch {trainer.current_epoch + 1:>2} of {epochs}  {seen}")
 
 
 def main(epochs: int = EPOCHS) -> None:
     """Run every act in a fresh folder under `demo_runs/`."""
     started = time.perf_counter()
-    folder = _fresh_folder()
+    folder = fresh_folder()
     keep_quiet()
 
     title("1. Profile, proposals and trials")
-    auto, trainer = AutoOptimizer(), trainer_in(folder, epochs)
-    trainer.callbacks.append(auto)
-    # Half way and at the end: the first is what an interrupted run would have left behind.
+    auto = AutoOptimizer()
+    # Half way and at the end. The first is what an interrupted run would have left behind.
     checkpoints = ModelCheckpoint(folder / "checkpoints", "{epoch}", every_n_epochs=epochs // 2, save_top_k=-1)
-    trainer.callbacks.append(checkpoints)
-    fit(DigitsModel, trainer, SEED)
-    plan = auto.plan
-    assert plan is not None
+    chosen = fit(DigitsModel, SEED, folder, epochs, auto, Narrator(auto), checkpoints)
+    assert auto.plan is not None
     assert auto.study is not None
 
-    title("2. The plan")
-    # The profile, the proposals and the trials, which the full explanation goes on with, stand above.
-    print("\n".join(itertools.takewhile(lambda line: line != "profile", plan.explain().splitlines())))
-
-    title("3. The training with it, beside plain AdamW(1e-3)")
-    yardstick = trainer_in(folder, epochs)
-    fit(WithAdamW, yardstick, SEED)
-    rows = [(SEED, figures(trainer), figures(yardstick))]
+    title("4. Beside plain AdamW(1e-3), on the same seeds and steps")
+    rows = [(SEED, chosen, fit(WithAdamW, SEED, folder, epochs))]
     for seed in FRESH_SEEDS:
-        chosen, yardstick = trainer_in(folder, epochs), trainer_in(folder, epochs)
-        chosen.callbacks.append(AutoOptimizer(plan=plan))
-        fit(DigitsModel, chosen, seed)
-        fit(WithAdamW, yardstick, seed)
-        rows.append((seed, figures(chosen), figures(yardstick)))
-    show(rows, plan)
+        ours = fit(DigitsModel, seed, folder, epochs, AutoOptimizer(plan=auto.plan))
+        rows.append((seed, ours, fit(WithAdamW, seed, folder, epochs)))
+    compare(rows, auto.plan)
 
-    title("4. What is left on disk")
-    half, last = folder / "checkpoints" / f"epoch={epochs // 2 - 1}.ckpt", checkpoints.best_model_path
-    for what, file in (("checkpoint", last), ("plan", auto.plan_path), ("study", folder / "optselect_study.journal")):
-        print(f"  {what:<11} {file}")
+    title("5. What is left on disk")
+    study = folder / "optselect_study.journal"
+    for what, file in (("checkpoint", checkpoints.best_model_path), ("plan", auto.plan_path), ("study", study)):
+        print(f"  {what:<13} {Path(str(file)).resolve()}")
 
-    title("5. Resuming")
-    print(f"A new trainer and a new model go on from {half.name}, as after a crash at half time.")
-    resumed, again = AutoOptimizer(), trainer_in(folder, epochs)
-    again.callbacks.append(resumed)
-    trials_before = trials_in(auto.study)
-    fit(DigitsModel, again, seed=12345, ckpt_path=half)
-    assert resumed.plan == plan
-    print(f"  optimizer   {resumed.plan.optimizer}, from the checkpoint")
-    print(f"  trials      {trials_in(auto.study) - trials_before} (the study holds {trials_before} from before)")
-    for name in ("val_loss", "val_accuracy"):
-        print(f"  {name:<11} {figures(again)[name]:.6f}; without the crash {figures(trainer)[name]:.6f}")
+    title("6. Resuming")
+    half = folder / "checkpoints" / f"epoch={epochs // 2 - 1}.ckpt"
+    print(f"A new trainer, callback and model go on from {half.name}, as after a crash at half time.")
+    resumed, trials = AutoOptimizer(), len(auto.study.trials)
+    # Another seed: weights, random numbers and the plan all come out of the checkpoint.
+    again = fit(DigitsModel, 12345, folder, epochs, resumed, ckpt_path=half)
+    assert resumed.plan == auto.plan
+    print(f"  optimizer     {resumed.plan.optimizer}, out of the checkpoint")
+    print(f"  trials run    {len(auto.study.trials) - trials} (the study holds {trials} from before)")
+    for name in JUDGED:
+        print(f"  {name:<13} {again[name]:.6f}; without the crash {chosen[name]:.6f}")
     print(f"\n{time.perf_counter() - started:.0f} s in all.")
 
 
-def trainer_in(folder: Path, epochs: int) -> L.Trainer:
-    """A trainer that says nothing and keeps what it writes in `folder`."""
-    return L.Trainer(
+def fit(
+    module: type[DigitsModel],
+    seed: int,
+    folder: Path,
+    epochs: int,
+    *callbacks: L.Callback,
+    ckpt_path: Path | None = None,
+) -> Figures:
+    """Train a new `module` from weights and an order of the data that `seed` decides; returns what was logged last."""
+    L.seed_everything(seed)
+    model = module()
+    trainer = L.Trainer(
         max_epochs=epochs,
+        callbacks=list(callbacks),
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    trainer.fit(model, datamodule=DigitsData(), ckpt_path=ckpt_path)
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    tested = trainer.test(model, datamodule=DigitsData(), verbose=False)[0]
+    return {**figures, **tested}
 
 
-def fit(model: type[DigitsModel], trainer: L.Trainer, seed: int, ckpt_path: Path | None = None) -> None:
-    """Train a new model of the class on weights and an order of the data that `seed` decides."""
-    L.seed_everything(seed)
-    trainer.fit(model(), datamodule=DigitsData(), ckpt_path=ckpt_path)
-
-
-def figures(trainer: L.Trainer) -> dict[str, float]:
-    """What was logged last."""
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def trials_in(study: optuna.Study) -> int:
-    """How many trials the study's file holds now."""
-    return len(optuna.load_study(study_name=study.study_name, storage=study._storage).trials)  # noqa: SLF001  # no other way
-
-
-def show(rows: list[tuple[int, dict[str, float], dict[str, float]]], plan: OptimizerPlan) -> None:
+def compare(rows: list[tuple[int, Figures, Figures]], plan: OptimizerPlan) -> None:
     """Both trainings seed by seed, how often the plan was better, and what it cost."""
-    table = Table(box=None)
-    for column in ("seed", "val_loss: the plan", "AdamW(1e-3)", "val_accuracy: the plan", "AdamW(1e-3)"):
-        table.add_column(column, justify="right")
+    table = Table("seed", *JUDGED, box=None, title="the plan / AdamW(1e-3)", title_justify="left")
     for seed, ours, plain in rows:
-        table.add_row(
-            str(seed), *(f"{run[name]:.4f}" for name in ("val_loss", "val_accuracy") for run in (ours, plain))
-        )
+        table.add_row(str(seed), *(f"{ours[name]:.4f} / {plain[name]:.4f}" for name in JUDGED))
     console.print(table)
     better = sum(ours["val_loss"] < plain["val_loss"] for _, ours, plain in rows)
-    print(f"\nThe plan's validation loss is the lower one on {better} of {len(rows)} seeds; the trials saw only seed {SEED}.")
+    print(f"\nThe plan's val_loss is the lower one on {better} of {len(rows)} seeds. The trials saw seed {SEED} alone,")
+    print("and no test picture.")
     steps = plan.total_steps or 1
-    print(f"Choosing it cost {plan.search_steps} steps: {plan.search_steps / steps:.1f} trainings of {steps} steps, once.")
+    print(f"The choice cost {plan.search_steps} steps, once: {plan.search_steps / steps:.1f} trainings of {steps} steps.")
 
 
 def title(text: str) -> None:
@@ -147,25 +153,22 @@ def keep_quiet() -> None:
     warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # In a terminal AutoOptimizer shows its trials as a live table. Elsewhere it logs them, and these lines are for that.
     ours = logging.getLogger("optselect")
     ours.setLevel(logging.INFO)
     if not ours.handlers:
-        # In a terminal the trials are a live table; where there is none, they come as log lines.
         handler: logging.Handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
         ours.addHandler(handler)
 
 
-def _fresh_folder() -> Path:
-    folder = Path("demo_runs") / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-    for count in itertools.count(1):
-        candidate = folder if count == 1 else folder.with_name(f"{folder.name}_{count}")
-        try:
-            candidate.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return candidate
-    raise AssertionError
+def fresh_folder() -> Path:
+    """`demo_runs/` and the time, with a number where two runs share a second."""
+    base = Path("demo_runs") / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    names = (base if count == 0 else base.with_name(f"{base.name}_{count}") for count in itertools.count())
+    folder = next(name for name in names if not name.exists())
+    folder.mkdir(parents=True)
+    return folder
 
 
 if __name__ == "__main__":
