@@ -102,6 +102,11 @@ class LightningWorkload:
         return self._steps
 
     @property
+    def processes(self) -> int:
+        """The trainer's world size."""
+        return int(self._trainer.world_size)
+
+    @property
     def accumulate(self) -> int:
         """The trainer's `accumulate_grad_batches`."""
         return int(self._trainer.accumulate_grad_batches)
@@ -216,7 +221,8 @@ class LightningWorkload:
             value = self._validated() if self._data.validates else None
             if value is None:
                 value = self._held_back_value()
-        return value
+        # The mean over processes, each of which saw its own share of the validation set.
+        return float(self._trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64), reduce_op="mean"))
 
     def pause(self) -> _Paused:
         """Optimizers, schedulers, counters and the model's state."""

@@ -91,10 +91,13 @@ class TrialRunner:
                 count = min(_CHUNK, until - reached)
                 losses += self._workload.train(count)
                 reached += count
-                if self._diverged(configuration, losses, start):
+                if self._workload.agree(self._diverged(configuration, losses, start)):
                     return Outcome(value=None, cost=reached - start, reached=reached)
             value = self._workload.validate()
         except Exception as error:
+            if self._workload.processes > 1:
+                # The other processes may be waiting inside a collective: only ending all of them is safe.
+                raise
             return Outcome(value=None, cost=reached - start + 1, reached=reached, error=error)
         self._pause(configuration, seed, reached)
         cost = reached - start + self.validation_cost

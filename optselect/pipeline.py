@@ -116,7 +116,7 @@ def make_selection(
     )
     cost = cost_sentence(race, evaluations, known_length=horizon is not None)
     plan = _plan(workload, choice, race, evaluations, profile, proposals, fingerprint, cost)
-    return Selection(plan=plan, profile=profile, study=study)
+    return Selection(plan=workload.agree(plan), profile=profile, study=study)
 
 
 def _race(

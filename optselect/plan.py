@@ -277,7 +277,7 @@ class OptimizerPlan:
         """The plan in the file at `path`. Raises `PlanFormatError` when there is none in it."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise PlanFormatError(
                 f"no plan can be read from {os.fspath(path)} ({error}); pass a plan.json that optselect wrote"
             ) from error

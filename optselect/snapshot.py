@@ -28,7 +28,6 @@ from optselect.rng import RngState, rng_state, set_rng_state
 _COMPILER_CACHES = frozenset({"_orig_mod", "dynamo_ctx", "_compiled_call_impl"})
 _MOST_STATE_ENTRIES = 10_000
 _ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
-_ATOMIC += (types.ModuleType,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ class BorrowedModel:
             *model.modules(),
             *model.parameters(),
             *model.buffers(),
-            *_data_objects(model),
+            *_shared_objects(model),
         ]
         self._originals = [(module, dict(vars(module))) for module in model.modules()]
         memo = self._memo()
@@ -170,10 +169,13 @@ def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any])
     return copies
 
 
-def _data_objects(model: nn.Module) -> list[object]:
-    """Data sets and loaders that modules hold: shared with the stand-ins, since copying them could cost any memory."""
+def _shared_objects(model: nn.Module) -> list[object]:
+    """What modules hold and stand-ins share: data sets and loaders, whose copies could cost any memory, and imports."""
     return [
-        value for module in model.modules() for value in vars(module).values() if isinstance(value, Dataset | DataLoader)
+        value
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Dataset | DataLoader | types.ModuleType)
     ]
 
 

@@ -78,6 +78,11 @@ class TorchWorkload:
         self._borrowed: BorrowedModel | None = None
 
     @property
+    def processes(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def monitor(self) -> str:
         """`validation loss`, or the training loss on batches held back."""
         return "validation loss" if self._val_loader is not None else "training loss on held-back batches"

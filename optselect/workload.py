@@ -110,5 +110,9 @@ class Workload(Protocol):
     def paused_bytes(self) -> int:
         """Memory that putting the present training aside would hold."""
 
+    @property
+    def processes(self) -> int:
+        """Processes that train together, in lock-step."""
+
     def agree(self, value: T) -> T:
         """What the first process says, in every process of a distributed training."""

@@ -80,18 +80,19 @@ def run(
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
         "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
         "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
-        "attributes": _attributes(module),
+        "attributes": python_state(module),
         "callback": counting.seen,
         "steps": (trainer.global_step, trainer.current_epoch, trainer.fit_loop.epoch_loop.total_batch_idx),
         "progress": trainer.fit_loop.state_dict(),
-        "data": _attributes(train),
+        "data": python_state(train),
         "random numbers": rng_state().to_dict(),
-        "rows": _logged_rows(directory),
-        "checkpoints": _checkpoints(directory),
+        "rows": logged_rows(directory),
+        "checkpoints": checkpoints(directory),
     }
 
 
-def _attributes(owner: Any) -> dict[str, Any]:
+def python_state(owner: Any) -> dict[str, Any]:
+    """Attributes that can be compared, of a module, or of a loader with its data set and sampler."""
     found = dict(vars(owner)) if hasattr(owner, "__dict__") else {}
     dataset = getattr(owner, "dataset", None)
     if hasattr(dataset, "__dict__"):
@@ -112,11 +113,13 @@ def _plain(value: Any) -> bool:
     return isinstance(value, int | float | str | bool | torch.Tensor | None)
 
 
-def _logged_rows(directory: Path) -> list[str]:
+def logged_rows(directory: Path) -> list[str]:
+    """The CSV loggers' files."""
     return [path.read_text() for path in sorted(directory.rglob("metrics.csv"))]
 
 
-def _checkpoints(directory: Path) -> dict[str, Any]:
+def checkpoints(directory: Path) -> dict[str, Any]:
+    """Their contents, without what names a folder, and without our own entry."""
     found = {}
     for path in sorted(directory.rglob("*.ckpt")):
         content = torch.load(path, weights_only=True)
