@@ -9,16 +9,18 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import optuna
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from optuna.storages import BaseStorage
+from torch.optim import Optimizer
 
 from optselect.arms import baseline
 from optselect.budget import Budget
 from optselect.build import build, build_groups
+from optselect.callbacks.borrowing import is_named
 from optselect.callbacks.clipping import clip_sparse_gradients, unclip_sparse_gradients
 from optselect.callbacks.workload import LightningWorkload
 from optselect.configuration import USER
@@ -29,6 +31,7 @@ from optselect.errors import (
     UnsupportedModuleError,
 )
 from optselect.grouping import param_groups
+from optselect.modes import has_modes, to_evaluation, to_training
 from optselect.pipeline import Settings, make_selection
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
@@ -112,6 +115,7 @@ class AutoOptimizer(pl.Callback):
         self._restored: OptimizerPlan | None = None
         self._rng: RngState | None = None
         self._attached: tuple[pl.LightningModule, Any] | None = None
+        self._configured = False
         self._trial_study: TrialStudy | None = None
 
     # --- attachment -------------------------------------------------------------------------------
@@ -130,8 +134,9 @@ class AutoOptimizer(pl.Callback):
         if self._attached is not None and self._attached[0] is module:
             return
         self.detach()
-        self._attached = (module, vars(module).get("configure_optimizers"))
-        vars(module)["configure_optimizers"] = functools.partial(_provide, self, module)
+        own = vars(module).get("configure_optimizers")
+        self._attached = (module, own)
+        vars(module)["configure_optimizers"] = _Provided(_provide, self, module, own)
 
     def detach(self) -> None:
         """Take what `attach` provided off the module again."""
@@ -144,6 +149,9 @@ class AutoOptimizer(pl.Callback):
         if own is not None:
             vars(module)["configure_optimizers"] = own
         self._attached = None
+        # The next fit resumes from what it loads itself.
+        self._configured = False
+        self._restored = self._rng = None
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the module as it came."""
@@ -157,10 +165,37 @@ class AutoOptimizer(pl.Callback):
         # teardown is not called when fit raises
         self.detach()
 
+    # --- optimizers with modes --------------------------------------------------------------------
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Schedule-free optimizers step in training mode."""
+        to_training(self._chosen(trainer))
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Schedule-free weights are judged in evaluation mode; the next batch switches back."""
+        to_evaluation(self._chosen(trainer))
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Schedule-free weights are saved in evaluation mode."""
+        if any(map(has_modes, self._chosen(trainer))):
+            # Lightning dumped both before it called this hook.
+            to_evaluation(self._chosen(trainer))
+            checkpoint["state_dict"] = trainer.strategy.lightning_module_state_dict()
+            checkpoint["optimizer_states"] = [trainer.strategy.optimizer_state(o) for o in trainer.optimizers]
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The search has served: a later run of the same training searches anew."""
+        """The weights are the ones to use; a later run of the same training searches anew."""
+        to_evaluation(self._chosen(trainer))
         if self._trial_study is not None:
             self._trial_study.mark_used()
+
+    def _chosen(self, trainer: pl.Trainer) -> list[Optimizer]:
+        """The optimizers built from the plan: a user's own switches its modes itself."""
+        return [] if self.plan is None or self.plan.optimizer == USER else trainer.optimizers
 
     # --- the choice -------------------------------------------------------------------------------
 
@@ -168,8 +203,7 @@ class AutoOptimizer(pl.Callback):
         """What `configure_optimizers` returns: the chosen optimizer and scheduler, in Lightning's form."""
         trainer: Any = module.trainer
         user = self._users_own(module)
-        if trainer.fast_dev_run:
-            return self._unsearched(module, user)
+        self._configured = True
         self.plan = self._decided(trainer, module, user)
         if self.plan is None:
             return self._unsearched(module, user)
@@ -206,11 +240,18 @@ class AutoOptimizer(pl.Callback):
             )
         elif self.plan is not None and _fits(self.plan, module):
             return self.plan
+        if trainer.fast_dev_run or any(map(_is_tuning, trainer.callbacks)):
+            return None
         return self._search(trainer, module, user)
 
     def _search(
         self, trainer: pl.Trainer, module: pl.LightningModule, user: Callable[[], Any] | None
     ) -> OptimizerPlan | None:
+        if any(is_named(callback, "BatchSizeFinder") for callback in trainer.callbacks):
+            raise ConfigurationError(
+                "BatchSizeFinder changes the batch size after the optimizer was chosen for the present one; find it "
+                "first with Tuner(trainer).scale_batch_size(model), then fit without the callback"
+            )
         workload = LightningWorkload(trainer, module, user=user, monitor=self.monitor, mode=self.mode)
         settings = self._settings
         if settings.storage is None:
@@ -270,7 +311,8 @@ class AutoOptimizer(pl.Callback):
     ) -> None:
         """Take the plan out of a checkpoint that a fit goes on from; validating one changes nothing here."""
         state = checkpoint.get("callbacks", {}).get(self.state_key)
-        if trainer.state.fn == "fit" and state:
+        # LearningRateFinder loads a checkpoint in the middle of a fit, where nothing is to be continued.
+        if trainer.state.fn == "fit" and state and not self._configured:
             self._restored = OptimizerPlan.from_dict(state["plan"])
             self._rng = RngState.from_dict(state["rng"])
 
@@ -295,16 +337,33 @@ class AutoOptimizer(pl.Callback):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        # Studies hold open files; a spawned process opens its own.
-        return {**vars(self), "study": None, "_trial_study": None}
+        # Studies hold open files; a spawned process opens its own, and attaches to its own module.
+        own = {name: value for name, value in vars(self).items() if name != "log"}
+        return {**own, "study": None, "_trial_study": None, "_attached": None, "_configured": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
 
 
-def _provide(callback: AutoOptimizer, module: pl.LightningModule) -> Any:
-    # A function of the module's namespace in a partial, not a bound method: it survives deepcopy and pickle.
+def _provide(callback: AutoOptimizer, module: pl.LightningModule, own: Any) -> Any:
+    # Lightning looks at the function in a partial to see whether configure_optimizers is there.
     return callback.optimizers_for(module)
+
+
+class _Provided(functools.partial[Any]):
+    """What `attach` puts on a module. Copies and pickles of the module have its own `configure_optimizers` there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _, module, own = self.args
+        if own is None:
+            return functools.partial, (type(module).configure_optimizers, module)
+        # cast is a function of the standard library that returns what it is given.
+        return cast, (object, own)
+
+
+def _is_tuning(callback: pl.Callback) -> bool:
+    """Whether `Tuner.lr_find` or `Tuner.scale_batch_size` runs: it ends the fit once its callback has its answer."""
+    return bool(getattr(callback, "_early_exit", False))
 
 
 def _fits(plan: OptimizerPlan, module: pl.LightningModule) -> bool:

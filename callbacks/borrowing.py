@@ -97,6 +97,11 @@ def logging_replaced(module: pl.LightningModule, log: Callable[..., None]) -> It
             vars(part).update(before)
 
 
+def is_named(callback: object, *names: str) -> bool:
+    """Whether `callback` is of a Lightning class with one of these names, imported as lightning or as pytorch_lightning."""
+    return any(kind.__name__ in names for kind in type(callback).__mro__)
+
+
 def _loops(trainer: Any) -> Iterable[object]:
     epoch_loop = trainer.fit_loop.epoch_loop
     return (

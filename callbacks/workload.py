@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 from lightning.pytorch.core.optimizer import _init_optimizers_and_lr_schedulers
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
@@ -25,6 +24,7 @@ from optselect.callbacks.borrowing import (
     KEPT_ATTRIBUTES,
     Progress,
     fresh_progress,
+    is_named,
     logging_replaced,
     progress_of,
     set_progress,
@@ -32,6 +32,7 @@ from optselect.callbacks.borrowing import (
 )
 from optselect.callbacks.data import TrialData
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError, nearest
+from optselect.modes import evaluated, to_training
 from optselect.rng import rng_isolated, seed_rng
 from optselect.snapshot import BorrowedModel, ModelState
 from optselect.workload import Build, DataSource, Mode
@@ -205,6 +206,7 @@ class LightningWorkload:
             optimizers = [optimizer]
             schedulers = [LRSchedulerConfig(scheduler, interval="step")] if scheduler is not None else []
         self._training = _Training(optimizers=optimizers, schedulers=schedulers, seed=seed)
+        to_training(optimizers)
         self._attach()
         for hook in ("on_fit_start", "on_train_start"):
             self._call(hook)
@@ -217,7 +219,7 @@ class LightningWorkload:
 
     def validate(self) -> float:
         """The monitored value, reduced by Lightning itself over the validation batches."""
-        with rng_isolated():
+        with rng_isolated(), evaluated(self._begun().optimizers):
             value = self._validated() if self._data.validates else None
             if value is None:
                 value = self._held_back_value()
@@ -255,7 +257,7 @@ class LightningWorkload:
     # --- setting up -------------------------------------------------------------------------------
 
     def _estimated_steps(self) -> int | None:
-        if any(isinstance(callback, Timer | GradientAccumulationScheduler) for callback in self._callbacks):
+        if any(is_named(callback, "Timer", "GradientAccumulationScheduler") for callback in self._callbacks):
             return None
         # The estimate asks the trainer for the loader, which by now is the unopened one.
         estimate = self._trainer.estimated_stepping_batches

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from optselect.batches import BatchCache
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.loaders import is_one_shot, loader_generators, loader_parts, trial_loader
+from optselect.modes import evaluated, to_training
 from optselect.rng import generators_restored, rng_isolated, seed_rng
 from optselect.snapshot import BorrowedModel, ModelState, attributes_restored
 from optselect.workload import Build, DataSource, Mode
@@ -164,6 +165,7 @@ class TorchWorkload:
         seed_rng(seed)
         self.model.train()
         self._training = _Training(*build(self.model), seed=seed)
+        to_training([self._training.optimizer])
 
     def train(self, micro_batches: int) -> Sequence[float | None]:
         """One optimizer step, and one of the scheduler, for each batch."""
@@ -189,7 +191,7 @@ class TorchWorkload:
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         total, weight = 0.0, 0
-        with torch.no_grad(), rng_isolated():
+        with torch.no_grad(), rng_isolated(), evaluated([self._training.optimizer]):
             for index in range(self.validation_batches):
                 batch = batches[index]
                 size = _samples(batch)

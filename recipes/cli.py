@@ -102,10 +102,14 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     # Only for the help: `main` has taken it out.
-    parser.add_argument("-v", "--verbose", action="store_true", help="show Lightning's messages and tracebacks")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show Lightning's messages and tracebacks"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def add(name: str, function: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, function: Callable[[argparse.Namespace], None], summary: str
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         command.set_defaults(function=function)
         return command
@@ -120,7 +124,9 @@ def _parser() -> _Parser:
     explain = add("explain", _explain, "why this optimizer, out of a plan.json or a checkpoint")
     explain.add_argument("file", metavar="PLAN_OR_CHECKPOINT", type=Path)
     catalogue = add("catalogue", _catalogue, "list the optimizers; all about one, given its name")
-    catalogue.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="with wildcards: 'adam*'")
+    catalogue.add_argument(
+        "pattern", metavar="PATTERN", nargs="?", default="*", help="with wildcards: 'adam*'"
+    )
     add("rules", _rules, "list the rules that propose optimizers, with their sources")
     return parser
 
@@ -144,16 +150,22 @@ def _ls(_: argparse.Namespace) -> None:
 def _cp(arguments: argparse.Namespace) -> None:
     recipes, name, target = _recipes(), arguments.name, arguments.file
     if name not in recipes:
-        raise ConfigurationError(f"there is no recipe {name!r}.{nearest(name, recipes)} Known: {', '.join(recipes)}")
+        raise ConfigurationError(
+            f"there is no recipe {name!r}.{nearest(name, recipes)} Known: {', '.join(recipes)}"
+        )
     if target.is_dir():
         target /= f"{name}.yaml"
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(recipes[name])
     except FileExistsError as error:
-        raise ConfigurationError(f"{target} exists already and is left as it is; choose another name") from error
+        raise ConfigurationError(
+            f"{target} exists already and is left as it is; choose another name"
+        ) from error
     except OSError as error:
-        raise ConfigurationError(f"{target} cannot be written ({error.strerror}); choose another place") from error
+        raise ConfigurationError(
+            f"{target} cannot be written ({error.strerror}); choose another place"
+        ) from error
     print(f"{target} written; edit it, then: optselect fit --config {target}")
 
 
@@ -179,7 +191,9 @@ def _state_in(file: Path) -> Mapping[str, Any]:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ResumeError(f"{file} cannot be read ({error.strerror}); pass a plan.json or a checkpoint") from error
+        raise ResumeError(
+            f"{file} cannot be read ({error.strerror}); pass a plan.json or a checkpoint"
+        ) from error
     # torch raises what the file leads it to: RuntimeError, UnpicklingError, EOFError, ...
     except Exception as error:
         reason = str(error).partition("\n")[0]
@@ -189,7 +203,9 @@ def _state_in(file: Path) -> Mapping[str, Any]:
     callbacks = checkpoint.get("callbacks") if isinstance(checkpoint, dict) else None
     state = callbacks.get(_STATE_KEY) if isinstance(callbacks, dict) else None
     if not isinstance(state, dict) or "plan" not in state:
-        raise ResumeError(f"the checkpoint {file} holds no optimizer plan; it was not made with AutoOptimizer")
+        raise ResumeError(
+            f"the checkpoint {file} holds no optimizer plan; it was not made with AutoOptimizer"
+        )
     plan: Mapping[str, Any] = state["plan"]
     return plan
 

@@ -12,6 +12,8 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -51,7 +53,11 @@ class Narrator(L.Callback):
         """Profile, proposals and trials have been shown by AutoOptimizer itself; its explanation goes on with them."""
         title("2. The plan")
         assert self.auto.plan is not None
-        print("\n".join(itertools.takewhile(lambda line: line != "profile", self.auto.plan.explain().splitlines())))
+        print(
+            "\n".join(
+                itertools.takewhile(lambda line: line != "profile", self.auto.plan.explain().splitlines())
+            )
+        )
         title("3. The training")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -66,12 +72,10 @@ def main(epochs: int = EPOCHS) -> None:
     """Run every act in a fresh folder under `demo_runs/`."""
     started = time.perf_counter()
     folder = fresh_folder()
-    keep_quiet()
 
     title("1. Profile, proposals and trials")
     auto = AutoOptimizer()
-    # Half way and at the end. The first is what an interrupted run would have left behind.
-    checkpoints = ModelCheckpoint(folder / "checkpoints", "{epoch}", every_n_epochs=epochs // 2, save_top_k=-1)
+    checkpoints = at_half_and_end(folder / "checkpoints", epochs)
     chosen = fit(DigitsModel, SEED, folder, epochs, auto, Narrator(auto), checkpoints)
     assert auto.plan is not None
     assert auto.study is not None
@@ -85,7 +89,11 @@ def main(epochs: int = EPOCHS) -> None:
 
     title("5. What is left on disk")
     study = folder / "optselect_study.journal"
-    for what, file in (("checkpoint", checkpoints.best_model_path), ("plan", auto.plan_path), ("study", study)):
+    for what, file in (
+        ("checkpoint", checkpoints.best_model_path),
+        ("plan", auto.plan_path),
+        ("study", study),
+    ):
         print(f"  {what:<13} {Path(str(file)).resolve()}")
 
     title("6. Resuming")
@@ -93,7 +101,8 @@ def main(epochs: int = EPOCHS) -> None:
     print(f"A new trainer, callback and model go on from {half.name}, as after a crash at half time.")
     resumed, trials = AutoOptimizer(), len(auto.study.trials)
     # Another seed: weights, random numbers and the plan all come out of the checkpoint.
-    again = fit(DigitsModel, 12345, folder, epochs, resumed, ckpt_path=half)
+    rest = at_half_and_end(folder / "resumed", epochs)
+    again = fit(DigitsModel, 12345, folder, epochs, resumed, rest, ckpt_path=half)
     assert resumed.plan == auto.plan
     print(f"  optimizer     {resumed.plan.optimizer}, out of the checkpoint")
     print(f"  trials run    {len(auto.study.trials) - trials} (the study holds {trials} from before)")
@@ -129,6 +138,11 @@ def fit(
     return {**figures, **tested}
 
 
+def at_half_and_end(folder: Path, epochs: int) -> ModelCheckpoint:
+    """Checkpoints at two epochs; the first is what an interrupted run would have left behind."""
+    return ModelCheckpoint(folder, "{epoch}", every_n_epochs=epochs // 2, save_top_k=-1)
+
+
 def compare(rows: list[tuple[int, Figures, Figures]], plan: OptimizerPlan) -> None:
     """Both trainings seed by seed, how often the plan was better, and what it cost."""
     table = Table("seed", *JUDGED, box=None, title="the plan / AdamW(1e-3)", title_justify="left")
@@ -136,10 +150,14 @@ def compare(rows: list[tuple[int, Figures, Figures]], plan: OptimizerPlan) -> No
         table.add_row(str(seed), *(f"{ours[name]:.4f} / {plain[name]:.4f}" for name in JUDGED))
     console.print(table)
     better = sum(ours["val_loss"] < plain["val_loss"] for _, ours, plain in rows)
-    print(f"\nThe plan's val_loss is the lower one on {better} of {len(rows)} seeds. The trials saw seed {SEED} alone,")
+    print(
+        f"\nThe plan's val_loss is the lower one on {better} of {len(rows)} seeds. The trials saw seed {SEED} alone,"
+    )
     print("and no test picture.")
     steps = plan.total_steps or 1
-    print(f"The choice cost {plan.search_steps} steps, once: {plan.search_steps / steps:.1f} trainings of {steps} steps.")
+    print(
+        f"The choice cost {plan.search_steps} steps, once: {plan.search_steps / steps:.1f} trainings of {steps} steps."
+    )
 
 
 def title(text: str) -> None:
@@ -148,18 +166,29 @@ def title(text: str) -> None:
     console.rule(f"[bold]{text}", align="left")
 
 
-def keep_quiet() -> None:
+@contextmanager
+def quiet() -> Iterator[None]:
     """Lightning's remarks would stand between the lines that matter; optselect's are shown."""
-    warnings.simplefilter("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # In a terminal AutoOptimizer shows its trials as a live table. Elsewhere it logs them, and these lines are for that.
-    ours = logging.getLogger("optselect")
-    ours.setLevel(logging.INFO)
-    if not ours.handlers:
-        handler: logging.Handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        ours.addHandler(handler)
+    # In a terminal AutoOptimizer shows its trials as a live table. Elsewhere it logs them.
+    handler: logging.Handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    levels = {
+        "lightning.pytorch": logging.ERROR,
+        "lightning.fabric": logging.ERROR,
+        "optselect": logging.INFO,
+    }
+    before = {name: logging.getLogger(name).level for name in levels}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            logging.getLogger("optselect").addHandler(handler)
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+            yield
+        finally:
+            logging.getLogger("optselect").removeHandler(handler)
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
 
 
 def fresh_folder() -> Path:
@@ -172,4 +201,5 @@ def fresh_folder() -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet():
+        main()

@@ -58,7 +58,9 @@ def main(steps: int = 400) -> None:
             inputs, target = next(iter(val_loader))
             scores = model(inputs)
         accuracy = (scores.argmax(dim=1) == target).float().mean().item()
-        print(f"step {step}: validation loss {F.cross_entropy(scores, target).item():.4f}, accuracy {accuracy:.4f}")
+        print(
+            f"step {step}: validation loss {F.cross_entropy(scores, target).item():.4f}, accuracy {accuracy:.4f}"
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
-    BatchSizeFinder,
-    DeviceStatsMonitor,
     EarlyStopping,
     EMAWeightAveraging,
     GradientAccumulationScheduler,
@@ -26,13 +23,18 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
     WeightAveraging,
 )
-from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
-from optselect import AutoOptimizer, Budget, ConfigurationError
-from tests.callbacks.comparison import Scenario, differences, fitting, searched, trainer_in
-from tests.callbacks.modules import CLASSES, FEATURES, Classifier, WithOptimizer, auto, fit, loaders, made, rows
+from tests.callbacks.comparison import Scenario, differences, fitting
+from tests.callbacks.modules import (
+    CLASSES,
+    FEATURES,
+    Classifier,
+    WithOptimizer,
+    loaders,
+    rows,
+)
 
 
 class WithRate(Classifier):
@@ -85,7 +87,9 @@ COMPANY: dict[str, tuple[Scenario, type[L.LightningModule]]] = {
         Classifier,
     ),
     "EarlyStopping on the training loss": (
-        fitting(lambda: [EarlyStopping("train_loss", patience=1, check_on_train_epoch_end=True)], max_epochs=3),
+        fitting(
+            lambda: [EarlyStopping("train_loss", patience=1, check_on_train_epoch_end=True)], max_epochs=3
+        ),
         Classifier,
     ),
     "LearningRateMonitor with all flags": (
@@ -107,7 +111,10 @@ COMPANY: dict[str, tuple[Scenario, type[L.LightningModule]]] = {
         Classifier,
     ),
     "StochasticWeightAveraging": (
-        fitting(lambda: [StochasticWeightAveraging(swa_lrs=1e-2, swa_epoch_start=1, annealing_epochs=1)], max_epochs=3),
+        fitting(
+            lambda: [StochasticWeightAveraging(swa_lrs=1e-2, swa_epoch_start=1, annealing_epochs=1)],
+            max_epochs=3,
+        ),
         Classifier,
     ),
     "WeightAveraging": (
@@ -116,7 +123,8 @@ COMPANY: dict[str, tuple[Scenario, type[L.LightningModule]]] = {
     ),
     "EMAWeightAveraging": (
         fitting(
-            lambda: [EMAWeightAveraging(decay=0.9), ModelCheckpoint(save_last=True)], enable_checkpointing=True
+            lambda: [EMAWeightAveraging(decay=0.9), ModelCheckpoint(save_last=True)],
+            enable_checkpointing=True,
         ),
         Classifier,
     ),

@@ -95,7 +95,9 @@ heavy = {{"torch", "lightning", "optuna", "sklearn", "numpy", "jsonargparse"}} &
 sys.exit(str(heavy) if heavy else 0)
 """
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
 
     assert done.returncode == 0, done.stderr
 
@@ -103,7 +105,9 @@ sys.exit(str(heavy) if heavy else 0)
 def test_ls_has_one_line_for_each_yaml(run: Run) -> None:
     done = run("ls")
 
-    assert [line.split()[0] for line in done.out.splitlines()] == sorted(file.stem for file in RECIPES.glob("*.yaml"))
+    assert [line.split()[0] for line in done.out.splitlines()] == sorted(
+        file.stem for file in RECIPES.glob("*.yaml")
+    )
 
 
 def test_cp_copies_the_recipe_to_the_letter(run: Run) -> None:
@@ -202,14 +206,21 @@ def test_a_module_and_its_data_may_lie_in_the_current_folder(run: Run) -> None:
         "    def train_dataloader(self):\n"
         "        return DataLoader(TensorDataset(torch.randn(64, 3)), batch_size=4)\n"
     )
-    config = {**TINY, "model": {"class_path": "module_of_my_own.Line", "init_args": {"slope": 3.0}}, "auto": {}}
+    config = {
+        **TINY,
+        "model": {"class_path": "module_of_my_own.Line", "init_args": {"slope": 3.0}},
+        "auto": {},
+    }
     del config["data"]
     Path("mine.yaml").write_text(yaml.safe_dump(config))
 
     done = run("tune", "--config", "mine.yaml")
 
     assert (done.status, done.err) == (0, "")
-    assert OptimizerPlan.load("plan.json").model_fingerprint.shapes == {"net.weight": (1, 3), "net.bias": (1,)}
+    assert OptimizerPlan.load("plan.json").model_fingerprint.shapes == {
+        "net.weight": (1, 3),
+        "net.bias": (1,),
+    }
 
 
 def test_the_optimizer_of_the_config_is_the_candidate_to_beat(run: Run) -> None:
@@ -225,7 +236,9 @@ def test_the_optimizer_of_the_config_is_the_candidate_to_beat(run: Run) -> None:
     assert (done.status, state["param_groups"][0]["initial_lr"]) == (0, 0.25)
 
 
-@pytest.mark.parametrize("arguments", [("fit", "--help"), ("tune", "--config", "tiny.yaml", "--print_config")])
+@pytest.mark.parametrize(
+    "arguments", [("fit", "--help"), ("tune", "--config", "tiny.yaml", "--print_config")]
+)
 def test_what_only_asks_is_answered_with_status_0(run: Run, arguments: tuple[str, ...]) -> None:
     try:
         status = run(*arguments).status
@@ -272,6 +285,7 @@ def test_an_interrupted_search_goes_on_with_the_same_line(run: Run) -> None:
     assert 0 < before < len(OptimizerPlan.load("plan.json").trials)
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
 def test_an_interrupted_training_names_the_checkpoint_to_go_on_from(run: Run, tuned: Path) -> None:
     Path("ctrl_c_training.py").write_text(CTRL_C)
     line = ["fit", "--config", "tiny.yaml", "--plan", str(tuned / "plan.json")]
@@ -294,10 +308,16 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "a missing config": (("fit", "--config", "none.yaml"), "does not exist"),
     "a config that is not YAML": (("fit", "--config", "broken.yaml"), "parsing"),
     "a key that is not there": (("tune", "--config", "tiny.yaml", "--auto.bugdet", "3"), "bugdet"),
-    "a module that is not there": ((*FIT, "--model.class_path", "nowhere.Model"), "No module named 'nowhere'"),
+    "a module that is not there": (
+        (*FIT, "--model.class_path", "nowhere.Model"),
+        "No module named 'nowhere'",
+    ),
     "a class that is not there": ((*FIT, "--model.class_path", "optselect.recipes.digits.Nix"), "'Nix'"),
     "an argument the class does not take": ((*FIT, "--model.init_args.hiden", "3"), "hiden"),
-    "a value of the wrong type": ((*FIT, "--trainer.max_epochs", "many"), "trainer.max_epochs: Expected a int"),
+    "a value of the wrong type": (
+        (*FIT, "--trainer.max_epochs", "many"),
+        "trainer.max_epochs: Expected a int",
+    ),
     "an accelerator that is not there": ((*FIT, "--trainer.accelerator", "cup"), "cup"),
     "an unknown candidate": ((*FIT, "--auto.candidates", "[adamv]"), "Did you mean 'adam'"),
     "no candidates": ((*FIT, "--auto.candidates", "[]"), "candidates is empty"),
@@ -310,7 +330,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "a storage of an unknown kind": ((*FIT, "--auto.storage", "nix://study"), "StorageError"),
     "a missing plan": ((*FIT, "--plan", "none.json"), "PlanFormatError"),
     "a plan that is not JSON": ((*FIT, "--plan", "tiny.yaml"), "PlanFormatError"),
-    "a plan of another model": ((*FIT, "--plan", "plan.of.another", "--model.init_args.hidden", "9"), "net.0.weight"),
+    "a plan of another model": (
+        (*FIT, "--plan", "plan.of.another", "--model.init_args.hidden", "9"),
+        "net.0.weight",
+    ),
     "a plan of a later version": ((*FIT, "--plan", "later.json"), "PlanVersionError"),
     "a plan where none is used": (("tune", "--config", "tiny.yaml", "--plan", "tiny.yaml"), "--plan"),
     "a missing checkpoint": ((*FIT, "--ckpt_path", "none.ckpt"), "none.ckpt"),
@@ -341,7 +364,14 @@ def test_wrong_input_is_one_line_on_stderr_status_2_and_no_plan(
     Path("list.json").write_text("[1, 2]")
     Path("broken.yaml").write_text("model: [\n")
     Path("broken.ckpt").write_bytes(b"PK and no more")
-    bare = {"state_dict": {}, "callbacks": {}, "loops": {}, "epoch": 0, "global_step": 0, "optimizer_states": []}
+    bare = {
+        "state_dict": {},
+        "callbacks": {},
+        "loops": {},
+        "epoch": 0,
+        "global_step": 0,
+        "optimizer_states": [],
+    }
     torch.save({**bare, "lr_schedulers": [], "pytorch-lightning_version": "2.6.0"}, "bare.ckpt")
     tiny = Path("tiny.yaml").read_bytes()
 

@@ -16,7 +16,11 @@ def test_a_recipe_trains_from_its_own_yaml(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.enable_progress_bar=false"]
+    tiny = [
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=4",
+        "--trainer.enable_progress_bar=false",
+    ]
 
     status = main(["fit", "--config", str(config), *tiny])
 
@@ -32,15 +36,19 @@ def test_the_demo_tells_everything_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "keep_quiet", lambda: None)
 
-    demo.main(epochs=2)
+    with demo.quiet():
+        demo.main(epochs=2)
 
     out = capsys.readouterr().out
     acts = [line for line in out.splitlines() if line[:3] in {f"{number}. " for number in range(1, 7)}]
     assert [act[0] for act in acts] == ["1", "2", "3", "4", "5", "6"]
     assert "trials run    0" in out
-    assert all(Path(line.split()[1]).exists() for line in out.splitlines() if line.startswith(("  checkpoint ", "  plan ")))
+    assert all(
+        Path(line.split()[1]).exists()
+        for line in out.splitlines()
+        if line.startswith(("  checkpoint ", "  plan "))
+    )
 
 
 def test_the_plain_loop_trains_and_keeps_its_plan(

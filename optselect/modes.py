@@ -1,0 +1,42 @@
+"""Optimizers with a training and an evaluation mode: schedule-free ones keep two sets of weights.
+
+In training mode the parameters are where gradients are taken, in evaluation mode they are the averaged
+ones that should be judged, saved and used (Defazio et al. 2024, arXiv:2405.15682).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch.optim import Optimizer
+
+
+def to_training(optimizers: Iterable[Optimizer]) -> None:
+    """Switch those that have modes to training."""
+    for optimizer in optimizers:
+        if has_modes(optimizer):
+            optimizer.train()  # type: ignore[attr-defined]  # asked for in has_modes
+
+
+def to_evaluation(optimizers: Iterable[Optimizer]) -> None:
+    """Switch those that have modes to evaluation."""
+    for optimizer in optimizers:
+        if has_modes(optimizer):
+            optimizer.eval()  # type: ignore[attr-defined]  # asked for in has_modes
+
+
+@contextmanager
+def evaluated(optimizers: Iterable[Optimizer]) -> Iterator[None]:
+    """In evaluation mode inside, in training mode afterwards."""
+    optimizers = list(optimizers)
+    to_evaluation(optimizers)
+    try:
+        yield
+    finally:
+        to_training(optimizers)
+
+
+def has_modes(optimizer: Optimizer) -> bool:
+    """Whether it has both `train` and `eval`."""
+    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
