@@ -114,6 +114,7 @@ class AutoOptimizer(pl.Callback):
         self._given = plan if plan is None or isinstance(plan, OptimizerPlan) else OptimizerPlan.load(plan)
         self._restored: OptimizerPlan | None = None
         self._rng: RngState | None = None
+        self._unplanned_steps: int | None = None
         self._attached: tuple[pl.LightningModule, Any] | None = None
         self._configured = False
         self._trial_study: TrialStudy | None = None
@@ -151,7 +152,7 @@ class AutoOptimizer(pl.Callback):
         self._attached = None
         # The next fit resumes from what it loads itself.
         self._configured = False
-        self._restored = self._rng = None
+        self._restored = self._rng = self._unplanned_steps = None
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the module as it came."""
@@ -233,7 +234,9 @@ class AutoOptimizer(pl.Callback):
                     raise
             else:
                 return known
-        elif trainer.ckpt_path is not None and self.on_mismatch == "error":
+        elif self._unplanned_steps:
+            return None  # the training fell back to its own optimizer, and goes on with it
+        elif trainer.ckpt_path is not None and self._unplanned_steps is None and self.on_mismatch == "error":
             raise ResumeError(
                 f"the checkpoint {trainer.ckpt_path} holds no optimizer plan, so it cannot be continued with "
                 "its optimizer; pass plan= with that run's plan.json, or on_mismatch='search' to choose anew"
@@ -301,10 +304,8 @@ class AutoOptimizer(pl.Callback):
     # --- checkpoints ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The plan and the random number generators: builtins and tensors only."""
-        if self.plan is None:
-            return {}
-        return {"plan": self.plan.to_dict(), "rng": rng_state().to_dict()}
+        """The plan (None: nothing was chosen) and the random number generators: builtins and tensors only."""
+        return {"plan": self.plan.to_dict() if self.plan else None, "rng": rng_state().to_dict()}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -313,7 +314,8 @@ class AutoOptimizer(pl.Callback):
         state = checkpoint.get("callbacks", {}).get(self.state_key)
         # LearningRateFinder loads a checkpoint in the middle of a fit, where nothing is to be continued.
         if trainer.state.fn == "fit" and state and not self._configured:
-            self._restored = OptimizerPlan.from_dict(state["plan"])
+            self._restored = OptimizerPlan.from_dict(state["plan"]) if state["plan"] else None
+            self._unplanned_steps = checkpoint["global_step"] if self._restored is None else None
             self._rng = RngState.from_dict(state["rng"])
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optselect.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
 from optselect.callbacks.borrowing import (
     KEPT_ATTRIBUTES,
     Progress,
@@ -121,8 +122,14 @@ class LightningWorkload:
 
     @property
     def validation_batches(self) -> int:
-        """Batches of the first validation loader, up to a bound; without one, training batches held back."""
-        return self._data.validation_batches if self._data.validates else _HELD_BACK_BATCHES
+        """Those of the first validation loader, up to a bound, or held back; and those BatchNorm takes."""
+        judged = self._data.validation_batches if self._data.validates else _HELD_BACK_BATCHES
+        return judged + (RECALIBRATION_BATCHES if self._recalibrates else 0)
+
+    @property
+    def _recalibrates(self) -> bool:
+        # In manual optimization the training step would also step the optimizer.
+        return self.model.automatic_optimization and recalibrates(self.model)
 
     @property
     def has_user_optimizer(self) -> bool:
@@ -219,12 +226,14 @@ class LightningWorkload:
 
     def validate(self) -> float:
         """The monitored value, reduced by Lightning itself over the validation batches."""
-        with rng_isolated(), evaluated(self._begun().optimizers):
+        with rng_isolated(), evaluated(self._begun().optimizers), self._recalibrated():
             value = self._validated() if self._data.validates else None
             if value is None:
                 value = self._held_back_value()
         # The mean over processes, each of which saw its own share of the validation set.
-        return float(self._trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64), reduce_op="mean"))
+        return float(
+            self._trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64), reduce_op="mean")
+        )
 
     def pause(self) -> _Paused:
         """Optimizers, schedulers, counters and the model's state."""
@@ -257,8 +266,12 @@ class LightningWorkload:
     # --- setting up -------------------------------------------------------------------------------
 
     def _estimated_steps(self) -> int | None:
-        if any(is_named(callback, "Timer", "GradientAccumulationScheduler") for callback in self._callbacks):
-            return None
+        for callback in self._callbacks:
+            # A timer without a duration only tells the time.
+            if is_named(callback, "Timer") and callback.time_remaining() is not None:
+                return None
+            if is_named(callback, "GradientAccumulationScheduler"):
+                return None
         # The estimate asks the trainer for the loader, which by now is the unopened one.
         estimate = self._trainer.estimated_stepping_batches
         return int(estimate) - self._trainer.global_step if 0 < estimate < math.inf else None
@@ -430,6 +443,23 @@ class LightningWorkload:
             f"{wanted} was never logged in a validation; logged: {', '.join(logged) or 'nothing'}."
             f"{nearest(name, logged)} Pass monitor= with the name of a logged value."
         )
+
+    def _recalibrated(self) -> AbstractContextManager[None]:
+        # Before the first batch the module's hooks have not yet made what its training step needs.
+        wanted = self._recalibrates and self._begun().position > 0
+        return recalibrated(self.model, self._forward_recent) if wanted else nullcontext()
+
+    def _forward_recent(self) -> None:
+        training, strategy = self._begun(), self._trainer.strategy
+        batches = self._data.batches(training.seed)
+        skipped = 0 if self._data.validates else _HELD_BACK_BATCHES
+        first = skipped + max(training.position - RECALIBRATION_BATCHES, 0)
+        # With gradients, though none is taken: a training step may use them itself.
+        with torch.enable_grad(), _in_hook(self.model, "training_step"):
+            for index in range(first, first + RECALIBRATION_BATCHES):
+                batch = self._on_device(batches[index])
+                kwargs = self._trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), batch, index)
+                strategy.training_step(*kwargs.values())
 
     def _held_back_value(self) -> float:
         """The mean over held-back training batches of the monitored value, or of the training loss."""

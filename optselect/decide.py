@@ -58,9 +58,17 @@ def choose(
     if winner == race.baseline:
         return Choice(configuration=winner, reasons=tuple(_beaten(race, evaluations, ranked, monitor)))
     leads = _paired_leads(race, evaluations, winner)
+    if leads is None and not any(e.configuration.key == race.baseline.key for e in evaluations):
+        sentence = (
+            f"the budget paid for no trial of the baseline ({race.baseline.describe()}), so nothing shows that "
+            f"{winner.describe()} is better: the baseline stays"
+        )
+        return Choice(configuration=race.baseline, reasons=(sentence,))
     if leads is None:
-        reasons = (f"the baseline ({race.baseline.describe()}) gave no value to compare with; this was the best of the rest",)
-        return Choice(configuration=winner, reasons=(*reasons, *_votes(winner, proposals)))
+        sentence = (
+            f"the baseline ({race.baseline.describe()}) gave no value to compare with; this was the best of the rest"
+        )
+        return Choice(configuration=winner, reasons=(sentence, *_votes(winner, proposals)))
     rung, pairs = leads
     differences = [base - own for base, own in pairs]
     base = statistics.fmean([abs(base) for base, _ in pairs])

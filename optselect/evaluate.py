@@ -22,7 +22,7 @@ from optselect.workload import Build, Workload
 _CHUNK = 20
 # A loss three times the initial one after the warmup does not come back within a short trial.
 _DIVERGED = 3.0
-_PAUSED_BYTES = 2 * 2**30
+PAUSED_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Outcome:
 
     value    what the workload's monitor says at its end (None: diverged or failed)
     cost     micro-batches spent, validation included at a third
-    reached  micro-batches of training behind the trial
+    reached  micro-batches of training behind the trial (at most so many when an exception ended it)
     error    the exception that ended it (None: it came to its end)
     """
 
@@ -45,7 +45,9 @@ class TrialRunner:
     """Runs trials of one workload, inside `workload.borrowed()`.
 
     A trial that is continued goes on exactly where it stood; trials put aside are kept in memory up to
-    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly).
+    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly). `initial_loss` is
+    the training loss at the borrowed weights, which divergence is measured by; None: that of the first trial,
+    which a search that goes on after a kill may not have.
     """
 
     def __init__(
@@ -54,14 +56,15 @@ class TrialRunner:
         *,
         sparse: Collection[str] = (),
         seed: int = 0,
-        paused_bytes: int = _PAUSED_BYTES,
+        initial_loss: float | None = None,
+        paused_bytes: int = PAUSED_BYTES,
     ) -> None:
         self._workload = workload
         self._sparse = sparse
         self._seed = seed
         self._limit = paused_bytes
         self._paused: dict[tuple[str, int], tuple[Any, int, int]] = {}
-        self._initial_loss: float | None = None
+        self._initial_loss = initial_loss
 
     @property
     def validation_cost(self) -> float:
@@ -89,8 +92,8 @@ class TrialRunner:
             self._resume_or_begin(configuration, seed)
             while reached < until:
                 count = min(_CHUNK, until - reached)
+                reached += count  # before it is run: an exception in its midst has cost at most that
                 losses += self._workload.train(count)
-                reached += count
                 if self._workload.agree(self._diverged(configuration, losses, start)):
                     return Outcome(value=None, cost=reached - start, reached=reached)
             value = self._workload.validate()
@@ -98,7 +101,7 @@ class TrialRunner:
             if self._workload.processes > 1:
                 # The other processes may be waiting inside a collective: only ending all of them is safe.
                 raise
-            return Outcome(value=None, cost=reached - start + 1, reached=reached, error=error)
+            return Outcome(value=None, cost=reached - start, reached=reached, error=error)
         self._pause(configuration, seed, reached)
         cost = reached - start + self.validation_cost
         return Outcome(value=value if math.isfinite(value) else None, cost=cost, reached=reached)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optuna.storages import BaseStorage
+from torch import nn
 
 from optselect import catalogue
 from optselect.arms import arms, baseline
@@ -16,7 +18,7 @@ from optselect.budget import UNKNOWN_LENGTH_STEPS, VALIDATION_COST, Budget, reso
 from optselect.configuration import USER
 from optselect.decide import Choice, choose, cost_sentence, first_word, records, versions
 from optselect.errors import ConfigurationError, UnknownOptimizerError
-from optselect.evaluate import TrialRunner
+from optselect.evaluate import PAUSED_BYTES, TrialRunner
 from optselect.grouping import param_groups
 from optselect.plan import ModelFingerprint, OptimizerPlan
 from optselect.profile import Profile
@@ -31,6 +33,9 @@ from optselect.workload import Workload
 Storage = str | os.PathLike[str] | BaseStorage | None
 
 _PASSES = 8
+# A trial put aside holds the weights and the optimizer's state, three times as much in the largest of torch's.
+_STATES = 4
+_MANY_TRIALS = 32
 _RULES_ALONE_PASSES = 5
 
 
@@ -52,6 +57,10 @@ class Settings:
         if not isinstance(self.budget, Budget | None):
             resolve_budget(self.budget, horizon=1)
         resolve(self.rules)
+        if isinstance(self.candidates, str):
+            raise ConfigurationError(
+                f"candidates is a sequence of names, but got {self.candidates!r}; write [{self.candidates!r}]"
+            )
         if self.candidates is not None and not self.candidates:
             raise ConfigurationError("candidates is empty, so there is nothing to choose from; name one or pass None")
         for name in self.candidates or ():
@@ -101,14 +110,28 @@ def make_selection(
         fingerprint = ModelFingerprint.of(workload.model)
         horizon = None if workload.steps is None else workload.steps * workload.accumulate
         budget = resolve_budget(settings.budget, horizon)
-        profile = workload.agree(measure(workload, passes=_PASSES if budget.searches else _RULES_ALONE_PASSES))
+        if USER in (settings.candidates or ()) and not workload.has_user_optimizer:
+            raise ConfigurationError(
+                f"{USER!r} is among the candidates, but the training brings no optimizer of its own; give it one or "
+                "leave the name out"
+            )
+        passes = min(_PASSES, budget.steps or _PASSES) if budget.searches else _RULES_ALONE_PASSES
+        profile = workload.agree(measure(workload, passes=passes))
         proposals = propose(profile, rules=settings.rules, candidates=settings.candidates)
         progress.proposed(profile, proposals)
         race = _race(workload, profile, proposals, budget, horizon)
         if budget.searches:
             study = _study(workload, settings, profile) if first_process else None
-            runner = TrialRunner(workload, sparse=profile.gradient.sparse, seed=settings.seed)
+            runner = TrialRunner(
+                workload,
+                sparse=profile.gradient.sparse,
+                seed=settings.seed,
+                initial_loss=profile.gradient.initial_loss,
+                paused_bytes=PAUSED_BYTES if race.continues else 0,
+            )
             evaluations = search(workload, race, study, runner, seconds=budget.seconds, progress=progress)
+    if not evaluations:
+        race = replace(race, spent=profile.gradient.passes)
     choice = (
         choose(race, evaluations, proposals, workload.monitor)
         if budget.searches
@@ -127,7 +150,7 @@ def _race(
     validation_cost = workload.validation_batches * VALIDATION_COST
     # One validation before the trials says what an untrained model is worth.
     before = profile.gradient.passes + (validation_cost if budget.searches else 0.0)
-    return Race(
+    race = Race(
         arms=contenders,
         baseline=base,
         horizon=horizon or budget.steps or UNKNOWN_LENGTH_STEPS,
@@ -138,16 +161,25 @@ def _race(
         mode=workload.mode,
         specs=tuple(catalogue.get(c.optimizer) for c in contenders if c.optimizer != USER),
     )
+    most = budget.trials or math.ceil((budget.steps or _MANY_TRIALS * race.rung) / race.rung)
+    return replace(race, continues=most * _STATES * _model_bytes(workload.model) <= PAUSED_BYTES)
+
+
+def _model_bytes(model: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _study(workload: Workload, settings: Settings, profile: Profile) -> TrialStudy:
     """The study of this training: another one, other candidates or another seed never continue it."""
     rules = settings.rules if isinstance(settings.rules, str) else [rule.name for rule in settings.rules]
-    parts = [workload.identity, list(settings.candidates or ()), rules, settings.seed, repr(settings.budget)]
-    identity = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    parts = [workload.identity, list(settings.candidates or ()), rules, settings.seed]
+    identity, limited = (
+        hashlib.sha256(json.dumps(each).encode()).hexdigest()[:12] for each in (parts, [*parts, repr(settings.budget)])
+    )
     return open_study(
         storage=settings.storage,
-        name=settings.study_name or f"optselect-{identity}",
+        name=settings.study_name or f"optselect-{limited}",
+        identity=identity,
         mode=workload.mode,
         facts={"monitor": workload.monitor, "profile": profile.to_dict()},
         exact_name=settings.study_name is not None,

@@ -102,7 +102,12 @@ def next_job(race: Race, evaluations: Sequence[Evaluation]) -> Job | None:
 
 def nominal_cost(race: Race, evaluations: Iterable[Evaluation]) -> float:
     """Micro-batches an uninterrupted search would have spent on these trials."""
-    return sum(e.reached + len(e.values) * race.validation_cost for e in evaluations)
+    return sum(_trained(race, e) + len(e.values) * race.validation_cost for e in evaluations)
+
+
+def _trained(race: Race, evaluation: Evaluation) -> int:
+    earlier = () if race.continues else sorted(evaluation.values)[:-1]
+    return evaluation.reached + sum(earlier)
 
 
 def standings(race: Race, evaluations: Sequence[Evaluation], rung: int) -> list[tuple[Configuration, float]]:
@@ -119,9 +124,11 @@ class _Table:
 
     def __init__(self, race: Race, evaluations: Sequence[Evaluation]) -> None:
         self.race = race
-        self.evaluations = evaluations
+        # By number: their order must not decide between equal values.
+        self.evaluations = sorted(evaluations, key=lambda e: e.number)
         self.sign = 1.0 if race.mode == "min" else -1.0
-        self.by_trial = {(e.configuration.key, e.seed): e for e in evaluations}
+        self.by_trial = {(e.configuration.key, e.seed): e for e in self.evaluations}
+        self.unreliable = {e.configuration.key for e in evaluations if e.diverged}
 
     def fits(self, job: Job) -> bool:
         race = self.race
@@ -138,15 +145,16 @@ class _Table:
 
     def loss(self, configuration: Configuration, seed: int, rung: int) -> float | None:
         trial = self.by_trial.get((configuration.key, seed))
-        value = trial.values.get(rung) if trial else None
-        return None if value is None else self.sign * value
+        if trial is None or rung not in trial.values or (trial.diverged and rung == max(trial.values)):
+            return None
+        return self.sign * trial.values[rung]
 
     def standings(self, rung: int) -> list[tuple[Configuration, float]]:
         found = {}
         for evaluation in self.evaluations:
             configuration = evaluation.configuration
             first = self.loss(configuration, 0, rung)
-            if first is None or evaluation.diverged:
+            if first is None or configuration.key in self.unreliable:
                 continue
             shifts = [first]
             for seed in _CONFIRMATION_SEEDS:

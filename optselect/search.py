@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -40,7 +41,8 @@ def search(
         while True:
             evaluations = workload.agree(study.evaluations() if study else [])
             late = deadline is not None and time.monotonic() > deadline
-            job = workload.agree(None if late else next_job(race, evaluations))
+            over = study is not None and study.ended_with(_limits(race))
+            job = workload.agree(None if late or over else next_job(race, evaluations))
             if job is None:
                 break
             if untrained is None:
@@ -56,12 +58,18 @@ def search(
             workload.agree(None)  # nobody reads the study before it is written
             progress.finished(job, outcome)
             if errors and len(errors) == trials_run >= len(race.arms):
-                raise errors[0]
+                break
         evaluations = workload.agree(_closed(study, race) if study else [])
     if evaluations and all(e.diverged for e in evaluations):
+        if study is not None:
+            # A rerun with the cause mended must not find these again.
+            study.mark_used()
+        if errors and all(e.state == "failed" for e in evaluations):
+            raise errors[0]
+        earlier = "" if trials_run else "; they are of an earlier run: pass another study_name or storage"
         raise SearchError(
             f"all {len(evaluations)} trials diverged or failed ({evaluations[0].note}); check that the loss is finite "
-            "at the first batches"
+            f"at the first batches{earlier}"
         )
     return tuple(evaluations)
 
@@ -72,7 +80,11 @@ def _record(
     trial = next(
         (e for e in evaluations if (e.configuration.key, e.seed) == (job.configuration.key, job.seed)), None
     )
-    number = trial.number if trial else study.begin(job.configuration, job.seed, [*_names(race)])
+    if trial is not None and trial.state == "running":
+        number = trial.number
+    else:
+        # A trial that an earlier search has ended is taken up in a new one.
+        number = study.begin(job.configuration, job.seed, _names(race), trial.values if trial else {})
     note = ""
     value = outcome.value
     if value is None:
@@ -96,6 +108,8 @@ def _cap(race: Race, evaluations: Collection[Evaluation], untrained: float) -> f
 
 def _closed(study: TrialStudy, race: Race) -> list[Evaluation]:
     """The evaluations, with every open trial ended: at its last rung complete, below it pruned."""
+    # First: were it last, a kill before it would leave a search that goes on with trials already ended.
+    study.mark_ended(_limits(race))
     evaluations = study.evaluations()
     top = max((rung for e in evaluations for rung in e.values), default=0)
     for evaluation in evaluations:
@@ -108,6 +122,10 @@ def _closed(study: TrialStudy, race: Race) -> list[Evaluation]:
         else:
             study.finish(evaluation.number, "pruned")
     return study.evaluations()
+
+
+def _limits(race: Race) -> str:
+    return json.dumps([race.steps, race.trials])
 
 
 def _names(race: Race) -> list[str]:

@@ -32,9 +32,13 @@ _CONFIGURATION, _SEED, _COST, _REACHED, _NOTE = (
     "optselect:note",
 )
 _USED = "optselect:used"
+_ENDED = "optselect:ended"
+_IDENTITY = "optselect:identity"
 # One fixed set of parameters for every trial, whatever its optimizer, so that samplers and
 # optuna-dashboard see a single space.
 _LR = FloatDistribution(1e-8, 1e3, log=True)
+# How every line of a journal file begins.
+_JOURNAL_HEAD = b'{"op_code":'
 _STATES: Mapping[TrialState, State] = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "running",
@@ -78,10 +82,19 @@ class TrialStudy:
     def evaluations(self) -> list[Evaluation]:
         """All trials of ours, in the order they were begun."""
         trials = self.study.get_trials(deepcopy=False)
-        return [_evaluation(trial) for trial in trials if _CONFIGURATION in trial.user_attrs]
+        found = [_evaluation(trial) for trial in trials if _CONFIGURATION in trial.user_attrs]
+        # One that was taken up again in a new trial counts once, where it was begun.
+        return list({(e.configuration.key, e.seed): e for e in found}.values())
 
-    def begin(self, configuration: Configuration, seed: int, optimizers: Sequence[str]) -> int:
-        """A new running trial; returns its number."""
+    def begin(
+        self,
+        configuration: Configuration,
+        seed: int,
+        optimizers: Sequence[str],
+        values: Mapping[int, float] | None = None,
+    ) -> int:
+        """A new running trial; returns its number. `values` are those of the trial that it takes up."""
+        values = values or {}
         parameters: dict[str, Value] = {
             "optimizer": configuration.optimizer,
             "schedule": configuration.schedule.kind,
@@ -97,7 +110,13 @@ class TrialStudy:
                     "schedule": CategoricalDistribution(get_args(ScheduleKind)),
                     "lr": _LR,
                 },
-                user_attrs={_CONFIGURATION: json.dumps(configuration.to_dict()), _SEED: seed, _COST: 0.0, _REACHED: 0},
+                intermediate_values=dict(values),
+                user_attrs={
+                    _CONFIGURATION: json.dumps(configuration.to_dict()),
+                    _SEED: seed,
+                    _COST: 0.0,
+                    _REACHED: max(values, default=0),
+                },
             )
         )
         return self.study.get_trials(deepcopy=False)[-1].number
@@ -124,6 +143,14 @@ class TrialStudy:
         """The training this search was for has ended: a later run of the same training searches anew."""
         self.study.set_user_attr(_USED, True)
 
+    def mark_ended(self, limits: str) -> None:
+        """The search has ended at these limits: with the same ones there is nothing more to run."""
+        self.study.set_user_attr(_ENDED, limits)
+
+    def ended_with(self, limits: str) -> bool:
+        """Whether a search has ended at these limits."""
+        return bool(self.study.user_attrs.get(_ENDED) == limits)
+
     def _live(self, number: int) -> optuna.Trial:
         return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
 
@@ -134,13 +161,15 @@ def open_study(
     name: str,
     mode: Mode,
     facts: Mapping[str, Any],
+    identity: str = "",
     exact_name: bool = False,
 ) -> TrialStudy:
     """The unfinished study called `name`, or a new one.
 
     `storage` is a path (an Optuna journal file), an Optuna URL, a storage object, or None for memory.
     A study whose training has ended is not continued: the next free `name-2`, `name-3`, … is taken,
-    unless `exact_name`. Raises `StorageError` when the storage cannot be opened.
+    unless `exact_name`. Raises `StorageError` when the storage cannot be opened, and when the study is of
+    another training than `identity` says.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -156,15 +185,22 @@ def open_study(
             direction="minimize" if mode == "min" else "maximize",
             load_if_exists=True,
         )
-        for key, value in facts.items():
-            if key not in study.user_attrs:
+        known = study.user_attrs
+        for key, value in {**facts, _IDENTITY: identity}.items():
+            if key not in known:
                 study.set_user_attr(key, value)
     except Exception as error:
         where = storage if isinstance(storage, str | os.PathLike) else type(storage).__name__
+        why = f": {error}" if isinstance(error, ValueError | OSError) and "://" not in str(where) else ""
         raise StorageError(
-            f"the study cannot be opened in {_without_password(str(where))} ({type(error).__name__}); "
+            f"the study cannot be opened in {_without_password(str(where))} ({type(error).__name__}{why}); "
             "check the path or the URL and its permissions, or pass another storage="
         ) from error
+    if known.get(_IDENTITY, identity) != identity:
+        raise StorageError(
+            f"the study {chosen!r} is of another training (its model, data, length, candidates, rules or seed "
+            "differ), so its trials say nothing about this one; pass another study_name"
+        )
     return TrialStudy(study)
 
 
@@ -178,6 +214,10 @@ def journal_storage(path: str | os.PathLike[str]) -> JournalStorage:
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         content = file.read_bytes()
+        head = content[: len(_JOURNAL_HEAD)]
+        if head != _JOURNAL_HEAD[: len(head)]:
+            # Above all not to be cut: it may be a database, or anything else of the user's.
+            raise ValueError("not an Optuna journal file; for a database, pass its URL, as in sqlite:///path")
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             with file.open("r+b") as handle:
@@ -192,9 +232,12 @@ def _storage(storage: str | os.PathLike[str] | BaseStorage | None) -> str | Base
 
 
 def _without_password(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    scheme, separator, _ = head.partition("://")
-    return f"{scheme}{separator}…{at}{tail}" if at else url
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    # A password may stand before the host or in the query.
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}://{'…@' if at else ''}{host.partition('?')[0]}"
 
 
 def _evaluation(trial: FrozenTrial) -> Evaluation:

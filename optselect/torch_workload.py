@@ -16,9 +16,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
+from optselect.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
 from optselect.batches import BatchCache
 from optselect.errors import ConfigurationError, UnsupportedModuleError
-from optselect.loaders import is_one_shot, loader_generators, loader_parts, trial_loader
+from optselect.loaders import is_one_shot, loader_generators, loader_parts, rows_digest, trial_loader
 from optselect.modes import evaluated, to_training
 from optselect.rng import generators_restored, rng_isolated, seed_rng
 from optselect.snapshot import BorrowedModel, ModelState, attributes_restored
@@ -26,6 +27,7 @@ from optselect.workload import Build, DataSource, Mode
 
 T = TypeVar("T")
 LossFunction = Callable[[Any, Any], Tensor]
+_HELD_BACK_BATCHES = 8
 
 
 @dataclass
@@ -64,9 +66,13 @@ class TorchWorkload:
         max_validation_batches: int = 64,
     ) -> None:
         if steps <= 0:
-            raise ConfigurationError(f"steps is the number of optimizer steps of the training, 1 or more, but got {steps}")
+            raise ConfigurationError(
+                f"steps is the number of optimizer steps of the training, 1 or more, but got {steps}"
+            )
         if (loss_fn is None) == (step is None):
-            raise ConfigurationError("pass either loss_fn(output, target) or step(model, batch), and None for the other")
+            raise ConfigurationError(
+                "pass either loss_fn(output, target) or step(model, batch), and None for the other"
+            )
         self.model = model
         self.steps: int | None = steps
         self.accumulate = 1
@@ -90,9 +96,14 @@ class TorchWorkload:
 
     @property
     def validation_batches(self) -> int:
-        """Batches of one `validate()`: all of the validation set, up to a fixed bound."""
-        length = _length(self._val_loader) if self._val_loader is not None else None
-        return min(self._max_validation_batches, length or self._max_validation_batches)
+        """Those of the validation set, up to a fixed bound, and those that BatchNorm's statistics take."""
+        return self._judged_batches + (RECALIBRATION_BATCHES if recalibrates(self.model) else 0)
+
+    @property
+    def _judged_batches(self) -> int:
+        if self._val_loader is None:
+            return min(self._max_validation_batches, _HELD_BACK_BATCHES)
+        return min(self._max_validation_batches, _length(self._val_loader) or self._max_validation_batches)
 
     @property
     def has_user_optimizer(self) -> bool:
@@ -101,11 +112,13 @@ class TorchWorkload:
 
     @property
     def identity(self) -> str:
-        """A digest of the parameters' names, shapes and values, the lengths of the loaders and the steps."""
-        digest = hashlib.sha256(json.dumps([self.steps, _length(self._train_loader)]).encode())
+        """A digest of the parameters' names, shapes and sums, the steps, and the loaders' lengths and a few rows."""
+        loaders = (self._train_loader, self._val_loader)
+        facts = [self.steps, *map(_length, loaders), *map(rows_digest, loaders)]
+        digest = hashlib.sha256(json.dumps(facts).encode())
         for name, parameter in self.model.named_parameters():
             digest.update(f"{name}{tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().double().sum().cpu().numpy().tobytes())
+            digest.update(parameter.detach().abs().double().sum().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @contextmanager
@@ -123,12 +136,14 @@ class TorchWorkload:
                 for part in (loader, *loader_parts(loader)):
                     if hasattr(part, "__dict__"):
                         stack.enter_context(attributes_restored(part))
-            stack.enter_context(generators_restored(itertools.chain.from_iterable(map(loader_generators, loaders))))
+            stack.enter_context(
+                generators_restored(itertools.chain.from_iterable(map(loader_generators, loaders)))
+            )
             self._borrowed = BorrowedModel(self.model)
             try:
                 self._train_batches: dict[int, BatchCache] = {}
                 self._training_batches(0)  # now: its order is the one that the training itself would draw
-                self._val_batches = BatchCache(self._open_validation)
+                self._val_batches = BatchCache(self._open_validation, epoch_batches=_length(self._val_loader))
                 self._borrowed.begin()
                 yield
             finally:
@@ -160,7 +175,9 @@ class TorchWorkload:
         """Start from the borrowed weights with what `build` makes; None: with the user's own optimizer."""
         build = build or self._user_optimizer
         if build is None:
-            raise ConfigurationError("this workload has no optimizer of its own; pass user_optimizer= to try it")
+            raise ConfigurationError(
+                "this workload has no optimizer of its own; pass user_optimizer= to try it"
+            )
         self._model().begin()
         seed_rng(seed)
         self.model.train()
@@ -189,17 +206,30 @@ class TorchWorkload:
         held_back = self._val_loader is None
         batches = self._training_batches(0) if held_back else self._val_batches
         modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
         total, weight = 0.0, 0
-        with torch.no_grad(), rng_isolated(), evaluated([self._training.optimizer]):
-            for index in range(self.validation_batches):
+        with (
+            torch.no_grad(),
+            rng_isolated(),
+            evaluated([self._training.optimizer]),
+            recalibrated(self.model, self._forward_recent),
+        ):
+            self.model.eval()
+            for index in range(self._judged_batches):
                 batch = batches[index]
                 size = _samples(batch)
                 total += float(self._loss(batch)) * size
                 weight += size
-        for module, mode in modes:
-            module.training = mode
+                if not held_back and self._val_batches.is_last_of_epoch(index):
+                    break
+            for module, mode in modes:
+                module.training = mode
         return total / weight
+
+    def _forward_recent(self) -> None:
+        batches = self._training_batches(self._training.seed)
+        first = self._held_back() + max(self._training.position - RECALIBRATION_BATCHES, 0)
+        for index in range(first, first + RECALIBRATION_BATCHES):
+            self._loss(batches[index])
 
     def pause(self) -> tuple[_Training, ModelState]:
         """The training and the model's state."""
@@ -221,11 +251,13 @@ class TorchWorkload:
 
     def _model(self) -> BorrowedModel:
         if self._borrowed is None:
-            raise ConfigurationError("trials run inside `with workload.borrowed():`, so that everything comes back")
+            raise ConfigurationError(
+                "trials run inside `with workload.borrowed():`, so that everything comes back"
+            )
         return self._borrowed
 
     def _held_back(self) -> int:
-        return self.validation_batches if self._val_loader is None else 0
+        return self._judged_batches if self._val_loader is None else 0
 
     def _loss(self, batch: Any) -> Tensor:
         if self._step is not None:
@@ -240,7 +272,9 @@ class TorchWorkload:
     def _training_batches(self, seed: int) -> BatchCache:
         if seed not in self._train_batches:
             self._train_batches[seed] = BatchCache(
-                lambda: trial_loader(self._train_loader, seed), seed=seed, epoch_batches=_length(self._train_loader)
+                lambda: trial_loader(self._train_loader, seed),
+                seed=seed,
+                epoch_batches=_length(self._train_loader),
             )
         return self._train_batches[seed]
 
@@ -248,7 +282,7 @@ class TorchWorkload:
         return trial_loader(() if self._val_loader is None else self._val_loader)
 
 
-def _length(loader: Iterable[Any]) -> int | None:
+def _length(loader: Iterable[Any] | None) -> int | None:
     try:
         return len(loader)  # type: ignore[arg-type]  # not every iterable has a length
     except TypeError:
@@ -264,7 +298,13 @@ def _refuse_one_shot(loader: Iterable[Any]) -> None:
 
 
 def _samples(batch: Any) -> int:
-    first = batch[0] if isinstance(batch, Sequence) else next(iter(batch.values())) if isinstance(batch, dict) else batch
+    first = (
+        batch[0]
+        if isinstance(batch, Sequence)
+        else next(iter(batch.values()))
+        if isinstance(batch, dict)
+        else batch
+    )
     return len(first) if isinstance(first, Tensor) and first.ndim else 1
 
 

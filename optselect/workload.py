@@ -70,7 +70,7 @@ class Workload(Protocol):
 
     @property
     def validation_batches(self) -> int:
-        """Batches one `validate()` looks at; each counts a third of a micro-batch."""
+        """Batches one `validate()` runs forward; each counts a third of a micro-batch."""
 
     @property
     def has_user_optimizer(self) -> bool:

@@ -2,40 +2,38 @@
 
 Nothing heavy is imported here: torch and Lightning come in with the subcommand that needs them, so that
 `optselect --help` and `optselect ls` answer at once. Exit status: 0 done; 2 wrong input, one line on stderr;
-130 interrupted, and what to do to go on.
+130 interrupted, and how to go on.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
 import traceback
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
-from optselect.errors import ConfigurationError, OptselectError, ResumeError, UnknownOptimizerError, nearest
-
-if TYPE_CHECKING:
-    from optselect.catalogue import OptimizerSpec
-    from optselect.plan import OptimizerPlan
-    from optselect.space import Dimension
+from optselect.errors import ConfigurationError, OptselectError, nearest
 
 DONE, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
-# Of AutoOptimizer in a checkpoint's "callbacks": Lightning takes the class's name.
-_STATE_KEY = "AutoOptimizer"
-
 _EPILOG = """\
-FILE is a LightningCLI config: `model:` and `data:` name any LightningModule and LightningDataModule by import
-path, `trainer:` holds the Trainer's arguments and `auto:` those of AutoOptimizer. `optselect cp digits my.yaml`
-gives one to start from; `optselect fit --help` lists every key.
+FILE is a LightningCLI config: `model:` and `data:` name any LightningModule and LightningDataModule by
+import path, `trainer:` holds the Trainer's arguments and `auto:` those of AutoOptimizer. `optselect cp
+digits my.yaml` gives one to start from; `optselect fit --help` lists every key.
 """
+
+_TRAININGS = {
+    "fit": "train with AutoOptimizer; --plan FILE uses a plan, --ckpt_path FILE resumes",
+    "tune": "the search alone: writes plan.json; the same line again goes on where it was interrupted",
+    "profile": "measure data, model and gradients, and print what was found",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,37 +44,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument not in ("-v", "--verbose")]
     try:
         with _progress_shown():
-            return _run(arguments, verbose=verbose)
+            _run(arguments, verbose=verbose)
     except OptselectError as error:
         if verbose:
             traceback.print_exc()
         _say(f"{type(error).__name__}: {' '.join(str(error).split())}")
         return WRONG_INPUT
-    except BrokenPipeError:
-        # Whoever read us, `head` for one, has seen enough. Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except KeyboardInterrupt as interrupt:
-        _say(f"interrupted; {interrupt or 'the same line starts anew'}")
+        _say(f"interrupted; {interrupt if interrupt.args else 'the same line starts anew'}")
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us, `head` for one, has seen enough. Closing stdout would raise once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
 
 
-def _run(arguments: list[str], *, verbose: bool) -> int:
+def _run(arguments: list[str], *, verbose: bool) -> None:
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
     if known.command is None:
         parser.print_help()
-        return DONE
-    if known.command in _TRAININGS:
-        # All heavy imports, and every argument's meaning, are there; this side knows only the command's name.
-        from optselect.recipes import trainings
-
-        return trainings.run(known.command, rest, verbose=verbose)
-    if rest:
+    elif known.command in _TRAININGS:
+        # Everything but the command's name is for LightningCLI.
+        _imported("trainings", "run")(known.command, rest, verbose=verbose)
+    elif rest:
         raise ConfigurationError(f"unknown argument {rest[0]!r}; see optselect {known.command} --help")
-    command: Callable[[argparse.Namespace], None] = known.function
-    command(known)
-    return DONE
+    else:
+        known.function(known)
+
+
+def _imported(module: str, name: str) -> Callable[..., None]:
+    function: Callable[..., None] = getattr(importlib.import_module(f"optselect.recipes.{module}"), name)
+    return function
 
 
 class _Parser(argparse.ArgumentParser):
@@ -84,13 +83,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{message}; see {self.prog} --help")
-
-
-_TRAININGS = {
-    "fit": "train with AutoOptimizer; --plan FILE uses a plan, --ckpt_path FILE resumes",
-    "tune": "the search alone: writes plan.json; the same line again goes on where it was interrupted",
-    "profile": "measure data, model and gradients, and print what was found",
-}
 
 
 def _parser() -> _Parser:
@@ -102,17 +94,16 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     # Only for the help: `main` has taken it out.
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="show Lightning's messages and tracebacks"
-    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="Lightning's messages, and tracebacks")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def add(
-        name: str, function: Callable[[argparse.Namespace], None], summary: str
-    ) -> argparse.ArgumentParser:
+    def add(name: str, function: Callable[..., None], summary: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         command.set_defaults(function=function)
         return command
+
+    def answer(arguments: argparse.Namespace) -> None:
+        _imported("answers", arguments.command)(arguments)
 
     add("ls", _ls, "list the recipes, one line each")
     cp = add("cp", _cp, "copy a recipe's YAML, to edit")
@@ -121,24 +112,22 @@ def _parser() -> _Parser:
     for name, summary in _TRAININGS.items():
         # No help of its own: `optselect fit --help` is LightningCLI's, which knows all arguments.
         commands.add_parser(name, help=f"--config FILE: {summary}", add_help=False, allow_abbrev=False)
-    explain = add("explain", _explain, "why this optimizer, out of a plan.json or a checkpoint")
+    explain = add("explain", answer, "why this optimizer, out of a plan.json or a checkpoint")
     explain.add_argument("file", metavar="PLAN_OR_CHECKPOINT", type=Path)
-    catalogue = add("catalogue", _catalogue, "list the optimizers; all about one, given its name")
-    catalogue.add_argument(
-        "pattern", metavar="PATTERN", nargs="?", default="*", help="with wildcards: 'adam*'"
-    )
-    add("rules", _rules, "list the rules that propose optimizers, with their sources")
+    catalogue = add("catalogue", answer, "list the optimizers; all about one, given its name")
+    catalogue.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="such as 'adam*'")
+    add("rules", answer, "list the rules that propose optimizers, with their sources")
     return parser
-
-
-# --- recipes ------------------------------------------------------------------------------------------
 
 
 def _recipes() -> dict[str, str]:
     """The text of each recipe's YAML by the recipe's name."""
-    files = resources.files("optselect.recipes").iterdir()
-    found = {file.name.removesuffix(".yaml"): file for file in files if file.name.endswith(".yaml")}
-    return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
+    files = {file.name: file for file in resources.files("optselect.recipes").iterdir()}
+    return {
+        name.removesuffix(".yaml"): files[name].read_text(encoding="utf-8")
+        for name in sorted(files)
+        if name.endswith(".yaml")
+    }
 
 
 def _ls(_: argparse.Namespace) -> None:
@@ -150,123 +139,20 @@ def _ls(_: argparse.Namespace) -> None:
 def _cp(arguments: argparse.Namespace) -> None:
     recipes, name, target = _recipes(), arguments.name, arguments.file
     if name not in recipes:
-        raise ConfigurationError(
-            f"there is no recipe {name!r}.{nearest(name, recipes)} Known: {', '.join(recipes)}"
-        )
+        known = ", ".join(recipes)
+        raise ConfigurationError(f"there is no recipe {name!r}.{nearest(name, recipes)} Known: {known}")
     if target.is_dir():
         target /= f"{name}.yaml"
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(recipes[name])
     except FileExistsError as error:
-        raise ConfigurationError(
-            f"{target} exists already and is left as it is; choose another name"
-        ) from error
+        raise ConfigurationError(f"{target} exists and is left as it is; choose another name") from error
     except OSError as error:
         raise ConfigurationError(
             f"{target} cannot be written ({error.strerror}); choose another place"
         ) from error
     print(f"{target} written; edit it, then: optselect fit --config {target}")
-
-
-# --- plans --------------------------------------------------------------------------------------------
-
-
-def _explain(arguments: argparse.Namespace) -> None:
-    print(_plan_in(arguments.file).explain())
-
-
-def _plan_in(file: Path) -> OptimizerPlan:
-    from optselect.plan import OptimizerPlan
-
-    if zipfile.is_zipfile(file) or file.suffix == ".ckpt":
-        return OptimizerPlan.from_dict(_state_in(file))
-    return OptimizerPlan.load(file)
-
-
-def _state_in(file: Path) -> Mapping[str, Any]:
-    """The plan's dict out of the checkpoint `file`, which is read without running any code that is in it."""
-    import torch
-
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ResumeError(
-            f"{file} cannot be read ({error.strerror}); pass a plan.json or a checkpoint"
-        ) from error
-    # torch raises what the file leads it to: RuntimeError, UnpicklingError, EOFError, ...
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ResumeError(
-            f"{file} cannot be read as a checkpoint ({reason}); pass the plan.json that was written beside it"
-        ) from error
-    callbacks = checkpoint.get("callbacks") if isinstance(checkpoint, dict) else None
-    state = callbacks.get(_STATE_KEY) if isinstance(callbacks, dict) else None
-    if not isinstance(state, dict) or "plan" not in state:
-        raise ResumeError(
-            f"the checkpoint {file} holds no optimizer plan; it was not made with AutoOptimizer"
-        )
-    plan: Mapping[str, Any] = state["plan"]
-    return plan
-
-
-# --- what there is ------------------------------------------------------------------------------------
-
-
-def _catalogue(arguments: argparse.Namespace) -> None:
-    from optselect import catalogue
-
-    pattern = arguments.pattern
-    names = catalogue.names(pattern)
-    if not names:
-        raise UnknownOptimizerError.named(pattern, catalogue.names())
-    if names == (pattern,):
-        _print_entry(catalogue.get(pattern))
-        return
-    for name in names:
-        spec = catalogue.get(name)
-        print(f"{name:<20} {spec.summary}{f' [extra: {spec.extra}]' if spec.extra else ''}")
-
-
-def _print_entry(spec: OptimizerSpec) -> None:
-    from optselect.configuration import format_value
-
-    layouts = " and ".join(layout for layout in ("dense", "sparse") if getattr(spec, layout))
-    trains = f"{layouts} gradients{'' if spec.ndim is None else f' of {spec.ndim}-dimensional parameters'}"
-    print(f"{spec.name}: {spec.summary}")
-    print(f"  {'class':<14} {spec.factory}{f', pip install optselect[{spec.extra}]' if spec.extra else ''}")
-    print(f"  {'trains':<14} {trains}{f'; {spec.partner} takes the rest' if spec.partner else ''}")
-    for name, dimension in spec.space.items():
-        print(f"  {name:<14} {_range(dimension)}, starting at {format_value(dimension.centre)}")
-    for source in spec.cites:
-        print(f"  {'source':<14} {source}")
-
-
-def _range(dimension: Dimension) -> str:
-    from optselect.configuration import format_value
-
-    choices = getattr(dimension.distribution, "choices", None)
-    if choices is not None:
-        return " or ".join(str(choice) for choice in choices)
-    ends = sorted((dimension.from_unit(0), dimension.from_unit(1)))
-    return " to ".join(format_value(end) for end in ends)
-
-
-def _rules(_: argparse.Namespace) -> None:
-    from optselect.rules import CLASSIC, DEFAULT, FACTS
-
-    measured = [rule for rule in DEFAULT if rule not in CLASSIC]
-    for title, rules in (
-        ("facts: they forbid, whatever speaks for an optimizer", FACTS),
-        ("rules that go by measurements", measured),
-        ("classic rules, the textbook's", CLASSIC),
-    ):
-        print(title)
-        for rule in rules:
-            print(f"  {rule.name}\n      {rule.mechanism}\n      [{rule.strength}: {rule.cites}]")
-
-
-# --- speaking -----------------------------------------------------------------------------------------
 
 
 def _say(message: str) -> None:
@@ -279,7 +165,7 @@ def _progress_shown() -> Iterator[None]:
     logger = logging.getLogger("optselect")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    before = (logger.level, logger.propagate)
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -287,8 +173,8 @@ def _progress_shown() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 if __name__ == "__main__":

@@ -50,14 +50,10 @@ class Narrator(L.Callback):
     auto: AutoOptimizer
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Profile, proposals and trials have been shown by AutoOptimizer itself; its explanation goes on with them."""
+        """AutoOptimizer has shown profile, proposals and trials; its explanation goes on with them."""
+        lines = self.auto.plan.explain().splitlines() if self.auto.plan else []
         title("2. The plan")
-        assert self.auto.plan is not None
-        print(
-            "\n".join(
-                itertools.takewhile(lambda line: line != "profile", self.auto.plan.explain().splitlines())
-            )
-        )
+        print("\n".join(itertools.takewhile(lambda line: line != "profile", lines)))
         title("3. The training")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -77,35 +73,36 @@ def main(epochs: int = EPOCHS) -> None:
     auto = AutoOptimizer()
     checkpoints = at_half_and_end(folder / "checkpoints", epochs)
     chosen = fit(DigitsModel, SEED, folder, epochs, auto, Narrator(auto), checkpoints)
-    assert auto.plan is not None
-    assert auto.study is not None
+    plan, study = auto.plan, auto.study
+    if plan is None or study is None:
+        raise RuntimeError("nothing was chosen")
 
     title("4. Beside plain AdamW(1e-3), on the same seeds and steps")
     rows = [(SEED, chosen, fit(WithAdamW, SEED, folder, epochs))]
     for seed in FRESH_SEEDS:
-        ours = fit(DigitsModel, seed, folder, epochs, AutoOptimizer(plan=auto.plan))
+        ours = fit(DigitsModel, seed, folder, epochs, AutoOptimizer(plan=plan))
         rows.append((seed, ours, fit(WithAdamW, seed, folder, epochs)))
-    compare(rows, auto.plan)
+    compare(rows, plan)
 
     title("5. What is left on disk")
-    study = folder / "optselect_study.journal"
     for what, file in (
         ("checkpoint", checkpoints.best_model_path),
-        ("plan", auto.plan_path),
-        ("study", study),
+        ("plan", str(auto.plan_path)),
+        ("study", str(folder / "optselect_study.journal")),
     ):
-        print(f"  {what:<13} {Path(str(file)).resolve()}")
+        print(f"  {what:<13} {Path(file).resolve()}")
 
     title("6. Resuming")
     half = folder / "checkpoints" / f"epoch={epochs // 2 - 1}.ckpt"
     print(f"A new trainer, callback and model go on from {half.name}, as after a crash at half time.")
-    resumed, trials = AutoOptimizer(), len(auto.study.trials)
+    resumed, trials = AutoOptimizer(), len(study.trials)
     # Another seed: weights, random numbers and the plan all come out of the checkpoint.
     rest = at_half_and_end(folder / "resumed", epochs)
     again = fit(DigitsModel, 12345, folder, epochs, resumed, rest, ckpt_path=half)
-    assert resumed.plan == auto.plan
-    print(f"  optimizer     {resumed.plan.optimizer}, out of the checkpoint")
-    print(f"  trials run    {len(auto.study.trials) - trials} (the study holds {trials} from before)")
+    print(
+        f"  optimizer     {plan.optimizer}, {'the same' if resumed.plan == plan else 'ANOTHER'} plan as before"
+    )
+    print(f"  trials run    {len(study.trials) - trials} (the study holds {trials} from before)")
     for name in JUDGED:
         print(f"  {name:<13} {again[name]:.6f}; without the crash {chosen[name]:.6f}")
     print(f"\n{time.perf_counter() - started:.0f} s in all.")
@@ -119,7 +116,7 @@ def fit(
     *callbacks: L.Callback,
     ckpt_path: Path | None = None,
 ) -> Figures:
-    """Train a new `module` from weights and an order of the data that `seed` decides; returns what was logged last."""
+    """Train a new `module`, its weights and the data's order by `seed`; returns what was logged last."""
     L.seed_everything(seed)
     model = module()
     trainer = L.Trainer(
@@ -150,14 +147,11 @@ def compare(rows: list[tuple[int, Figures, Figures]], plan: OptimizerPlan) -> No
         table.add_row(str(seed), *(f"{ours[name]:.4f} / {plain[name]:.4f}" for name in JUDGED))
     console.print(table)
     better = sum(ours["val_loss"] < plain["val_loss"] for _, ours, plain in rows)
-    print(
-        f"\nThe plan's val_loss is the lower one on {better} of {len(rows)} seeds. The trials saw seed {SEED} alone,"
-    )
-    print("and no test picture.")
     steps = plan.total_steps or 1
-    print(
-        f"The choice cost {plan.search_steps} steps, once: {plan.search_steps / steps:.1f} trainings of {steps} steps."
-    )
+    cost = plan.search_steps / steps
+    print(f"\nThe plan's val_loss is the lower one on {better} of {len(rows)} seeds.")
+    print(f"The trials saw seed {SEED} alone, and no test picture.")
+    print(f"The choice cost {plan.search_steps} steps, once: {cost:.1f} trainings of {steps} steps.")
 
 
 def title(text: str) -> None:

@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class DigitsModel(L.LightningModule):
-    """64 pixels, two hidden layers, 10 classes. It has no `configure_optimizers`: `AutoOptimizer` brings it."""
+    """64 pixels, two hidden layers, 10 classes; no `configure_optimizers`: `AutoOptimizer` brings it."""
 
     def __init__(self, hidden: int = 128) -> None:
         super().__init__()

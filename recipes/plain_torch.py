@@ -57,10 +57,9 @@ def main(steps: int = 400) -> None:
         with torch.no_grad():
             inputs, target = next(iter(val_loader))
             scores = model(inputs)
+        val_loss = F.cross_entropy(scores, target).item()
         accuracy = (scores.argmax(dim=1) == target).float().mean().item()
-        print(
-            f"step {step}: validation loss {F.cross_entropy(scores, target).item():.4f}, accuracy {accuracy:.4f}"
-        )
+        print(f"step {step}: validation loss {val_loss:.4f}, accuracy {accuracy:.4f}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.cli import (
     LightningArgumentParser,
     LightningCLI,
@@ -26,8 +28,7 @@ from lightning.pytorch.cli import (
     instantiate_class,
 )
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, _TunerExitException
-from lightning.pytorch.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.utilities.exceptions import _TunerExitException
 from torch.optim import Optimizer
 
 from optselect import measure
@@ -41,8 +42,8 @@ from optselect.profile.text import describe
 _CHECKPOINT_WORDS = frozenset({"last", "best", "hpc", "registry"})
 
 
-def run(command: str, arguments: list[str], *, verbose: bool) -> int:
-    """Run `fit`, `tune` or `profile` with LightningCLI's `arguments`; returns the exit status.
+def run(command: str, arguments: list[str], *, verbose: bool) -> None:
+    """Run `fit`, `tune` or `profile` with LightningCLI's `arguments`.
 
     Raises `OptselectError` on wrong input, and `KeyboardInterrupt` with a hint on how to go on.
     """
@@ -57,7 +58,6 @@ def run(command: str, arguments: list[str], *, verbose: bool) -> int:
             # --help and --print_config leave this way, too.
             if leaving.code not in (None, 0):
                 raise
-    return 0
 
 
 def _fit(arguments: list[str]) -> None:
@@ -123,7 +123,7 @@ class _Profiling(AutoOptimizer):
 
 
 class _AutoCLI(LightningCLI):
-    """Any module and data by import path, AutoOptimizer under `auto:`, and the user's own under `optimizer:`."""
+    """Any module and data by import path, AutoOptimizer under `auto:`, the user's own under `optimizer:`."""
 
     auto: AutoOptimizer
 
@@ -216,6 +216,13 @@ def _train(cli: _AutoCLI, *, ckpt_path: str | None = None) -> None:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path)
     except MisconfigurationException as error:
         raise ConfigurationError(f"{readable(str(error))}; mend the config") from error
+    except RuntimeError as error:
+        if ckpt_path is None or "loading state_dict" not in str(error):
+            raise
+        raise ResumeError(
+            f"the checkpoint {ckpt_path} is of another model; use the one it was made with "
+            f"({readable(str(error))})"
+        ) from error
     except SystemExit as leaving:
         # Lightning turns Ctrl-C into exit status 1.
         if isinstance(leaving.__context__, KeyboardInterrupt):
@@ -269,7 +276,7 @@ def _short(path: Path) -> str:
 
 
 def readable(message: str) -> str:
-    """jsonargparse's many lines as one: the key, and what was wrong with what came."""
+    """A message of jsonargparse's many lines as one: the key, and what was wrong with what came."""
     message = re.sub(r"<class '([\w.]+)'>", r"\1", message).replace(
         "Expected a typing.Literal", "Expected one of "
     )

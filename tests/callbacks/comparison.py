@@ -70,7 +70,7 @@ def searched(
     """The scenario with a search, and what it left behind."""
     arguments = {"budget": Budget(steps=40), "candidates": ("adamw", "momentum"), **arguments}
     auto = auto or AutoOptimizer(storage=folder / "study.journal", report=False, **arguments)
-    return auto, _lived(scenario, module_type, folder / "searched", [auto])
+    return auto, lived(scenario, module_type, folder / "searched", [auto])
 
 
 def differences(
@@ -85,13 +85,14 @@ def differences(
     auto, ours = searched(scenario, folder, module_type, **arguments)
     assert auto.plan is not None
     assert len([trial for trial in auto.plan.trials if trial.value is not None]) >= trials
-    theirs = _lived(scenario, by_hand(module_type, auto.plan), folder / "written", [])
+    theirs = lived(scenario, by_hand(module_type, auto.plan), folder / "written", [])
     return [what for what in theirs if not equal_states(ours[what], theirs[what])]
 
 
-def _lived(
+def lived(
     scenario: Scenario, module_type: type[L.LightningModule], folder: Path, auto: list[L.Callback]
 ) -> dict[str, Any]:
+    """The scenario from reproducible weights and random numbers, and what it left behind."""
     torch.manual_seed(0)
     module = module_type()
     seed_rng(1)

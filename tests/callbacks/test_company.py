@@ -10,6 +10,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
+    BatchSizeFinder,
+    DeviceStatsMonitor,
     EarlyStopping,
     EMAWeightAveraging,
     GradientAccumulationScheduler,
@@ -23,18 +25,27 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
     WeightAveraging,
 )
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from tests.callbacks.comparison import Scenario, differences, fitting
+from optselect import AutoOptimizer, ConfigurationError
+from tests.callbacks.comparison import Scenario, differences, fitting, left_behind, lived, searched, trainer_in
+from tests.callbacks.kinds import Data
 from tests.callbacks.modules import (
     CLASSES,
     FEATURES,
     Classifier,
     WithOptimizer,
+    auto,
+    equal_states,
+    fit,
     loaders,
+    made,
     rows,
 )
+from tests.callbacks.test_matrix import by_hand
 
 
 class WithRate(Classifier):
@@ -132,6 +143,10 @@ COMPANY: dict[str, tuple[Scenario, type[L.LightningModule]]] = {
     "RichProgressBar": (fitting(lambda: [RichProgressBar()], enable_progress_bar=True), Classifier),
     "TQDMProgressBar": (fitting(lambda: [TQDMProgressBar()], enable_progress_bar=True), Classifier),
     "CSVLogger": (fitting(logger=CSVLogger), Classifier),
+    "DeviceStatsMonitor": (
+        fitting(lambda: [DeviceStatsMonitor(cpu_stats=False)], logger=CSVLogger),
+        Classifier,
+    ),
     "OnExceptionCheckpoint": (
         fitting(lambda: [OnExceptionCheckpoint(".")], enable_checkpointing=True),
         Classifier,
@@ -143,17 +158,133 @@ COMPANY: dict[str, tuple[Scenario, type[L.LightningModule]]] = {
     ),
 }
 
+# Lightning's own remarks on this company.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:You have overridden:UserWarning",
-    "ignore:.*lr_scheduler.step.*before.*optimizer.step:UserWarning",
     "ignore:Swapping scheduler:UserWarning",
-    "ignore:The .* callback:UserWarning",
-    "ignore:Checkpoint directory:UserWarning",
+    "ignore:.*was called without a model:UserWarning",
+    "ignore:.*there is no last checkpoint available:UserWarning",
 )
 
 
 @pytest.mark.parametrize("name", COMPANY)
 def test_in_company_the_run_is_the_hand_written_one(name: str, tmp_path: Path) -> None:
     scenario, module_type = COMPANY[name]
-    found = differences(scenario, tmp_path, module_type)
-    assert found == []
+
+    different = differences(scenario, tmp_path, module_type)
+
+    assert different == []
+
+
+def test_tensorboard_is_told_the_same(tmp_path: Path) -> None:
+    auto, _ = searched(fitting(logger=TensorBoardLogger), tmp_path)
+    assert auto.plan is not None
+    written = by_hand(Classifier, auto.plan)
+    lived(fitting(logger=TensorBoardLogger), written, tmp_path / "written", [])
+
+    ours, theirs = scalars(tmp_path / "searched"), scalars(tmp_path / "written")
+
+    assert ours == theirs
+    assert {"train_loss", "val_loss"} <= ours.keys()
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard would show, without the times."""
+    (path,) = folder.rglob("events.out.tfevents*")
+    events = EventAccumulator(str(path)).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_a_learning_rate_monitor_shows_the_names_of_the_groups(tmp_path: Path) -> None:
+    monitor = LearningRateMonitor(log_momentum=True, log_weight_decay=True)
+
+    fit(made(Classifier), auto(tmp_path, candidates=["muon"], budget=0), monitor, logger=CSVLogger(tmp_path))
+
+    shown = [name.partition("/")[2] for name in monitor.lrs]
+    assert shown == ["muon/decay", "adamw/decay", "adamw/no_decay"]
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_batch_size_finder_after_the_search_is_refused_before_the_search(order: int, tmp_path: Path) -> None:
+    ours = auto(tmp_path)
+    callbacks: list[L.Callback] = [BatchSizeFinder(max_trials=1)]
+    callbacks.insert(order, ours)
+    trainer = trainer_in(tmp_path, callbacks)
+
+    with pytest.raises(ConfigurationError, match=r"Tuner\(trainer\)\.scale_batch_size"):
+        trainer.fit(made(WithRowsOfItsOwn))
+
+    assert ours.study is None
+
+
+def test_an_exception_in_training_leaves_a_checkpoint_from_which_the_plan_continues(tmp_path: Path) -> None:
+    class Breaks(L.Callback):
+        def on_train_epoch_end(self, *args: Any) -> None:
+            raise RuntimeError("broken on purpose")
+
+    first, second = auto(tmp_path), auto(tmp_path)
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        fit(made(Classifier), first, Breaks(), OnExceptionCheckpoint(tmp_path), enable_checkpointing=True)
+
+    fit(made(Classifier), second, ckpt_path=tmp_path / "on_exception.ckpt")
+
+    assert second.plan == first.plan
+    assert second.study is None
+
+
+def test_an_exception_in_the_search_leaves_a_checkpoint_from_which_a_search_begins(tmp_path: Path) -> None:
+    class Breaks(Classifier):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            raise RuntimeError("broken on purpose")
+
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        fit(made(Breaks), auto(tmp_path), OnExceptionCheckpoint(tmp_path), enable_checkpointing=True)
+    callback = auto(tmp_path)
+
+    fit(made(Classifier), callback, ckpt_path=tmp_path / "on_exception.ckpt")
+
+    assert callback.plan is not None
+    assert callback.study is not None
+
+
+CONFIG = """
+seed_everything: 3
+trainer:
+  accelerator: cpu
+  max_epochs: 2
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks: {callbacks}
+"""
+AUTO = """
+  - class_path: optselect.AutoOptimizer
+    init_args: {budget: {class_path: optselect.Budget, init_args: {steps: 40}}, candidates: [adamw, momentum], report: false}
+"""
+OPTIMIZER = "optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.05}}"
+
+
+@pytest.mark.filterwarnings("ignore:.*`configure_optimizers` will be overridden:UserWarning")
+@pytest.mark.parametrize("optimizer", ["", OPTIMIZER])
+def test_a_command_line_run_is_the_hand_written_one(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scenario(folder: Path, kind: type[L.LightningModule], callbacks: str, rest: str = "") -> LightningCLI:
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("sys.argv", ["train.py"])
+        monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+        (folder / "config.yaml").write_text(CONFIG.format(callbacks=callbacks) + rest)
+        return LightningCLI(kind, Data, args=["fit", "--config", "config.yaml"], save_config_callback=None)
+
+    ours = scenario(tmp_path / "searched", Classifier, AUTO, optimizer)
+    (auto,) = (callback for callback in ours.trainer.callbacks if isinstance(callback, AutoOptimizer))
+    assert auto.plan is not None
+    assert ("user" in [trial.configuration.optimizer for trial in auto.plan.trials]) is bool(optimizer)
+    keeps = auto.plan.optimizer == "user"
+    written = by_hand(Classifier, auto.plan)
+    theirs = scenario(tmp_path / "written", written, "[]", optimizer if keeps else "")
+
+    one, other = (left_behind(cli.model, cli.trainer, tmp_path) for cli in (ours, theirs))
+
+    assert [what for what in other if not equal_states(one[what], other[what])] == []

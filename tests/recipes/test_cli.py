@@ -1,4 +1,4 @@
-"""The command line: every command at tiny scale on digits, and every wrong input it can say something about."""
+"""The command line: every command at tiny scale on digits, and each wrong input."""
 
 import json
 import subprocess
@@ -11,10 +11,10 @@ from typing import Any
 import optuna
 import pytest
 import torch
-import yaml
 
 from optselect.plan import OptimizerPlan
 from optselect.recipes.cli import main
+from optselect.recipes.digits import DigitsModel
 from optselect.recipes.trainings import readable
 from optselect.study import journal_storage
 
@@ -51,7 +51,7 @@ Run = Callable[..., Done]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """The command in a folder of its own that holds `tiny.yaml`."""
     monkeypatch.chdir(tmp_path)
-    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    Path("tiny.yaml").write_text(json.dumps(TINY))
 
     def command(*arguments: str) -> Done:
         capsys.readouterr()
@@ -66,7 +66,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `optselect tune` has run."""
     folder = tmp_path_factory.mktemp("tuned")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    (folder / "tiny.yaml").write_text(json.dumps(TINY))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["tune", "--config", "tiny.yaml"]) == 0
@@ -79,7 +79,7 @@ def trials() -> int:
     return sum(summary.n_trials for summary in optuna.get_all_study_summaries(storage))
 
 
-# --- lists and copies -------------------------------------------------------------------------------------------
+# --- lists and copies -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", ["'--help'", "'ls'", ""])
@@ -141,7 +141,7 @@ def test_rules_come_with_their_sources(run: Run) -> None:
     assert "arXiv:2509.02046" in done.out
 
 
-# --- trainings --------------------------------------------------------------------------------------------------
+# --- trainings ------------------------------------------------------------------------------------
 
 
 def test_profile_prints_the_measurements_and_writes_nothing(run: Run) -> None:
@@ -212,7 +212,7 @@ def test_a_module_and_its_data_may_lie_in_the_current_folder(run: Run) -> None:
         "auto": {},
     }
     del config["data"]
-    Path("mine.yaml").write_text(yaml.safe_dump(config))
+    Path("mine.yaml").write_text(json.dumps(config))
 
     done = run("tune", "--config", "mine.yaml")
 
@@ -227,7 +227,7 @@ def test_the_optimizer_of_the_config_is_the_candidate_to_beat(run: Run) -> None:
     own = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}
     steps = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}}
     config = {**TINY, "auto": {"candidates": ["user"]}, "optimizer": own, "lr_scheduler": steps}
-    Path("own.yaml").write_text(yaml.safe_dump(config))
+    Path("own.yaml").write_text(json.dumps(config))
 
     done = run("fit", "--config", "own.yaml")
 
@@ -248,7 +248,7 @@ def test_what_only_asks_is_answered_with_status_0(run: Run, arguments: tuple[str
     assert status == 0
 
 
-# --- interrupts -------------------------------------------------------------------------------------------------
+# --- interrupts -----------------------------------------------------------------------------------
 
 CTRL_C = """
 import lightning as L
@@ -297,7 +297,7 @@ def test_an_interrupted_training_names_the_checkpoint_to_go_on_from(run: Run, tu
     assert run("fit", "--config", "tiny.yaml", "--ckpt_path", hint).status == 0
 
 
-# --- wrong inputs -----------------------------------------------------------------------------------------------
+# --- wrong inputs ---------------------------------------------------------------------------------
 
 FIT = ("fit", "--config", "tiny.yaml")
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
@@ -339,6 +339,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "a missing checkpoint": ((*FIT, "--ckpt_path", "none.ckpt"), "none.ckpt"),
     "a checkpoint that is none": ((*FIT, "--ckpt_path", "tiny.yaml"), "not a checkpoint"),
     "a checkpoint without a plan": ((*FIT, "--ckpt_path", "bare.ckpt"), "no optimizer plan"),
+    "a checkpoint of another model": (
+        (*FIT, "--ckpt_path", "bare.ckpt", "--model.init_args.hidden", "9"),
+        "size",
+    ),
     "two AutoOptimizers": ((*FIT, "--trainer.callbacks", "optselect.AutoOptimizer"), "under auto:"),
     "nothing to tune": (("tune", "--config", "tiny.yaml", "--trainer.fast_dev_run", "true"), "fast_dev_run"),
     "explaining what is missing": (("explain", "none.json"), "PlanFormatError"),
@@ -365,7 +369,7 @@ def test_wrong_input_is_one_line_on_stderr_status_2_and_no_plan(
     Path("broken.yaml").write_text("model: [\n")
     Path("broken.ckpt").write_bytes(b"PK and no more")
     bare = {
-        "state_dict": {},
+        "state_dict": DigitsModel(hidden=8).state_dict(),
         "callbacks": {},
         "loops": {},
         "epoch": 0,
@@ -402,14 +406,25 @@ def test_a_bug_in_the_users_code_keeps_its_traceback(run: Run, tuned: Path) -> N
         run(*FIT, "--plan", str(tuned / "plan.json"), "--model.class_path", "with_a_bug.Bug")
 
 
+UNION = """\
+Parser key "a.b":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'float'>, <class 'Budget'>, <class 'NoneType'>]
+  Errors:
+    - Expected a <class 'float'>
+    - a budget is 0 or more
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'int'>
+  Given value: -3
+"""
+
+
 @pytest.mark.parametrize(
     "message, line",
     [
         ("Something\n  is wrong", "Something is wrong"),
         (
-            'Parser key "a.b":\n  Does not validate against any of the Union subtypes\n  Subtypes: [1]\n  Errors:\n'
-            "    - Expected a <class 'float'>\n    - a budget is 0 or more\n    - Expected a <class 'NoneType'>\n"
-            "  Given value type: <class 'int'>\n  Given value: -3",
+            UNION,
             "a.b: a budget is 0 or more. Given value: -3",
         ),
     ],

@@ -1,0 +1,192 @@
+"""The tasks' models: small, plain, and each of another kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from optselect.recipes.bench import sources
+
+MINILM_WIDTH, MINILM_HEADS, MINILM_LAYERS = 384, 12, 6
+
+
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
+    )
+
+
+def regression(inputs: int, hidden: int) -> nn.Sequential:
+    """One number for each row."""
+    return nn.Sequential(perceptron(inputs, hidden, 1), nn.Flatten(0))
+
+
+class Recurrent(nn.Module):
+    """An LSTM whose mean state decides."""
+
+    def __init__(self, inputs: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, series: Tensor) -> Tensor:
+        """Class scores of series, (batch, frames, channels)."""
+        states, _ = self.lstm(series)
+        scores: Tensor = self.head(states.mean(1))
+        return scores
+
+
+class Factorisation(nn.Module):
+    """A rating as the product of a user's and a film's vector, and a bias of each."""
+
+    def __init__(self, users: int, films: int, width: int, *, sparse: bool) -> None:
+        super().__init__()
+        self.user, self.film = nn.Embedding(users, width, sparse=sparse), nn.Embedding(films, width, sparse=sparse)
+        self.user_bias, self.film_bias = nn.Embedding(users, 1, sparse=sparse), nn.Embedding(films, 1, sparse=sparse)
+        self.mean = nn.Parameter(torch.zeros(1))
+        for table, deviation in ((self.user, 0.1), (self.film, 0.1), (self.user_bias, 0.0), (self.film_bias, 0.0)):
+            nn.init.normal_(table.weight, std=deviation)
+
+    def forward(self, user: Tensor, film: Tensor) -> Tensor:
+        """Ratings, (batch,), of users and films, (batch,) each."""
+        biases = self.user_bias(user) + self.film_bias(film)
+        rating: Tensor = self.mean + biases.squeeze(1) + (self.user(user) * self.film(film)).sum(1)
+        return rating
+
+
+class WordBag(nn.Module):
+    """The mean of word vectors before a small perceptron."""
+
+    def __init__(self, words: int, width: int, *, sparse: bool) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(words, width, mode="mean", padding_idx=0, sparse=sparse)
+        self.hidden = nn.Linear(width, 32)
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Class scores of tokens, (batch, words)."""
+        scores: Tensor = self.head(F.relu(self.hidden(self.table(tokens))))
+        return scores
+
+
+def convolutional(classes: int) -> nn.Sequential:
+    """Three convolutions with BatchNorm for pictures of 28 x 28 pixels."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((1, 16), (16, 32), (32, 32)):
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 3 * 3, classes))
+
+
+def encoder_layer(width: int, heads: int, *, norm_first: bool = True, epsilon: float = 1e-5) -> nn.TransformerEncoderLayer:
+    """Attention and a perceptron four times as wide, without dropout."""
+    return nn.TransformerEncoderLayer(
+        width,
+        heads,
+        4 * width,
+        dropout=0.0,
+        activation="gelu",
+        layer_norm_eps=epsilon,
+        batch_first=True,
+        norm_first=norm_first,
+    )
+
+
+class CharacterModel(nn.Module):
+    """A causal transformer that predicts the next character."""
+
+    def __init__(self, characters: int, width: int = 64, layers: int = 2) -> None:
+        super().__init__()
+        self.table = nn.Embedding(characters, width)
+        nn.init.normal_(self.table.weight, std=0.02)
+        self.position = nn.Parameter(0.02 * torch.randn(sources.BIBLE_WINDOW, width))
+        self.layers = nn.ModuleList(encoder_layer(width, 4) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, characters)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Scores of the next character at every place, (batch, window, characters)."""
+        states = self.table(tokens) + self.position
+        mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1])
+        for layer in self.layers:
+            states = layer(states, src_mask=mask, is_causal=True)
+        scores: Tensor = self.head(self.norm(states))
+        return scores
+
+
+class PatchTransformer(nn.Module):
+    """A vision transformer on 16 patches of 7 x 7 pixels."""
+
+    def __init__(self, classes: int, width: int = 64, layers: int = 2) -> None:
+        super().__init__()
+        self.patches = nn.Linear(49, width)
+        self.position = nn.Parameter(0.02 * torch.randn(16, width))
+        self.layers = nn.ModuleList(encoder_layer(width, 4) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Class scores of pictures, (batch, 1, 28, 28)."""
+        states = self.patches(F.unfold(pictures, 7, stride=7).transpose(1, 2)) + self.position
+        for layer in self.layers:
+            states = layer(states)
+        scores: Tensor = self.head(self.norm(states).mean(1))
+        return scores
+
+
+class MiniLMTop(nn.Module):
+    """MiniLM's last layer with its pretrained weights, mean pooling and a new head."""
+
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        self.layer = _minilm_layer(MINILM_LAYERS - 1)
+        self.head = nn.Linear(MINILM_WIDTH, classes)
+
+    def forward(self, states: Tensor, padding: Tensor) -> Tensor:
+        """Class scores of the states below the last layer; `padding` is true where there is no token."""
+        states = self.layer(states.float(), src_key_padding_mask=padding)
+        present = (~padding).unsqueeze(2)
+        scores: Tensor = self.head((states * present).sum(1) / present.sum(1))
+        return scores
+
+
+def minilm_below_top() -> Callable[[Tensor, Tensor], Tensor]:
+    """From tokens and their padding to the states that MiniLM's last layer gets."""
+    weights = sources.minilm_tensors("embeddings.")
+    layers = [_minilm_layer(index).eval() for index in range(MINILM_LAYERS - 1)]
+
+    def states(tokens: Tensor, padding: Tensor) -> Tensor:
+        kind, place = weights["token_type_embeddings.weight"][0], weights["position_embeddings.weight"]
+        summed = weights["word_embeddings.weight"][tokens] + place[: tokens.shape[1]] + kind
+        norm = (weights["LayerNorm.weight"], weights["LayerNorm.bias"])
+        current = F.layer_norm(summed, (MINILM_WIDTH,), *norm, eps=1e-12)
+        for layer in layers:
+            current = layer(current, src_key_padding_mask=padding)
+        return current
+
+    return states
+
+
+def _minilm_layer(index: int) -> nn.TransformerEncoderLayer:
+    """A layer of BERT, which is torch's own under other names."""
+    weights = sources.minilm_tensors(f"encoder.layer.{index}.")
+    layer = encoder_layer(MINILM_WIDTH, MINILM_HEADS, norm_first=False, epsilon=1e-12)
+    parts = ("query", "key", "value")
+    state = {}
+    for kind in ("weight", "bias"):
+        joined = torch.cat([weights[f"attention.self.{part}.{kind}"] for part in parts])
+        state[f"self_attn.in_proj_{kind}"] = joined
+        for ours, bert in (
+            ("self_attn.out_proj", "attention.output.dense"),
+            ("norm1", "attention.output.LayerNorm"),
+            ("linear1", "intermediate.dense"),
+            ("linear2", "output.dense"),
+            ("norm2", "output.LayerNorm"),
+        ):
+            state[f"{ours}.{kind}"] = weights[f"{bert}.{kind}"]
+    layer.load_state_dict(state)
+    return layer

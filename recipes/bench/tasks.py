@@ -1,0 +1,261 @@
+"""Ten small real trainings, each of another kind.
+
+A task is a plain PyTorch training: data, a model, a loss, a batch size and a length. `workload` shows it to
+optselect as a user would; `training.train` is the same training as a bare loop, for everything else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from optselect import TorchWorkload
+from optselect.errors import ConfigurationError, nearest
+from optselect.recipes.bench import models, sources
+from optselect.recipes.bench.sources import Tensors
+
+# Part of the cached files' names: raise it when what is read or how it is split changes.
+_CACHE_VERSION = 1
+_SPLIT_SEED = 0
+_ORDER_SEED = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Three sets of examples: to train on, to choose by, and to judge by what was chosen."""
+
+    train: Tensors
+    val: Tensors
+    test: Tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One training.
+
+    read    all examples as tensors of equal length, the target last
+    sizes   examples in train, val and test
+    model   a new model; its argument says whether embeddings give sparse gradients
+    sparse  whether they do as the task stands. What cannot train them gets a model with dense gradients of the
+            same values
+    steps   gradient steps of the training, T
+    """
+
+    name: str
+    summary: str
+    read: Callable[[], Tensors]
+    sizes: tuple[int, int, int]
+    model: Callable[[bool], nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    batch_size: int
+    steps: int
+    sparse: bool = False
+
+    def splits(self, cache: Path) -> Splits:
+        """The data, shuffled and split once with a fixed seed, and kept in `cache`."""
+        file = cache / f"{self.name}-{_CACHE_VERSION}.pt"
+        if not file.exists():
+            _write(file, self._split())
+        return Splits(**{name: tuple(tensors) for name, tensors in torch.load(file, weights_only=True).items()})
+
+    def _split(self) -> dict[str, list[Tensor]]:
+        tensors = self.read()
+        order = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+        if sum(self.sizes) > len(order):
+            raise ConfigurationError(f"{self.name} has {len(order)} examples, fewer than its sizes {self.sizes} ask for")
+        parts = order[: sum(self.sizes)].split(self.sizes)
+        return {
+            name: [tensor[rows].clone() for tensor in tensors]
+            for name, rows in zip(("train", "val", "test"), parts, strict=True)
+        }
+
+    def new_model(self, seed: int, *, sparse: bool | None = None) -> nn.Module:
+        """A model whose weights `seed` decides; `sparse` None: gradients as the task has them."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.model(self.sparse if sparse is None else sparse)
+
+    def lasting(self, steps: int) -> Task:
+        """The same training with another length."""
+        return replace(self, steps=steps)
+
+
+class Shuffled(Sampler[int]):
+    """A new order of all rows in each epoch: the one that `orders` gives for the same seed."""
+
+    def __init__(self, data: Sized, seed: int) -> None:
+        self.rows = len(data)
+        self.generator = torch.Generator().manual_seed(_ORDER_SEED + seed)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from torch.randperm(self.rows, generator=self.generator).tolist()
+
+    def __len__(self) -> int:
+        return self.rows
+
+
+def orders(rows: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """The rows of one batch after another without end; an epoch's last, smaller batch is left out."""
+    generator = torch.Generator().manual_seed(_ORDER_SEED + seed)
+    while True:
+        epoch = torch.randperm(rows, generator=generator)
+        yield from epoch[: rows // batch_size * batch_size].split(batch_size)
+
+
+def training_loader(task: Task, data: Splits, seed: int) -> DataLoader[Tensors]:
+    """The batches of `orders` as a DataLoader."""
+    train = TensorDataset(*data.train)
+    return DataLoader(train, batch_size=task.batch_size, sampler=Shuffled(train, seed), drop_last=True)
+
+
+def workload(task: Task, data: Splits, seed: int) -> TorchWorkload:
+    """`task` as optselect sees it: model, loss, loaders and length, and no optimizer."""
+    validation = DataLoader(TensorDataset(*data.val), batch_size=task.batch_size)
+    return TorchWorkload(
+        task.new_model(seed), task.loss, training_loader(task, data, seed), validation, steps=task.steps
+    )
+
+
+def validation_cost(task: Task) -> float:
+    """What one look at the validation set costs, in gradient steps: a third for each batch."""
+    return -(-task.sizes[1] // task.batch_size) / 3
+
+
+def default_cache() -> Path:
+    """`optselect/bench` under the user's cache folder, as the XDG specification says."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optselect" / "bench"
+
+
+def named(names: Sequence[str]) -> list[Task]:
+    """The tasks of these names. Raises `ConfigurationError` on a name that is none."""
+    for name in names:
+        if name not in TASKS:
+            raise ConfigurationError(f"there is no task {name!r}.{nearest(name, TASKS)} Known: {', '.join(TASKS)}")
+    return [TASKS[name] for name in names]
+
+
+def _write(file: Path, content: Mapping[str, list[Tensor]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Another process may be writing the same file: each has its own, and the last rename stays.
+    partial = file.with_suffix(f".{os.getpid()}")
+    torch.save(dict(content), partial)
+    partial.replace(file)
+
+
+def _next_character(scores: Tensor, characters: Tensor) -> Tensor:
+    return F.cross_entropy(scores.flatten(0, 1), characters.flatten())
+
+
+_ALL = (
+    Task(
+        name="digits",
+        summary="perceptron, 8 x 8 pixels",
+        read=sources.digits,
+        sizes=(1_100, 347, 350),
+        model=lambda _: models.perceptron(64, 128, 10),
+        loss=F.cross_entropy,
+        batch_size=64,
+        steps=400,
+    ),
+    Task(
+        name="diabetes",
+        summary="perceptron, regression on 262 rows",
+        read=sources.diabetes,
+        sizes=(262, 90, 90),
+        model=lambda _: models.regression(10, 64),
+        loss=F.mse_loss,
+        batch_size=32,
+        steps=300,
+    ),
+    Task(
+        name="letter",
+        summary="perceptron, a table of 16 columns, 26 classes",
+        read=sources.letter,
+        sizes=(14_000, 1_024, 4_000),
+        model=lambda _: models.perceptron(16, 192, 26),
+        loss=F.cross_entropy,
+        batch_size=128,
+        steps=800,
+    ),
+    Task(
+        name="vowels",
+        summary="LSTM, speech",
+        read=sources.vowels,
+        sizes=(320, 160, 160),
+        model=lambda _: models.Recurrent(12, 64, 9),
+        loss=F.cross_entropy,
+        batch_size=32,
+        steps=300,
+    ),
+    Task(
+        name="ml-100k",
+        summary="matrix factorisation, sparse gradients",
+        read=sources.movielens,
+        sizes=(80_000, 5_120, 14_880),
+        model=lambda sparse: models.Factorisation(943, 1_682, 32, sparse=sparse),
+        loss=F.mse_loss,
+        batch_size=256,
+        steps=800,
+        sparse=True,
+    ),
+    Task(
+        name="kjv",
+        summary="causal transformer, characters",
+        read=sources.bible,
+        sizes=(28_000, 144, 480),
+        model=lambda _: models.CharacterModel(sources.BIBLE_ALPHABET),
+        loss=_next_character,
+        batch_size=12,
+        steps=250,
+    ),
+    Task(
+        name="mnist-cnn",
+        summary="convolutions with BatchNorm",
+        read=sources.mnist,
+        sizes=(3_400, 512, 1_088),
+        model=lambda _: models.convolutional(10),
+        loss=F.cross_entropy,
+        batch_size=32,
+        steps=200,
+    ),
+    Task(
+        name="reviews",
+        summary="bag of words, sparse gradients",
+        read=sources.reviews,
+        sizes=(26_000, 1_536, 5_000),
+        model=lambda sparse: models.WordBag(sources.VOCABULARY, 32, sparse=sparse),
+        loss=F.cross_entropy,
+        batch_size=64,
+        steps=400,
+        sparse=True,
+    ),
+    Task(
+        name="mnist-vit",
+        summary="vision transformer",
+        read=sources.mnist,
+        sizes=(3_400, 512, 1_088),
+        model=lambda _: models.PatchTransformer(10),
+        loss=F.cross_entropy,
+        batch_size=32,
+        steps=300,
+    ),
+    Task(
+        name="minilm",
+        summary="pretrained transformer layer, fine-tuned",
+        read=sources.sentences,
+        sizes=(2_000, 256, 1_000),
+        model=lambda _: models.MiniLMTop(),
+        loss=F.cross_entropy,
+        batch_size=16,
+        steps=120,
+    ),
+)
+
+TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
