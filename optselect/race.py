@@ -7,13 +7,16 @@ is chosen.
 The stages, each only as far as the budget goes:
 
 1. *Arms.* A few complementary whole configurations to a quarter of the real schedule. In a simulation on
-   measured curves of nine tasks, four arms at a quarter came within .045 of the oracle's regret (mean), a
-   tenth of the schedule within .72: the early rung misleads where data are few and overfit.
+   measured curves of nine tasks, four arms at a quarter came within .045 of the oracle's regret (mean), and
+   so did eight arms of which three went on after a tenth; picking the winner at a tenth cost .72. So where
+   not all arms can go to a quarter, more go to a tenth, and the best two and the baseline go on.
 2. *Neighbours.* Half a decade of learning rate up and down around the leader and the runner-up, until the
    leader is no longer at an edge.
-3. *Confirmation.* The two leaders and the baseline once more, on another order of the data: the best of many
+3. *Refinement.* Optuna's Gaussian process over optimizer, rate and momentum, with what is left beyond
+   the next two stages.
+4. *Confirmation.* The two leaders and the baseline once more, on another order of the data: the best of many
    noisy values is too good to be true.
-4. *Finish.* The leaders to half of the schedule, the best two to its end.
+5. *Finish.* The leaders to half of the schedule, the best two and the baseline to its end.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from dataclasses import dataclass, field, replace
 
 from optselect.catalogue import OptimizerSpec
 from optselect.configuration import USER, Configuration
+from optselect.refine import suggestion
 from optselect.study import Evaluation
 from optselect.workload import Mode
 
@@ -32,6 +36,8 @@ HALF_DECADE = 10**0.5
 # Two learning rates closer than this are the same trial; the seed noise of short trials hides more.
 _SAME_LR_DECADES = 0.05
 _CONFIRMATION_SEEDS = (1, 2)
+# Two leaders and the baseline go on from a screening.
+_PROMOTED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +68,45 @@ class Race:
     specs: tuple[OptimizerSpec, ...] = field(default=())
 
     @property
-    def rung(self) -> int:
-        """Micro-batches of a first-stage trial: a quarter of the training, or an eighth where two quarters do not fit.
+    def left(self) -> float:
+        """Micro-batches for trials."""
+        return math.inf if self.steps is None else self.steps - self.spent
 
-        A little less than a quarter when that lets four arms fit.
+    @property
+    def layout(self) -> Layout:
+        """How far the first stage goes, and with how many arms.
+
+        A rung may be a fifth short of a quarter when that lets one more arm in.
         """
+        judging, wanted = self.validation_cost, len(self.arms)
         quarter = max(self.horizon // 4, 1)
-        if self.steps is None:
-            return quarter
-        left = self.steps - self.spent
-        fourth = int(left / 4 - self.validation_cost)
-        if 0.8 * quarter <= fourth < quarter:
-            return max(fourth, 1)
-        return quarter if 2 * (quarter + self.validation_cost) <= left else max(self.horizon // 8, 1)
+        least = max(round(0.8 * quarter), 1)
+        if self.left == math.inf:
+            return Layout(rung=quarter, arms=wanted)
+        screen = max(self.horizon // 10, 1)
+        direct = int(self.left // (least + judging))
+        screened = int((self.left - _PROMOTED * (least - screen + judging)) // (screen + judging))
+        if direct < wanted and self.continues and screened > max(direct, _PROMOTED):
+            arms = min(screened, wanted)
+            rest = (self.left - arms * (screen + judging)) / _PROMOTED - judging
+            return Layout(rung=min(quarter, screen + int(rest)), arms=arms, screen=screen)
+        arms = min(max(direct, 2), wanted)
+        longest = quarter if direct >= 2 else max(self.horizon // 8, 1)
+        return Layout(rung=max(min(longest, int(self.left / arms - judging)), 1), arms=arms)
+
+    @property
+    def rung(self) -> int:
+        """Micro-batches at which the first stage is judged."""
+        return self.layout.rung
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The first stage: `arms` configurations go to `screen` (None: at once to `rung`), the best to `rung`."""
+
+    rung: int
+    arms: int
+    screen: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +122,10 @@ class Job:
 def next_job(race: Race, evaluations: Sequence[Evaluation]) -> Job | None:
     """The next job, or None when the race is over or nothing more fits the budget."""
     table = _Table(race, evaluations)
-    for wanted in (_arms, _neighbours, _confirmation, _finish):
-        for job in wanted(race, table):
+    for stage in (_arms, _promotions, _neighbours, _refinement, _confirmation, _finish):
+        for job in stage(race, table):
             if table.fits(job):
                 return job
-            if wanted is _arms:
-                # An arm that does not fit ends the stage; later ones cost the same.
-                break
     return None
 
 
@@ -159,7 +188,10 @@ class _Table:
             shifts = [first]
             for seed in _CONFIRMATION_SEEDS:
                 own = self.loss(configuration, seed, rung)
-                base, base_first = self.loss(self.race.baseline, seed, rung), self.loss(self.race.baseline, 0, rung)
+                base, base_first = (
+                    self.loss(self.race.baseline, seed, rung),
+                    self.loss(self.race.baseline, 0, rung),
+                )
                 if own is not None and base is not None and base_first is not None:
                     shifts.append(own - base + base_first)
             found[configuration.key] = (configuration, statistics.fmean(shifts))
@@ -167,9 +199,21 @@ class _Table:
 
 
 def _arms(race: Race, table: _Table) -> Iterable[Job]:
-    for arm in race.arms:
-        if not table.judged(arm, 0, race.rung):
-            yield Job(configuration=arm, seed=0, until=race.rung, stage="arms")
+    layout = race.layout
+    until = layout.screen or layout.rung
+    for arm in race.arms[: layout.arms]:
+        if not table.judged(arm, 0, until):
+            yield Job(configuration=arm, seed=0, until=until, stage="arms")
+
+
+def _promotions(race: Race, table: _Table) -> Iterable[Job]:
+    layout = race.layout
+    if layout.screen is None:
+        return
+    leaders = [arm for arm, _ in table.standings(layout.screen) if arm != race.baseline]
+    for configuration in (*leaders[: _PROMOTED - 1], race.baseline):
+        if not table.judged(configuration, 0, layout.rung):
+            yield Job(configuration=configuration, seed=0, until=layout.rung, stage="promotion")
 
 
 def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
@@ -185,22 +229,45 @@ def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
                 yield Job(configuration=neighbour, seed=0, until=race.rung, stage="neighbours")
 
 
+def _refinement(race: Race, table: _Table) -> Iterable[Job]:
+    if race.steps is None or not race.specs:
+        return
+    spent = nominal_cost(race, table.evaluations)
+    next_stages = _confirmation_cost(race) + _finish_cost(race)
+    if race.left - spent - next_stages < race.rung + race.validation_cost:
+        return
+    judged = [(c, loss) for c, loss in table.standings(race.rung) if c.optimizer != USER]
+    configuration = suggestion(judged, race.specs)
+    if configuration is not None and not table.judged(configuration, 0, race.rung):
+        yield Job(configuration=configuration, seed=0, until=race.rung, stage="refinement")
+
+
 def _confirmation(race: Race, table: _Table) -> Iterable[Job]:
-    if (race.steps is None) or (race.steps - race.spent) < 2 * race.horizon:
+    if race.steps is None or race.left < 2 * race.horizon:
         return
     leaders = [configuration for configuration, _ in table.standings(race.rung)][:2]
     for configuration in _distinct([race.baseline, *leaders]):
         if not table.judged(configuration, _CONFIRMATION_SEEDS[0], race.rung):
-            yield Job(configuration=configuration, seed=_CONFIRMATION_SEEDS[0], until=race.rung, stage="confirmation")
+            seed = _CONFIRMATION_SEEDS[0]
+            yield Job(configuration=configuration, seed=seed, until=race.rung, stage="confirmation")
 
 
 def _finish(race: Race, table: _Table) -> Iterable[Job]:
     half = max(race.horizon // 2, race.rung)
     for rung, until, most in ((race.rung, half, 3), (half, race.horizon, 2)):
         leaders = [configuration for configuration, _ in table.standings(rung)][:most]
-        for configuration in leaders:
+        for configuration in _distinct([*leaders, race.baseline]):
             if until > rung and not table.judged(configuration, 0, until):
                 yield Job(configuration=configuration, seed=0, until=until, stage="finish")
+
+
+def _confirmation_cost(race: Race) -> float:
+    return 3 * (race.rung + race.validation_cost)
+
+
+def _finish_cost(race: Race) -> float:
+    half = max(race.horizon // 2, race.rung)
+    return 4 * (half - race.rung + race.validation_cost) + 3 * (race.horizon - half + race.validation_cost)
 
 
 def _scaled(race: Race, configuration: Configuration, factor: float) -> Configuration | None:

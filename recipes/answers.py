@@ -74,7 +74,7 @@ def _plan_in_checkpoint(file: Path) -> Mapping[str, Any]:
         ) from error
     callbacks = checkpoint.get("callbacks") if isinstance(checkpoint, dict) else None
     state = callbacks.get(_STATE_KEY) if isinstance(callbacks, dict) else None
-    if not isinstance(state, dict) or "plan" not in state:
+    if not isinstance(state, dict) or not state.get("plan"):
         raise ResumeError(
             f"the checkpoint {file} holds no optimizer plan; pass one that was made with AutoOptimizer"
         )

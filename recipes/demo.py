@@ -99,9 +99,8 @@ def main(epochs: int = EPOCHS) -> None:
     # Another seed: weights, random numbers and the plan all come out of the checkpoint.
     rest = at_half_and_end(folder / "resumed", epochs)
     again = fit(DigitsModel, 12345, folder, epochs, resumed, rest, ckpt_path=half)
-    print(
-        f"  optimizer     {plan.optimizer}, {'the same' if resumed.plan == plan else 'ANOTHER'} plan as before"
-    )
+    same = "the same plan" if resumed.plan == plan else "ANOTHER PLAN"
+    print(f"  optimizer     {plan.optimizer}, {same} as before")
     print(f"  trials run    {len(study.trials) - trials} (the study holds {trials} from before)")
     for name in JUDGED:
         print(f"  {name:<13} {again[name]:.6f}; without the crash {chosen[name]:.6f}")

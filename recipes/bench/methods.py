@@ -32,7 +32,7 @@ COSINE = Schedule(kind="cosine")
 # The oracle's grid, from end to end of which the samplers search, too: half decades, wide enough that no task's
 # best is at an end.
 HALF_DECADES = {
-    "adamw": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "adamw": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
     "nadam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "momentum": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
     "rmsprop": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),

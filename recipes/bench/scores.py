@@ -1,0 +1,142 @@
+"""From results to regrets, their means and intervals, and the table of the reference page."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optselect.recipes.bench.oracle import Reference
+
+_DRAWS = 4_000
+_INTERVAL = (5, 95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One search of one task: its regret, the deviation of that between fresh seeds, and its cost in trainings."""
+
+    task: str
+    method: str
+    seed: int
+    regret: float
+    deviation: float
+    cost: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A method over all tasks that count.
+
+    interval  90 % of the means over tasks and seeds drawn again
+    worse     tasks on which it is worse than the default by more than a standard error, whether they count or not
+    """
+
+    method: str
+    tasks: int
+    searches: int
+    cost: float
+    mean: float
+    median: float
+    interval: tuple[float, float]
+    worse: tuple[str, ...]
+
+
+def scores(rows: Iterable[Mapping[str, Any]], references: Mapping[str, Reference]) -> list[Score]:
+    """The regret of every result whose task has a reference of the same length."""
+    return [
+        Score(
+            task=row["task"],
+            method=row["method"],
+            seed=row["seed"],
+            regret=references[row["task"]].regret(row["test"]),
+            deviation=statistics.stdev(row["test"]) / abs(references[row["task"]].gap),
+            cost=row["search_steps"] / row["steps"],
+        )
+        for row in rows
+        if row["task"] in references and references[row["task"]].steps == row["steps"]
+    ]
+
+
+def summaries(found: Sequence[Score], references: Mapping[str, Reference]) -> list[Summary]:
+    """One for each method, in the order in which methods first appear."""
+    made = []
+    for method in dict.fromkeys(score.method for score in found):
+        by_task: dict[str, list[Score]] = {}
+        for score in found:
+            if score.method == method:
+                by_task.setdefault(score.task, []).append(score)
+        counted = {task: of for task, of in by_task.items() if references[task].counts}
+        if not counted:
+            continue
+        every = [score for of in counted.values() for score in of]
+        made.append(
+            Summary(
+                method=method,
+                tasks=len(counted),
+                searches=len(every),
+                cost=statistics.fmean(score.cost for score in every),
+                mean=statistics.fmean(statistics.fmean(score.regret for score in of) for of in counted.values()),
+                median=statistics.median(score.regret for score in every),
+                interval=_interval([[score.regret for score in of] for of in counted.values()]),
+                worse=tuple(task for task, of in by_task.items() if _is_worse(of)),
+            )
+        )
+    return made
+
+
+def markdown(found: Sequence[Score], references: Mapping[str, Reference]) -> str:
+    """Two tables: the methods, and their regrets task by task."""
+    rows = summaries(found, references)
+    methods = [row.method for row in rows]
+    lines = [
+        "| method | search, in trainings | mean regret | 90 % interval | median | worse than the default on | searches |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.method} | {row.cost:.2f} | {row.mean:.3f} | {row.interval[0]:.3f} to {row.interval[1]:.3f} "
+        f"| {row.median:.3f} | {', '.join(row.worse) or 'none'} | {row.searches} |"
+        for row in rows
+    ]
+    lines += ["", f"| task | default | oracle | gap, sd | best of the grid | {' | '.join(methods)} |"]
+    lines += ["|---" * (5 + len(methods)) + "|"]
+    for task, reference in references.items():
+        cells = [_cell([score for score in found if (score.task, score.method) == (task, method)]) for method in methods]
+        ends = [statistics.fmean(end.values()) for end in (reference.default, reference.oracle)]
+        left_out = "" if reference.counts else " (left out of the means)"
+        lines.append(
+            f"| {task}{left_out} | {ends[0]:.3f} | {ends[1]:.3f} | {reference.gap / reference.deviation:.1f} "
+            f"| {reference.recipe} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _cell(found: Sequence[Score]) -> str:
+    if not found:
+        return ""
+    return f"{statistics.fmean(score.regret for score in found):.2f} ± {_error(found):.2f}"
+
+
+def _error(found: Sequence[Score]) -> float:
+    """Of a task's mean regret: what the searches differ by, or what the seeds of the trainings differ by if that is more."""
+    between = statistics.stdev(score.regret for score in found) / len(found) ** 0.5 if len(found) > 1 else 0.0
+    within = statistics.fmean(score.deviation for score in found) / 3**0.5
+    return max(between, within)
+
+
+def _is_worse(found: Sequence[Score]) -> bool:
+    return statistics.fmean(score.regret for score in found) - 1 > _error(found)
+
+
+def _interval(regrets: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Tasks are drawn with replacement, then the searches of each."""
+    generator = np.random.default_rng(0)
+    means = [
+        np.mean([generator.choice(regrets[task], len(regrets[task])).mean() for task in tasks])
+        for tasks in generator.integers(len(regrets), size=(_DRAWS, len(regrets)))
+    ]
+    low, high = np.percentile(means, _INTERVAL)
+    return float(low), float(high)
