@@ -208,6 +208,7 @@ class AutoOptimizer(pl.Callback):
         self.plan = self._decided(trainer, module, user)
         if self.plan is None:
             return self._unsearched(module, user)
+        self._write(trainer, self.plan)
         if self.plan.optimizer == USER:
             if user is None:
                 raise PlanMismatchError(
@@ -272,7 +273,6 @@ class AutoOptimizer(pl.Callback):
         self.profile = selection.profile
         self._trial_study = selection.study
         self.study = selection.study.study if selection.study else None
-        self._write(trainer, selection.plan)
         return selection.plan
 
     def _write(self, trainer: pl.Trainer, plan: OptimizerPlan) -> None:

@@ -42,6 +42,8 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
         trainer.callbacks = []
         trainer.loggers = [DummyLogger() for _ in trainer.loggers]
         trainer.profiler = PassThroughProfiler()
+        # Or else nothing that the module logs would be kept, and trials could not be judged.
+        trainer.barebones = False
         # A reload would replace the trials' loaders by the real ones.
         trainer.reload_dataloaders_every_n_epochs = 0
         trainer.fit_loop.epoch_loop._results = _ResultCollection(training=True)

@@ -12,7 +12,7 @@ from importlib import metadata
 from optselect.arms import configuration_of
 from optselect.configuration import USER, Configuration
 from optselect.plan import TrialRecord
-from optselect.race import Race, nominal_cost, standings
+from optselect.race import Race, leaders, nominal_cost
 from optselect.rules import Proposal
 from optselect.study import Evaluation
 
@@ -48,7 +48,7 @@ def choose(
     also exceed its standard error.
     """
     rungs = sorted({rung for e in evaluations for rung in e.values if not e.diverged}, reverse=True)
-    ranked = next((standing for rung in rungs if (standing := standings(race, evaluations, rung))), [])
+    ranked = next((standing for rung in rungs if (standing := leaders(race, evaluations, rung))), [])
     if not ranked:
         return Choice(
             configuration=race.baseline,

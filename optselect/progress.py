@@ -72,7 +72,7 @@ class LogProgress(Silent):
 
     def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
         """The profile and the proposals, line by line."""
-        for line in (*describe(profile), *proposal_lines(proposals)):
+        for line in ("profile", *describe(profile), "proposals", *proposal_lines(proposals)):
             _log.info("%s", line)
 
     def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:

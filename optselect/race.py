@@ -14,7 +14,7 @@ The stages, each only as far as the budget goes:
    leader is no longer at an edge.
 3. *Refinement.* Optuna's Gaussian process over optimizer, rate and momentum, with what is left beyond
    the next two stages.
-4. *Confirmation.* The two leaders and the baseline once more, on another order of the data: the best of many
+4. *Confirmation.* The three leaders and the baseline once more, on another order of the data: the best of many
    noisy values is too good to be true.
 5. *Finish.* The leaders to half of the schedule, the best two and the baseline to its end.
 """
@@ -36,6 +36,7 @@ HALF_DECADE = 10**0.5
 # Two learning rates closer than this are the same trial; the seed noise of short trials hides more.
 _SAME_LR_DECADES = 0.05
 _CONFIRMATION_SEEDS = (1, 2)
+_CONFIRMED = 3
 # Two leaders and the baseline go on from a screening.
 _PROMOTED = 3
 
@@ -139,6 +140,13 @@ def _trained(race: Race, evaluation: Evaluation) -> int:
     return evaluation.reached + sum(earlier)
 
 
+def leaders(race: Race, evaluations: Sequence[Evaluation], rung: int) -> list[tuple[Configuration, float]]:
+    """`standings`, without the configurations that nobody confirmed when others were: the best of many
+    noisy values is too good to be true.
+    """
+    return _Table(race, evaluations).leaders(rung)
+
+
 def standings(race: Race, evaluations: Sequence[Evaluation], rung: int) -> list[tuple[Configuration, float]]:
     """Configurations judged at `rung`, the best first, with the mean of their values over seeds.
 
@@ -197,6 +205,12 @@ class _Table:
             found[configuration.key] = (configuration, statistics.fmean(shifts))
         return sorted(found.values(), key=lambda item: item[1])
 
+    def leaders(self, rung: int) -> list[tuple[Configuration, float]]:
+        ranked = self.standings(rung)
+        confirmed = {e.configuration.key for e in self.evaluations if e.seed != 0 and e.values}
+        rivals = [item for item in ranked if item[0].key in confirmed and item[0] != self.race.baseline]
+        return [item for item in ranked if item[0].key in confirmed] if rivals else ranked
+
 
 def _arms(race: Race, table: _Table) -> Iterable[Job]:
     layout = race.layout
@@ -245,8 +259,8 @@ def _refinement(race: Race, table: _Table) -> Iterable[Job]:
 def _confirmation(race: Race, table: _Table) -> Iterable[Job]:
     if race.steps is None or race.left < 2 * race.horizon:
         return
-    leaders = [configuration for configuration, _ in table.standings(race.rung)][:2]
-    for configuration in _distinct([race.baseline, *leaders]):
+    best = [configuration for configuration, _ in table.standings(race.rung)][:_CONFIRMED]
+    for configuration in _distinct([race.baseline, *best]):
         if not table.judged(configuration, _CONFIRMATION_SEEDS[0], race.rung):
             seed = _CONFIRMATION_SEEDS[0]
             yield Job(configuration=configuration, seed=seed, until=race.rung, stage="confirmation")
@@ -255,14 +269,14 @@ def _confirmation(race: Race, table: _Table) -> Iterable[Job]:
 def _finish(race: Race, table: _Table) -> Iterable[Job]:
     half = max(race.horizon // 2, race.rung)
     for rung, until, most in ((race.rung, half, 3), (half, race.horizon, 2)):
-        leaders = [configuration for configuration, _ in table.standings(rung)][:most]
-        for configuration in _distinct([*leaders, race.baseline]):
+        best = [configuration for configuration, _ in table.leaders(rung)][:most]
+        for configuration in _distinct([*best, race.baseline]):
             if until > rung and not table.judged(configuration, 0, until):
                 yield Job(configuration=configuration, seed=0, until=until, stage="finish")
 
 
 def _confirmation_cost(race: Race) -> float:
-    return 3 * (race.rung + race.validation_cost)
+    return (_CONFIRMED + 1) * (race.rung + race.validation_cost)
 
 
 def _finish_cost(race: Race) -> float:

@@ -117,15 +117,15 @@ def _parser() -> _Parser:
     catalogue = add("catalogue", answer, "list the optimizers; all about one, given its name")
     catalogue.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="such as 'adam*'")
     add("rules", answer, "list the rules that propose optimizers, with their sources")
-    bench = add("bench", _bench, "compare ways to choose an optimizer on ten real tasks; the same line goes on")
-    bench.add_argument("--tasks", nargs="+", metavar="TASK", help="digits, letter, kjv, …; all ten without it")
+    bench = add("bench", _bench, "compare ways to choose an optimizer on ten real tasks; resumable")
+    bench.add_argument("--tasks", nargs="+", metavar="TASK", help="digits, letter, …; all ten without it")
     bench.add_argument("--methods", nargs="+", metavar="METHOD", help="default, sweep, tpe@20, ours@0.25, …")
     bench.add_argument("--seeds", type=int, default=3, help="searches of each method on each task (3)")
-    bench.add_argument("--out", type=Path, default=Path("bench_runs"), help="the results' folder (bench_runs)")
-    bench.add_argument("--cache", type=Path, help="the prepared data's folder (in the user's cache folder)")
+    bench.add_argument("--out", type=Path, default=Path("bench_runs"), help="folder of results (bench_runs)")
+    bench.add_argument("--cache", type=Path, help="folder of prepared data (in the user's cache)")
     bench.add_argument("--tiny", action="store_true", help="one short task, to see that it works")
     bench.add_argument("--oracle", action="store_true", help="only find the best of a grid: regret's zero")
-    bench.add_argument("--redo", action="store_true", help="forget these methods' results on these tasks first")
+    bench.add_argument("--redo", action="store_true", help="forget these methods' results first")
     return parser
 
 

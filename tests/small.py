@@ -52,9 +52,11 @@ def words(seed: int = 0) -> Words:
 
 
 def vectors(count: int = 96) -> TensorDataset:
+    """The same problem whatever the count: three classes that a matrix separates."""
     generator = torch.Generator().manual_seed(1)
+    matrix = torch.randn(6, 3, generator=generator)
     inputs = torch.randn(count, 6, generator=generator)
-    return TensorDataset(inputs, (inputs @ torch.randn(6, 3, generator=generator)).argmax(1))
+    return TensorDataset(inputs, (inputs @ matrix).argmax(1))
 
 
 def sentences(count: int = 96) -> TensorDataset:

@@ -27,7 +27,7 @@ TINY_TASKS, TINY_METHODS, TINY_STEPS = ("digits",), ("default", "sweep", "ours@1
 class Settings:
     """What `optselect bench` was asked for. None: all tasks, the standard methods, the user's cache folder.
 
-    tiny    one short task, one seed and its own small reference: shows that everything works, and nothing else
+    tiny    a short task, one seed and a small reference of its own: shows that everything works, and no more
     oracle  make the references, run no method
     redo    forget the results of these methods first; full trainings stay known
     """
@@ -53,65 +53,78 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> None:
 
     Raises `ConfigurationError` on a name that is none, and `MissingExtraError` when data are not installed.
     """
-    names = settings.methods or (TINY_METHODS if settings.tiny else STANDARD)
-    for name in names:
-        method(name)
-    chosen = _chosen_tasks(settings)
-    # All data before the first training: what is missing is said at once.
-    data = {task.name: task.splits(settings.cache or tasks.default_cache()) for task in chosen}
-    trainings = Trainings(settings.out / "trainings.jsonl")
+    session = _Session(settings, say)
     with _one_thread():
         if settings.oracle or settings.tiny:
-            _make_references(chosen, data, trainings, settings, say)
+            session.make_references()
         if not settings.oracle:
-            references = oracle.read(settings.out, chosen)
-            results = _run_methods(chosen, data, names, trainings, settings, references, say)
-            _write(results, references, settings.out, say)
+            references = oracle.read(settings.out, session.tasks)
+            session.run_methods(references)
+            session.write(references)
+
+
+class _Session:
+    """The tasks and methods of one call, with their data and what is known already."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.say = say
+        self.methods = settings.methods or (TINY_METHODS if settings.tiny else STANDARD)
+        for name in self.methods:
+            method(name)
+        self.tasks = _chosen_tasks(settings)
+        # All data before the first training: what is missing is said at once.
+        cache = settings.cache or tasks.default_cache()
+        self.data = {task.name: task.splits(cache) for task in self.tasks}
+        self.trainings = Trainings(settings.out / "trainings.jsonl")
+        self.results = Lines(settings.out / "results.jsonl")
+
+    def make_references(self) -> None:
+        grid = [grid_point("adamw", lr) for lr in (3e-3, 1e-2)] if self.settings.tiny else None
+        for task in self.tasks:
+            made = oracle.make_reference(task, self.data[task.name], self.trainings, grid)
+            oracle.write(self.settings.out / oracle.FILE, {task.name: made}, "optselect bench --oracle")
+            self.say(oracle.described(task, made))
+
+    def run_methods(self, references: Mapping[str, Reference]) -> None:
+        """Method by method: a run that is stopped has whole columns to show."""
+        if self.settings.redo:
+            self._forget()
+        done = {_key(row) for row in self.results.rows}
+        for name in self.methods:
+            for task in self.tasks:
+                for seed in range(1 if self.settings.tiny else self.settings.seeds):
+                    if (task.name, task.steps, name, seed) not in done:
+                        row = _run_one(task, self.data[task.name], name, seed, self.trainings)
+                        self.results.append(row)
+                        self._say_result(row, references)
+
+    def write(self, references: Mapping[str, Reference]) -> None:
+        """The tables and the picture of all results of these tasks, those of earlier calls among them."""
+        out = self.settings.out
+        found = scores.scores(self.results.rows, references)
+        table = scores.markdown(found, references)
+        command = shlex.join(["optselect", *sys.argv[1:]])
+        (out / "benchmark.md").write_text(f"`{command}`\n\n{table}", encoding="utf-8")
+        plot.draw(scores.summaries(found, references), out / "benchmark.svg")
+        self.say(f"\n{table}\n{out / 'benchmark.md'}\n{out / 'benchmark.svg'}")
+
+    def _forget(self) -> None:
+        named = {task.name for task in self.tasks}
+        self.results.keep(lambda row: row["method"] not in self.methods or row["task"] not in named)
+
+    def _say_result(self, row: Mapping[str, Any], references: Mapping[str, Reference]) -> None:
+        (score,) = scores.scores([row], references)
+        self.say(
+            f"{score.task:<10} {score.method:<14} seed {score.seed}: regret {score.regret:6.3f} "
+            f"for {score.cost:6.2f} trainings in {row['search_seconds']:4.0f} s: {row['describe']}"
+        )
 
 
 def _chosen_tasks(settings: Settings) -> list[Task]:
     if settings.tiny:
         return [task.lasting(TINY_STEPS) for task in tasks.named(settings.tasks or TINY_TASKS)]
     return tasks.named(settings.tasks or list(tasks.TASKS))
-
-
-def _make_references(
-    chosen: Sequence[Task], data: Mapping[str, Splits], trainings: Trainings, settings: Settings, say: Callable[[str], None]
-) -> None:
-    grid = [grid_point("adamw", lr) for lr in (3e-3, 1e-2)] if settings.tiny else None
-    for task in chosen:
-        made = oracle.make_reference(task, data[task.name], trainings, grid, say)
-        oracle.write(settings.out / oracle.FILE, {task.name: made}, "optselect bench --oracle")
-
-
-def _run_methods(
-    chosen: Sequence[Task],
-    data: Mapping[str, Splits],
-    names: Sequence[str],
-    trainings: Trainings,
-    settings: Settings,
-    references: Mapping[str, Reference],
-    say: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    results = Lines(settings.out / "results.jsonl")
-    if settings.redo:
-        mine = {task.name for task in chosen}
-        results.keep(lambda row: row["method"] not in names or row["task"] not in mine)
-    done = {_key(row) for row in results.rows}
-    # Method by method: a run that is stopped has whole columns to show.
-    for name in names:
-        for task in chosen:
-            for seed in range(1 if settings.tiny else settings.seeds):
-                if (task.name, task.steps, name, seed) in done:
-                    continue
-                row = _run_one(task, data[task.name], name, seed, trainings)
-                results.append(row)
-                (score,) = scores.scores([row], references)
-                say(
-                    f"{task.name:<10} {name:<14} seed {seed}: regret {score.regret:6.3f} for {score.cost:6.2f} trainings "
-                    f"in {row['search_seconds']:4.0f} s: {row['describe']}"
-                )
-    return results.rows
 
 
 def _run_one(task: Task, data: Splits, name: str, seed: int, trainings: Trainings) -> dict[str, Any]:
@@ -132,17 +145,6 @@ def _run_one(task: Task, data: Splits, name: str, seed: int, trainings: Training
         "val": [each.val for each in runs],
         "test": [each.test for each in runs],
     }
-
-
-def _write(
-    results: Sequence[Mapping[str, Any]], references: Mapping[str, Reference], out: Path, say: Callable[[str], None]
-) -> None:
-    found = scores.scores(results, references)
-    table = scores.markdown(found, references)
-    command = shlex.join(["optselect", *sys.argv[1:]])
-    (out / "benchmark.md").write_text(f"`{command}`\n\n{table}", encoding="utf-8")
-    plot.draw(scores.summaries(found, references), out / "benchmark.svg")
-    say(f"\n{table}\n{out / 'benchmark.md'}\n{out / 'benchmark.svg'}")
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, int, str, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.tuner.tuning import Tuner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -17,7 +17,7 @@ _STEPS = 100  # Lightning's default
 def suggested_lr(
     model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], loader: DataLoader[Any], *, folder: str
 ) -> tuple[float | None, int]:
-    """What `Tuner.lr_find` suggests for AdamW (None: nothing), and the steps it took. Its files go to `folder`."""
+    """What `Tuner.lr_find` suggests for AdamW (None: nothing), and its steps. Its files go to `folder`."""
     trainer = L.Trainer(
         max_steps=_STEPS,
         accelerator="cpu",

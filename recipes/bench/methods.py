@@ -1,7 +1,7 @@
 """Ways to choose an optimizer for a task: each a function from an arena to a choice and what it cost.
 
-A method sees training and validation data, never test data, and counts every gradient step it takes; a batch of
-validation counts a third of one. A variant of a method is one more function here.
+A method sees training and validation data, never test data, and counts every gradient step it takes; a batch
+of validation counts a third of one. A variant of a method is one more function here.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import optuna
 import torch
 
 from optselect import catalogue, select
 from optselect.configuration import Configuration
 from optselect.errors import ConfigurationError, nearest
 from optselect.progress import Silent
+from optselect.recipes.bench.lightning_tuner import suggested_lr
 from optselect.recipes.bench.sources import tool
 from optselect.recipes.bench.tasks import Splits, Task, training_loader, validation_cost, workload
 from optselect.recipes.bench.training import Recipe, Trainings, by_hand, configured, planned
@@ -29,8 +31,8 @@ from optselect.schedules import Schedule
 
 COSINE = Schedule(kind="cosine")
 
-# The oracle's grid, from end to end of which the samplers search, too: half decades, wide enough that no task's
-# best is at an end.
+# The oracle's grid. From end to end of it the samplers search, too: half decades, wide enough for most tasks to
+# have their best inside.
 HALF_DECADES = {
     "adamw": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
     "nadam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
@@ -73,7 +75,7 @@ Method = Callable[[Arena], Choice]
 
 
 def method(name: str) -> Method:
-    """The method called `name`, for example `default`, `tpe@20` or `ours@0.25`. Raises `ConfigurationError`."""
+    """The method called `name`: `default`, `tpe@20`, `ours@0.25`, … Raises `ConfigurationError`."""
     kind, separator, amount = name.partition("@")
     if kind in FIXED and not separator:
         return FIXED[kind]
@@ -89,12 +91,12 @@ def method(name: str) -> Method:
 # --- what one does without a search -------------------------------------------------------------------
 
 
-def default(arena: Arena) -> Choice:
+def default(_: Arena) -> Choice:
     """AdamW at 1e-3, constant."""
     return Choice(recipe=by_hand(torch.optim.AdamW, Schedule(), lr=1e-3), search_steps=0)
 
 
-def prodigy(arena: Arena) -> Choice:
+def prodigy(_: Arena) -> Choice:
     """As its README recommends: lr 1 and a cosine."""
     return Choice(recipe=by_hand(tool("prodigyopt").Prodigy, COSINE, lr=1.0), search_steps=0)
 
@@ -116,9 +118,7 @@ def sweep(arena: Arena) -> Choice:
 
 
 def lr_find(arena: Arena) -> Choice:
-    """AdamW, constant, at what Lightning's learning rate finder suggests; at 1e-3 where it suggests nothing."""
-    from optselect.recipes.bench.lightning_tuner import suggested_lr
-
+    """AdamW, constant, at what Lightning's learning rate finder suggests, or at 1e-3 if that is nothing."""
     model = arena.task.new_model(arena.seed, sparse=False)
     loader = training_loader(arena.task, arena.data, arena.seed)
     with _quiet(), tempfile.TemporaryDirectory() as folder:
@@ -128,21 +128,15 @@ def lr_find(arena: Arena) -> Choice:
 
 def random_search(arena: Arena, amount: float) -> Choice:
     """The best of `amount` full trainings with random configurations."""
-    import optuna
-
     return _sampled(arena, optuna.samplers.RandomSampler(seed=arena.seed), int(amount))
 
 
 def tpe(arena: Arena, amount: float) -> Choice:
     """The best of `amount` full trainings that Optuna's default sampler asks for."""
-    import optuna
-
     return _sampled(arena, optuna.samplers.TPESampler(seed=arena.seed), int(amount))
 
 
 def _sampled(arena: Arena, sampler: Any, trials: int) -> Choice:
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: arena.value(_drawn(trial)), n_trials=trials)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optselect.recipes.bench import sources
-
-MINILM_WIDTH, MINILM_HEADS, MINILM_LAYERS = 384, 12, 6
+from optselect.recipes.bench.sources import BIBLE_WINDOW
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -45,10 +41,21 @@ class Factorisation(nn.Module):
 
     def __init__(self, users: int, films: int, width: int, *, sparse: bool) -> None:
         super().__init__()
-        self.user, self.film = nn.Embedding(users, width, sparse=sparse), nn.Embedding(films, width, sparse=sparse)
-        self.user_bias, self.film_bias = nn.Embedding(users, 1, sparse=sparse), nn.Embedding(films, 1, sparse=sparse)
+        self.user, self.film = (
+            nn.Embedding(users, width, sparse=sparse),
+            nn.Embedding(films, width, sparse=sparse),
+        )
+        self.user_bias, self.film_bias = (
+            nn.Embedding(users, 1, sparse=sparse),
+            nn.Embedding(films, 1, sparse=sparse),
+        )
         self.mean = nn.Parameter(torch.zeros(1))
-        for table, deviation in ((self.user, 0.1), (self.film, 0.1), (self.user_bias, 0.0), (self.film_bias, 0.0)):
+        for table, deviation in (
+            (self.user, 0.1),
+            (self.film, 0.1),
+            (self.user_bias, 0.0),
+            (self.film_bias, 0.0),
+        ):
             nn.init.normal_(table.weight, std=deviation)
 
     def forward(self, user: Tensor, film: Tensor) -> Tensor:
@@ -82,7 +89,9 @@ def convolutional(classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 3 * 3, classes))
 
 
-def encoder_layer(width: int, heads: int, *, norm_first: bool = True, epsilon: float = 1e-5) -> nn.TransformerEncoderLayer:
+def encoder_layer(
+    width: int, heads: int, *, norm_first: bool = True, epsilon: float = 1e-5
+) -> nn.TransformerEncoderLayer:
     """Attention and a perceptron four times as wide, without dropout."""
     return nn.TransformerEncoderLayer(
         width,
@@ -103,7 +112,7 @@ class CharacterModel(nn.Module):
         super().__init__()
         self.table = nn.Embedding(characters, width)
         nn.init.normal_(self.table.weight, std=0.02)
-        self.position = nn.Parameter(0.02 * torch.randn(sources.BIBLE_WINDOW, width))
+        self.position = nn.Parameter(0.02 * torch.randn(BIBLE_WINDOW, width))
         self.layers = nn.ModuleList(encoder_layer(width, 4) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, characters)
@@ -136,57 +145,3 @@ class PatchTransformer(nn.Module):
             states = layer(states)
         scores: Tensor = self.head(self.norm(states).mean(1))
         return scores
-
-
-class MiniLMTop(nn.Module):
-    """MiniLM's last layer with its pretrained weights, mean pooling and a new head."""
-
-    def __init__(self, classes: int = 2) -> None:
-        super().__init__()
-        self.layer = _minilm_layer(MINILM_LAYERS - 1)
-        self.head = nn.Linear(MINILM_WIDTH, classes)
-
-    def forward(self, states: Tensor, padding: Tensor) -> Tensor:
-        """Class scores of the states below the last layer; `padding` is true where there is no token."""
-        states = self.layer(states.float(), src_key_padding_mask=padding)
-        present = (~padding).unsqueeze(2)
-        scores: Tensor = self.head((states * present).sum(1) / present.sum(1))
-        return scores
-
-
-def minilm_below_top() -> Callable[[Tensor, Tensor], Tensor]:
-    """From tokens and their padding to the states that MiniLM's last layer gets."""
-    weights = sources.minilm_tensors("embeddings.")
-    layers = [_minilm_layer(index).eval() for index in range(MINILM_LAYERS - 1)]
-
-    def states(tokens: Tensor, padding: Tensor) -> Tensor:
-        kind, place = weights["token_type_embeddings.weight"][0], weights["position_embeddings.weight"]
-        summed = weights["word_embeddings.weight"][tokens] + place[: tokens.shape[1]] + kind
-        norm = (weights["LayerNorm.weight"], weights["LayerNorm.bias"])
-        current = F.layer_norm(summed, (MINILM_WIDTH,), *norm, eps=1e-12)
-        for layer in layers:
-            current = layer(current, src_key_padding_mask=padding)
-        return current
-
-    return states
-
-
-def _minilm_layer(index: int) -> nn.TransformerEncoderLayer:
-    """A layer of BERT, which is torch's own under other names."""
-    weights = sources.minilm_tensors(f"encoder.layer.{index}.")
-    layer = encoder_layer(MINILM_WIDTH, MINILM_HEADS, norm_first=False, epsilon=1e-12)
-    parts = ("query", "key", "value")
-    state = {}
-    for kind in ("weight", "bias"):
-        joined = torch.cat([weights[f"attention.self.{part}.{kind}"] for part in parts])
-        state[f"self_attn.in_proj_{kind}"] = joined
-        for ours, bert in (
-            ("self_attn.out_proj", "attention.output.dense"),
-            ("norm1", "attention.output.LayerNorm"),
-            ("linear1", "intermediate.dense"),
-            ("linear2", "output.dense"),
-            ("norm2", "output.LayerNorm"),
-        ):
-            state[f"{ours}.{kind}"] = weights[f"{bert}.{kind}"]
-    layer.load_state_dict(state)
-    return layer

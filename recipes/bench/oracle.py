@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -53,7 +53,9 @@ class Reference:
     @property
     def deviation(self) -> float:
         """The spread between seeds, of both ends together."""
-        return math.sqrt(statistics.fmean(statistics.variance(ends.values()) for ends in (self.default, self.oracle)))
+        return math.sqrt(
+            statistics.fmean(statistics.variance(ends.values()) for ends in (self.default, self.oracle))
+        )
 
     @property
     def counts(self) -> bool:
@@ -72,7 +74,7 @@ class Reference:
 
 
 def make_reference(
-    task: Task, data: Splits, trainings: Trainings, grid: Sequence[Recipe] | None = None, say: Callable[[str], None] = print
+    task: Task, data: Splits, trainings: Trainings, grid: Sequence[Recipe] | None = None
 ) -> Reference:
     """Train the grid on one seed, its best again on fresh ones, and the default beside them.
 
@@ -88,19 +90,20 @@ def make_reference(
     first = {recipe.describe: test(recipe, _GRID_SEED) for recipe in grid}
     best = sorted(grid, key=lambda recipe: first[recipe.describe])[:_REPEATED]
     oracle = min(best, key=lambda recipe: statistics.fmean(test(recipe, seed) for seed in FRESH_SEEDS))
-    reference = Reference(
+    return Reference(
         steps=task.steps,
         default=baseline,
         oracle={str(seed): test(oracle, seed) for seed in _SPREAD_SEEDS},
         recipe=oracle.describe,
         grid=first,
     )
-    say(
-        f"{task.name:<10} default {statistics.fmean(reference.default.values()):.4g}, "
-        f"oracle {statistics.fmean(reference.oracle.values()):.4g} ({oracle.describe}), "
-        f"gap {reference.gap / max(reference.deviation, 1e-12):.1f} sd"
-    )
-    return reference
+
+
+def described(task: Task, reference: Reference) -> str:
+    """One line: both ends, what the oracle is, and how clear the gap."""
+    ends = [statistics.fmean(end.values()) for end in (reference.default, reference.oracle)]
+    clear = reference.gap / reference.deviation
+    return f"{task.name:<10} default {ends[0]:.4g}, oracle {ends[1]:.4g} ({reference.recipe}), gap {clear:.1f} sd"
 
 
 def write(file: Path, references: Mapping[str, Reference], command: str) -> None:

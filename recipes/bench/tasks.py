@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from optselect import TorchWorkload
 from optselect.errors import ConfigurationError, nearest
-from optselect.recipes.bench import models, sources
+from optselect.recipes.bench import minilm, models, sources
 from optselect.recipes.bench.sources import Tensors
 
 # Part of the cached files' names: raise it when what is read or how it is split changes.
@@ -43,8 +43,8 @@ class Task:
     read    all examples as tensors of equal length, the target last
     sizes   examples in train, val and test
     model   a new model; its argument says whether embeddings give sparse gradients
-    sparse  whether they do as the task stands. What cannot train them gets a model with dense gradients of the
-            same values
+    sparse  whether they do as the task stands. What cannot train them gets a model with dense gradients of
+            the same values
     steps   gradient steps of the training, T
     """
 
@@ -63,13 +63,17 @@ class Task:
         file = cache / f"{self.name}-{_CACHE_VERSION}.pt"
         if not file.exists():
             _write(file, self._split())
-        return Splits(**{name: tuple(tensors) for name, tensors in torch.load(file, weights_only=True).items()})
+        return Splits(
+            **{name: tuple(tensors) for name, tensors in torch.load(file, weights_only=True).items()}
+        )
 
     def _split(self) -> dict[str, list[Tensor]]:
         tensors = self.read()
         order = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(_SPLIT_SEED))
         if sum(self.sizes) > len(order):
-            raise ConfigurationError(f"{self.name} has {len(order)} examples, fewer than its sizes {self.sizes} ask for")
+            raise ConfigurationError(
+                f"{self.name} has {len(order)} examples, fewer than its sizes {self.sizes} ask for"
+            )
         parts = order[: sum(self.sizes)].split(self.sizes)
         return {
             name: [tensor[rows].clone() for tensor in tensors]
@@ -137,7 +141,9 @@ def named(names: Sequence[str]) -> list[Task]:
     """The tasks of these names. Raises `ConfigurationError` on a name that is none."""
     for name in names:
         if name not in TASKS:
-            raise ConfigurationError(f"there is no task {name!r}.{nearest(name, TASKS)} Known: {', '.join(TASKS)}")
+            raise ConfigurationError(
+                f"there is no task {name!r}.{nearest(name, TASKS)} Known: {', '.join(TASKS)}"
+            )
     return [TASKS[name] for name in names]
 
 
@@ -249,9 +255,9 @@ _ALL = (
     Task(
         name="minilm",
         summary="pretrained transformer layer, fine-tuned",
-        read=sources.sentences,
+        read=minilm.sentences,
         sizes=(2_000, 256, 1_000),
-        model=lambda _: models.MiniLMTop(),
+        model=lambda _: minilm.MiniLMTop(),
         loss=F.cross_entropy,
         batch_size=16,
         steps=120,

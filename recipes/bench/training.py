@@ -21,8 +21,8 @@ from optselect.build import build_groups
 from optselect.configuration import Configuration, format_value
 from optselect.grouping import param_groups
 from optselect.plan import OptimizerPlan
-from optselect.recipes.bench.tasks import Splits, Task, orders
 from optselect.recipes.bench.sources import Tensors
+from optselect.recipes.bench.tasks import Splits, Task, orders
 from optselect.rng import seed_rng
 from optselect.scheduler import ScheduledLR
 from optselect.schedules import Schedule
@@ -57,7 +57,7 @@ class Recipe:
 
 
 def by_hand(factory: Callable[..., Any], schedule: Schedule, **arguments: Any) -> Recipe:
-    """All parameters in one group, as one writes it without thinking: `AdamW(model.parameters(), lr=1e-3)`."""
+    """All parameters in one group, as one writes it without thinking: `AdamW(model.parameters(), …)`."""
     name = factory.__name__
 
     def build(model: nn.Module, steps: int) -> tuple[Optimizer, LRScheduler | None]:
@@ -121,7 +121,8 @@ def train(task: Task, data: Splits, recipe: Recipe, seed: int) -> Run:
     if not val < first:
         model = task.new_model(seed)
         untrained = [evaluate(task, model, part) for part in (data.val, data.test)]
-        val, test = (_at_most(*pair) for pair in zip((val, test), untrained, strict=True))
+        # In this order min() takes the untrained one for a value that is no number, too.
+        val, test = (min(limit, value) for limit, value in zip(untrained, (val, test), strict=True))
     return Run(val=val, test=test, seconds=seconds)
 
 
@@ -136,7 +137,7 @@ def _train(task: Task, data: Tensors, recipe: Recipe, model: nn.Module, seed: in
         *inputs, target = (tensor[rows] for tensor in data)
         optimizer.zero_grad()
         loss = task.loss(model(*inputs), target)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
@@ -173,10 +174,6 @@ def _recalibrate(model: nn.Module, inputs: Iterable[Tensors]) -> None:
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):  # noqa: SLF001  # the only common base
         for batch in islice(inputs, _RECALIBRATION_BATCHES):
             model(*batch)
-
-
-def _at_most(value: float, limit: float) -> float:
-    return value if value < limit else limit
 
 
 class Lines:

@@ -240,6 +240,13 @@ class Watcher(L.Callback):
         return values, identities
 
 
+def test_sys_exit_in_a_trial_passes(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        fit(made(Leaves), auto(tmp_path))
+
+    assert caught.value.code == 7
+
+
 def test_the_exception_of_every_trial_is_raised_and_their_study_says_failed(tmp_path: Path) -> None:
     callback = auto(tmp_path)
 

@@ -25,12 +25,24 @@ FOLDERS = {
 
 # A new module gets a row here. Row 3 and what it imports do without torch: rules are judgements on numbers.
 ROWS = {
-    1: {"errors", "workload", "space", "snapshot", "rng", "budget", "batches", "torch_workload", "loaders"},
-    2: {"profile", "params", "schedules", "catalogue"},
+    1: {
+        "errors",
+        "workload",
+        "torch_workload",
+        "batches",
+        "batch_norm",
+        "loaders",
+        "modes",
+        "space",
+        "budget",
+        "snapshot",
+        "rng",
+    },
+    2: {"profile", "params", "schedules", "catalogue", "configuration"},
     3: {"rules", "plan"},
-    4: {"composite", "build", "report", "scheduler"},
+    4: {"composite", "grouping", "build", "report", "scheduler"},
     5: {"evaluate"},
-    6: {"search", "study"},
+    6: {"arms", "race", "refine", "search", "study", "progress"},
     7: {"pipeline", "decide"},
     8: {"callbacks"},
     9: {"recipes", "testing"},
