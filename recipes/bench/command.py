@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from optselect.errors import MissingExtraError
 from optselect.recipes.bench import oracle, plot, scores, tasks
 from optselect.recipes.bench.methods import STANDARD, Arena, grid_point, method
 from optselect.recipes.bench.oracle import FRESH_SEEDS, Reference
@@ -49,9 +50,10 @@ def bench(arguments: argparse.Namespace) -> None:
 
 
 def run(settings: Settings, say: Callable[[str], None] = print) -> None:
-    """Run what is missing, then write `benchmark.md` and `benchmark.svg` beside the results in `settings.out`.
+    """Run what is missing, then write `benchmark.md` and `benchmark.svg` beside the results.
 
-    Raises `ConfigurationError` on a name that is none, and `MissingExtraError` when data are not installed.
+    Without matplotlib there is no picture. Raises `ConfigurationError` on a name that is none, and
+    `MissingExtraError` when data are not installed.
     """
     session = _Session(settings, say)
     with _one_thread():
@@ -106,8 +108,13 @@ class _Session:
         table = scores.markdown(found, references)
         command = shlex.join(["optselect", *sys.argv[1:]])
         (out / "benchmark.md").write_text(f"`{command}`\n\n{table}", encoding="utf-8")
-        plot.draw(scores.summaries(found, references), out / "benchmark.svg")
-        self.say(f"\n{table}\n{out / 'benchmark.md'}\n{out / 'benchmark.svg'}")
+        self.say(f"\n{table}\n{out / 'benchmark.md'}")
+        try:
+            plot.draw(scores.summaries(found, references), out / "benchmark.svg")
+        except MissingExtraError as error:
+            self.say(f"no picture: {error}")
+        else:
+            self.say(str(out / "benchmark.svg"))
 
     def _forget(self) -> None:
         named = {task.name for task in self.tasks}

@@ -31,8 +31,7 @@ from optselect.schedules import Schedule
 
 COSINE = Schedule(kind="cosine")
 
-# The oracle's grid. From end to end of it the samplers search, too: half decades, wide enough for most tasks to
-# have their best inside.
+# The oracle's grid, half decades. From end to end of it the samplers search, too.
 HALF_DECADES = {
     "adamw": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
     "nadam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),

@@ -103,7 +103,9 @@ def described(task: Task, reference: Reference) -> str:
     """One line: both ends, what the oracle is, and how clear the gap."""
     ends = [statistics.fmean(end.values()) for end in (reference.default, reference.oracle)]
     clear = reference.gap / reference.deviation
-    return f"{task.name:<10} default {ends[0]:.4g}, oracle {ends[1]:.4g} ({reference.recipe}), gap {clear:.1f} sd"
+    return (
+        f"{task.name:<10} default {ends[0]:.4g}, oracle {ends[1]:.4g}, gap {clear:.1f} sd: {reference.recipe}"
+    )
 
 
 def write(file: Path, references: Mapping[str, Reference], command: str) -> None:

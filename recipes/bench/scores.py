@@ -95,7 +95,7 @@ def markdown(found: Sequence[Score], references: Mapping[str, Reference]) -> str
     rows = summaries(found, references)
     methods = [row.method for row in rows]
     lines = [
-        "| method | search, in trainings | mean regret | 90 % interval | median | worse than the default on | searches |",
+        "| method | search, trainings | mean regret | 90 % interval | median | loses to default on | searches |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [

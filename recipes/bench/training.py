@@ -207,6 +207,9 @@ class Trainings:
         self._lines = Lines(file)
         self._known = {self._key(row): _run(row) for row in self._lines.rows}
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def run(self, task: Task, data: Splits, recipe: Recipe, seed: int) -> Run:
         """The full training of `task` with `recipe` and `seed`."""
         row = {"task": task.name, "steps": task.steps, "recipe": recipe.key, "seed": seed}

@@ -215,6 +215,14 @@ def test_the_run_is_the_hand_written_one(name: str, tmp_path: Path) -> None:
     assert different == []
 
 
+class LogsUncompiled(Classifier):
+    """Keeps the compiler out of Lightning's `log`, which torch 2.13 fails to compile, with or without us."""
+
+    @torch.compiler.disable
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        super().log(*args, **kwargs)
+
+
 # A BatchNorm with cumulative averages, which trials are judged with, is more than torch's compiler can follow.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_a_compiled_module_is_searched_as_it_is(tmp_path: Path) -> None:
@@ -222,7 +230,7 @@ def test_a_compiled_module_is_searched_as_it_is(tmp_path: Path) -> None:
         compiled: Any = torch.compile(module, backend="eager")
         return fitting()(compiled, callbacks, folder)
 
-    assert differences(scenario, tmp_path) == []
+    assert differences(scenario, tmp_path, LogsUncompiled) == []
 
 
 def test_a_second_fit_searches_nothing(tmp_path: Path) -> None:

