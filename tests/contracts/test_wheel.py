@@ -43,7 +43,9 @@ def test_the_wheel_holds_every_source_file_once_and_nothing_else(shipped: set[st
         f"{prefix}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, prefix in FOLDERS.items()
         for path in files_below(ROOT / folder)
-        if path.suffix == ".py" or path.name == "py.typed" or (folder == "recipes" and path.suffix in {".yaml", ".json"})
+        if path.suffix == ".py"
+        or path.name == "py.typed"
+        or (folder == "recipes" and path.suffix in {".yaml", ".json"})
     }
 
     assert {name for name in shipped if ".dist-info/" not in name} == sources
