@@ -137,6 +137,8 @@ class AutoOptimizer(pl.Callback):
             return
         self.detach()
         own = vars(module).get("configure_optimizers")
+        if isinstance(own, functools.partial) and own.func is type(module).configure_optimizers:
+            own = None  # what a copy of an attached module has
         self._attached = (module, own)
         vars(module)["configure_optimizers"] = _Provided(_provide, self, module, own)
 
@@ -225,7 +227,7 @@ class AutoOptimizer(pl.Callback):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _decided(
-        self, trainer: pl.Trainer, module: pl.LightningModule, user: Callable[[], Any] | None
+        self, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None
     ) -> OptimizerPlan | None:
         known = self._restored or self._given
         if known is not None:
@@ -250,12 +252,12 @@ class AutoOptimizer(pl.Callback):
         return self._search(trainer, module, user)
 
     def _search(
-        self, trainer: pl.Trainer, module: pl.LightningModule, user: Callable[[], Any] | None
+        self, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None
     ) -> OptimizerPlan | None:
         if any(is_named(callback, "BatchSizeFinder") for callback in trainer.callbacks):
             raise ConfigurationError(
-                "BatchSizeFinder changes the batch size after the optimizer was chosen for the present one; find it "
-                "first with Tuner(trainer).scale_batch_size(model), then fit without the callback"
+                "BatchSizeFinder changes the batch size after the optimizer was chosen for the present one; "
+                "find it first with Tuner(trainer).scale_batch_size(model), then fit without the callback"
             )
         workload = LightningWorkload(trainer, module, user=user, monitor=self.monitor, mode=self.mode)
         settings = self._settings
@@ -348,20 +350,20 @@ class AutoOptimizer(pl.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         # Studies hold open files; a spawned process opens its own, and attaches to its own module.
-        own = {name: value for name, value in vars(self).items() if name != "log"}
+        own = {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
         return {**own, "study": None, "_trial_study": None, "_attached": None, "_configured": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
 
 
-def _provide(callback: AutoOptimizer, module: pl.LightningModule, own: Any) -> Any:
+def _provide(callback: AutoOptimizer, module: pl.LightningModule, _: Any) -> Any:
     # Lightning looks at the function in a partial to see whether configure_optimizers is there.
     return callback.optimizers_for(module)
 
 
 class _Provided(functools.partial[Any]):
-    """What `attach` puts on a module. Copies and pickles of the module have its own `configure_optimizers` there."""
+    """What `attach` puts on a module; its copies and pickles have the module's own there instead."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, module, own = self.args
@@ -372,7 +374,7 @@ class _Provided(functools.partial[Any]):
 
 
 def _is_tuning(callback: pl.Callback) -> bool:
-    """Whether `Tuner.lr_find` or `Tuner.scale_batch_size` runs: it ends the fit once its callback has its answer."""
+    """Whether it is the callback of `Tuner.lr_find` or `Tuner.scale_batch_size`, which ends the fit."""
     return bool(getattr(callback, "_early_exit", False))
 
 

@@ -100,7 +100,7 @@ def logging_replaced(module: pl.LightningModule, log: Callable[..., None]) -> It
 
 
 def is_named(callback: object, *names: str) -> bool:
-    """Whether `callback` is of a Lightning class with one of these names, imported as lightning or as pytorch_lightning."""
+    """Whether `callback` is of a class so named: as `lightning` or as `pytorch_lightning` imports it."""
     return any(kind.__name__ in names for kind in type(callback).__mro__)
 
 

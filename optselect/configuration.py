@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ class Configuration:
     hyperparameters: Mapping[str, Value] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """A short digest: equal configurations have equal keys, on every machine."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]

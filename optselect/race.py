@@ -12,11 +12,11 @@ The stages, each only as far as the budget goes:
    not all arms can go to a quarter, more go to a tenth, and the best two and the baseline go on.
 2. *Neighbours.* Half a decade of learning rate up and down around the leader and the runner-up, until the
    leader is no longer at an edge.
-3. *Refinement.* Optuna's Gaussian process over optimizer, rate and momentum, with what is left beyond
-   the next two stages.
-4. *Confirmation.* The three leaders and the baseline once more, on another order of the data: the best of many
-   noisy values is too good to be true.
-5. *Finish.* The leaders to half of the schedule, the best two and the baseline to its end.
+3. *Refinement*, with a large budget. Optuna's Gaussian process over optimizer, rate and momentum.
+4. *Confirmation*, with a large budget. The three leaders and the baseline once more, on another order of the
+   data: the best of many noisy values is too good to be true.
+5. *Finish.* The leader and the baseline to the end of the schedule, then the runner-up: a quarter cannot see
+   that small data will be overfit. Earlier stages keep to what this leaves them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,15 @@ from optselect.workload import Mode
 HALF_DECADE = 10**0.5
 # Two learning rates closer than this are the same trial; the seed noise of short trials hides more.
 _SAME_LR_DECADES = 0.05
-_CONFIRMATION_SEEDS = (1, 2)
+_CONFIRMATION_SEEDS = (1,)
 _CONFIRMED = 3
+# Where a Gaussian process has seen this many quarters, more of them add nothing (and a budget may be endless).
+_MOST_JUDGED = 60
+# Trainings' worth of budget from which the leader and the baseline are run to the end, and from which there
+# is also room for refinement and confirmation.
+_FINISHING, _THOROUGH = 3.5, 6.0
+# With more trials each suggestion takes the Gaussian process half a second and more, and finds little.
+_MOST_REFINED = 200
 # Two leaders and the baseline go on from a screening.
 _PROMOTED = 3
 
@@ -141,8 +148,9 @@ def _trained(race: Race, evaluation: Evaluation) -> int:
 
 
 def leaders(race: Race, evaluations: Sequence[Evaluation], rung: int) -> list[tuple[Configuration, float]]:
-    """`standings`, without the configurations that nobody confirmed when others were: the best of many
-    noisy values is too good to be true.
+    """`standings`, without the configurations that nobody confirmed when others were.
+
+    The best of many noisy values is too good to be true.
     """
     return _Table(race, evaluations).leaders(rung)
 
@@ -174,11 +182,15 @@ class _Table:
             return False
         done = known.reached if known and race.continues else 0
         cost = job.until - done + race.validation_cost
-        return race.steps is None or race.spent + nominal_cost(race, self.evaluations) + cost <= race.steps
+        return nominal_cost(race, self.evaluations) + cost + _kept_for_later(race, job.stage) <= race.left
 
     def judged(self, configuration: Configuration, seed: int, rung: int) -> bool:
         trial = self.by_trial.get((configuration.key, seed))
         return trial is not None and (rung in trial.values or trial.state == "failed" or trial.diverged)
+
+    def diverged(self, configuration: Configuration) -> bool:
+        trial = self.by_trial.get((configuration.key, 0))
+        return trial is not None and trial.diverged
 
     def loss(self, configuration: Configuration, seed: int, rung: int) -> float | None:
         trial = self.by_trial.get((configuration.key, seed))
@@ -205,6 +217,13 @@ class _Table:
             found[configuration.key] = (configuration, statistics.fmean(shifts))
         return sorted(found.values(), key=lambda item: item[1])
 
+    def capped(self, rung: int) -> list[tuple[Configuration, float]]:
+        return [
+            (e.configuration, self.sign * e.values[rung])
+            for e in self.evaluations
+            if e.seed == 0 and e.configuration.key in self.unreliable and rung in e.values
+        ]
+
     def leaders(self, rung: int) -> list[tuple[Configuration, float]]:
         ranked = self.standings(rung)
         confirmed = {e.configuration.key for e in self.evaluations if e.seed != 0 and e.values}
@@ -215,9 +234,14 @@ class _Table:
 def _arms(race: Race, table: _Table) -> Iterable[Job]:
     layout = race.layout
     until = layout.screen or layout.rung
-    for arm in race.arms[: layout.arms]:
+    sound = 0
+    for arm in race.arms:
+        # One that diverged early left the means for another.
+        if sound == layout.arms:
+            return
         if not table.judged(arm, 0, until):
             yield Job(configuration=arm, seed=0, until=until, stage="arms")
+        sound += not table.diverged(arm)
 
 
 def _promotions(race: Race, table: _Table) -> Iterable[Job]:
@@ -244,44 +268,47 @@ def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
 
 
 def _refinement(race: Race, table: _Table) -> Iterable[Job]:
-    if race.steps is None or not race.specs:
+    if race.left < _THOROUGH * race.horizon or race.left == math.inf:
         return
-    spent = nominal_cost(race, table.evaluations)
-    next_stages = _confirmation_cost(race) + _finish_cost(race)
-    if race.left - spent - next_stages < race.rung + race.validation_cost:
+    if sum(e.values.get(race.rung) is not None for e in table.evaluations) >= _MOST_JUDGED:
         return
-    judged = [(c, loss) for c, loss in table.standings(race.rung) if c.optimizer != USER]
-    configuration = suggestion(judged, race.specs)
+    # Diverged ones count at their cap, so that the process learns where not to look.
+    judged = [*table.standings(race.rung), *table.capped(race.rung)]
+    configuration = suggestion([(c, loss) for c, loss in judged if c.optimizer != USER], race.specs)
     if configuration is not None and not table.judged(configuration, 0, race.rung):
         yield Job(configuration=configuration, seed=0, until=race.rung, stage="refinement")
 
 
 def _confirmation(race: Race, table: _Table) -> Iterable[Job]:
-    if race.steps is None or race.left < 2 * race.horizon:
+    if race.left < _THOROUGH * race.horizon or race.left == math.inf:
         return
     best = [configuration for configuration, _ in table.standings(race.rung)][:_CONFIRMED]
     for configuration in _distinct([race.baseline, *best]):
-        if not table.judged(configuration, _CONFIRMATION_SEEDS[0], race.rung):
-            seed = _CONFIRMATION_SEEDS[0]
-            yield Job(configuration=configuration, seed=seed, until=race.rung, stage="confirmation")
+        for seed in _CONFIRMATION_SEEDS:
+            if not table.judged(configuration, seed, race.rung):
+                yield Job(configuration=configuration, seed=seed, until=race.rung, stage="confirmation")
 
 
 def _finish(race: Race, table: _Table) -> Iterable[Job]:
-    half = max(race.horizon // 2, race.rung)
-    for rung, until, most in ((race.rung, half, 3), (half, race.horizon, 2)):
-        best = [configuration for configuration, _ in table.leaders(rung)][:most]
-        for configuration in _distinct([*best, race.baseline]):
-            if until > rung and not table.judged(configuration, 0, until):
-                yield Job(configuration=configuration, seed=0, until=until, stage="finish")
+    """The leader and the baseline to the end of the schedule, then the runner-up."""
+    if race.left < _FINISHING * race.horizon:
+        return
+    best = [configuration for configuration, _ in table.leaders(race.rung)][:2]
+    for configuration in _distinct([*best[:1], race.baseline, *best[1:]]):
+        if race.horizon > race.rung and not table.judged(configuration, 0, race.horizon):
+            yield Job(configuration=configuration, seed=0, until=race.horizon, stage="finish")
 
 
-def _confirmation_cost(race: Race) -> float:
-    return (_CONFIRMED + 1) * (race.rung + race.validation_cost)
-
-
-def _finish_cost(race: Race) -> float:
-    half = max(race.horizon // 2, race.rung)
-    return 4 * (half - race.rung + race.validation_cost) + 3 * (race.horizon - half + race.validation_cost)
+def _kept_for_later(race: Race, stage: str) -> float:
+    """What the stages before the last leave to them: quarters alone cannot see that data will be overfit."""
+    if race.left == math.inf or stage == "finish" or race.left < _FINISHING * race.horizon:
+        return 0.0
+    done = race.rung if race.continues else 0
+    to_end = race.horizon - done + race.validation_cost
+    if race.left < _THOROUGH * race.horizon:
+        return 2 * to_end
+    confirming = 0.0 if stage == "confirmation" else (_CONFIRMED + 1) * (race.rung + race.validation_cost)
+    return 3 * to_end + confirming
 
 
 def _scaled(race: Race, configuration: Configuration, factor: float) -> Configuration | None:

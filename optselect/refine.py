@@ -55,12 +55,14 @@ def suggestion(
         sampler = optuna.samplers.RandomSampler(seed=seed) if far else _gaussian_process(seed)
         study = optuna.create_study(sampler=sampler)
     if not far:
+        # A logarithm tells small losses apart, but only where all are positive does it keep their order.
+        scale = math.log if all(loss > 0 for _, loss in judged) else float
         for configuration, loss in judged[:_MOST_TRIALS]:
             if (name := configuration.optimizer) in known:
                 point = _encoded(configuration, best[name], known[name], reach)
                 study.add_trial(
                     optuna.trial.create_trial(
-                        params=point, distributions=space, value=math.log(loss) if loss > 0 else loss
+                        params=point, distributions=space, value=scale(loss)
                     )
                 )
     parameters = study.ask(space).params

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from optselect.profile.values import Profile
@@ -33,6 +33,17 @@ class Evidence:
         limit = f" ({self.sense} {self.threshold:g})" if self.threshold is not None else ""
         return f"{self.quantity} = {value}{limit}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only, without what is the default; inverse of `from_dict`."""
+        limit = {} if self.threshold is None else {"threshold": self.threshold}
+        sense = {} if self.sense == "at least" else {"sense": self.sense}
+        return {"quantity": self.quantity, "value": self.value, **limit, **sense}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Evidence:
+        """The evidence that `to_dict` wrote."""
+        return cls(**data)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
@@ -40,7 +51,8 @@ class Vote:
 
     A veto is a fact, not an opinion: the optimizer cannot train this model, whatever speaks for it.
     `counter` is what speaks against the rule itself: shown beside it, so that a textbook's word is not
-    taken for a measurement. A `Rule` fills in `rule`, `mechanism`, `cites`, `strength` and `counter`.
+    taken for a measurement. A `Rule` fills in `rule`, `mechanism`, `cites`, `strength` and `counter`. The last
+    four are the rule's, not the vote's: votes that differ in nothing else are equal, and they are not stored.
     """
 
     optimizer: str
@@ -48,19 +60,31 @@ class Vote:
     weight: float = 1.0
     veto: bool = False
     rule: str = ""
-    mechanism: str = ""
-    cites: str = ""
-    strength: Strength = "paper"
-    counter: str = ""
+    mechanism: str = field(default="", compare=False)
+    cites: str = field(default="", compare=False)
+    strength: Strength = field(default="paper", compare=False)
+    counter: str = field(default="", compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
-        return asdict(self)
+        """Builtins only, without what `from_dict` finds in the rule again: a checkpoint holds many votes."""
+        return {
+            "optimizer": self.optimizer,
+            "rule": self.rule,
+            "because": self.because.to_dict(),
+            "weight": self.weight,
+            **({"veto": True} if self.veto else {}),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Vote:
-        """The vote that `to_dict` wrote."""
-        return cls(**{**data, "because": Evidence(**data["because"])})
+        """The vote that `to_dict` wrote.
+
+        Its mechanism and sources come from the rule of that name. A rule that was made in another process
+        is not there: then name and evidence are all there is.
+        """
+        vote = cls(**{**data, "because": Evidence.from_dict(data["because"])})
+        rule = _RULES.get(vote.rule)
+        return vote if rule is None else rule.signed(vote)
 
 
 Answer = Vote | Sequence[Vote] | None
@@ -81,17 +105,22 @@ class Rule:
         """The votes of this rule on `profile`; none when it has nothing to say."""
         answer = self.function(profile)
         votes = () if answer is None else (answer,) if isinstance(answer, Vote) else tuple(answer)
-        return tuple(
-            replace(
-                vote,
-                rule=self.name,
-                mechanism=self.mechanism,
-                cites=self.cites,
-                strength=self.strength,
-                counter=self.counter,
-            )
-            for vote in votes
+        return tuple(map(self.signed, votes))
+
+    def signed(self, vote: Vote) -> Vote:
+        """`vote` as one of this rule: with its name, mechanism and sources."""
+        return replace(
+            vote,
+            rule=self.name,
+            mechanism=self.mechanism,
+            cites=self.cites,
+            strength=self.strength,
+            counter=self.counter,
         )
+
+
+# Every rule that `rule` made in this process, the latest of a name: a stored vote finds its sources here.
+_RULES: dict[str, Rule] = {}
 
 
 def rule(
@@ -101,7 +130,7 @@ def rule(
 
     def decorate(function: Callable[[Profile], Answer]) -> Rule:
         mechanism = (function.__doc__ or "").strip().partition("\n")[0]
-        return Rule(
+        made = Rule(
             name=function.__name__.replace("_", " "),
             mechanism=mechanism,
             cites=cites,
@@ -109,6 +138,8 @@ def rule(
             counter=counter,
             function=function,
         )
+        _RULES[made.name] = made
+        return made
 
     return decorate
 

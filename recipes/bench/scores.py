@@ -95,7 +95,7 @@ def markdown(found: Sequence[Score], references: Mapping[str, Reference]) -> str
     rows = summaries(found, references)
     methods = [row.method for row in rows]
     lines = [
-        "| method | search cost | mean regret | 90 % interval | median | loses to the default on | searches |",
+        "| method | search cost | mean regret | 90 % interval | median | loses to default on | searches |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [

@@ -32,7 +32,7 @@ def fitting(
 
 
 def trainer_in(folder: Path, callbacks: list[L.Callback], **kwargs: Any) -> L.Trainer:
-    """A quiet trainer of two epochs that writes into `folder`; functions among `kwargs` are called with it."""
+    """A quiet trainer of two epochs that writes into `folder`; functions in `kwargs` are called with it."""
     made = {name: value(folder) if callable(value) else value for name, value in kwargs.items()}
     defaults = {**TRAINER, "max_epochs": 2, "log_every_n_steps": 1, "default_root_dir": folder}
     if made.get("barebones"):

@@ -31,7 +31,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from optselect import AutoOptimizer, ConfigurationError
-from tests.callbacks.comparison import Scenario, differences, fitting, left_behind, lived, searched, trainer_in
+from tests.callbacks.comparison import (
+    Scenario,
+    differences,
+    fitting,
+    left_behind,
+    lived,
+    searched,
+    trainer_in,
+)
 from tests.callbacks.kinds import Data
 from tests.callbacks.modules import (
     CLASSES,
@@ -204,7 +212,9 @@ def test_a_learning_rate_monitor_shows_the_names_of_the_groups(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("order", [0, 1])
-def test_a_batch_size_finder_after_the_search_is_refused_before_the_search(order: int, tmp_path: Path) -> None:
+def test_a_batch_size_finder_after_the_search_is_refused_before_the_search(
+    order: int, tmp_path: Path
+) -> None:
     ours = auto(tmp_path)
     callbacks: list[L.Callback] = [BatchSizeFinder(max_trials=1)]
     callbacks.insert(order, ours)
@@ -246,6 +256,18 @@ def test_an_exception_in_the_search_leaves_a_checkpoint_from_which_a_search_begi
     assert callback.study is not None
 
 
+def test_a_module_may_bring_the_callback_itself(tmp_path: Path) -> None:
+    callback = auto(tmp_path)
+
+    class Brings(Classifier):
+        def configure_callbacks(self) -> list[L.Callback]:
+            return [callback]
+
+    fit(made(Brings))
+
+    assert callback.plan is not None
+
+
 CONFIG = """
 seed_everything: 3
 trainer:
@@ -259,7 +281,10 @@ trainer:
 """
 AUTO = """
   - class_path: optselect.AutoOptimizer
-    init_args: {budget: {class_path: optselect.Budget, init_args: {steps: 40}}, candidates: [adamw, momentum], report: false}
+    init_args:
+      budget: {class_path: optselect.Budget, init_args: {steps: 40}}
+      candidates: [adamw, momentum]
+      report: false
 """
 OPTIMIZER = "optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.05}}"
 
@@ -278,7 +303,8 @@ def test_a_command_line_run_is_the_hand_written_one(
         return LightningCLI(kind, Data, args=["fit", "--config", "config.yaml"], save_config_callback=None)
 
     ours = scenario(tmp_path / "searched", Classifier, AUTO, optimizer)
-    (auto,) = (callback for callback in ours.trainer.callbacks if isinstance(callback, AutoOptimizer))
+    trainer: Any = ours.trainer
+    (auto,) = (callback for callback in trainer.callbacks if isinstance(callback, AutoOptimizer))
     assert auto.plan is not None
     assert ("user" in [trial.configuration.optimizer for trial in auto.plan.trials]) is bool(optimizer)
     keeps = auto.plan.optimizer == "user"

@@ -1,4 +1,4 @@
-"""What models do wrong ends a trial, never more than that; and whatever ends the search, everything comes back."""
+"""What models do wrong ends a trial and no more; whatever ends the search, everything comes back."""
 
 from __future__ import annotations
 
@@ -96,7 +96,11 @@ def test_a_loss_that_is_not_finite_ends_its_trial_without_a_value(
     fit(made(kind), callback, epochs=8)
 
     assert callback.plan is not None
-    values = {t.configuration.optimizer: t.value for t in callback.plan.trials if t.configuration.optimizer == "adamw"}
+    values = {
+        t.configuration.optimizer: t.value
+        for t in callback.plan.trials
+        if t.configuration.optimizer == "adamw"
+    }
     assert values == {"adamw": None}
 
 
@@ -189,8 +193,13 @@ def test_whatever_ends_the_search_everything_comes_back(
     module, (train, val) = made(kind), loaders()
     watcher = Watcher()
     trainer = L.Trainer(
-        callbacks=[auto(tmp_path, budget=budget), watcher], max_epochs=2, accelerator="cpu", logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[auto(tmp_path, budget=budget), watcher],
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
 
     with pytest.raises(ending) as caught:
@@ -198,7 +207,8 @@ def test_whatever_ends_the_search_everything_comes_back(
 
     assert watcher.exceptions != []
     assert "my own bug" in str(caught.value) or caught.type is SystemExit
-    assert [what for what, before in watcher.before.items() if not equal_states(before, watcher.after[what])] == []
+    changed = [what for what in watcher.before if not equal_states(watcher.before[what], watcher.after[what])]
+    assert changed == []
     assert watcher.identities_before == watcher.identities_after
 
 
@@ -306,7 +316,10 @@ def test_a_run_after_an_interrupted_and_continued_search_leaves_no_trace(tmp_pat
 
 
 def test_a_misspelt_monitor_lists_what_was_logged(tmp_path: Path) -> None:
-    with pytest.raises(MetricNotLoggedError, match=r"'val_los' was never logged.*logged: .*val_loss.*Did you mean 'val_loss'"):
+    with pytest.raises(
+        MetricNotLoggedError,
+        match=r"'val_los' was never logged.*logged: .*val_loss.*Did you mean 'val_loss'",
+    ):
         fit(made(Classifier), auto(tmp_path, monitor="val_los"))
 
 
@@ -315,7 +328,9 @@ def test_a_validation_without_val_loss_lists_what_was_logged(tmp_path: Path) -> 
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             self.log("valid/nll", F.cross_entropy(self.net(batch[0]), batch[1]))
 
-    with pytest.raises(MetricNotLoggedError, match=r"'val_loss' was never logged.*logged: .*valid/nll.*Pass monitor="):
+    with pytest.raises(
+        MetricNotLoggedError, match=r"'val_loss' was never logged.*logged: .*valid/nll.*Pass monitor="
+    ):
         fit(made(OtherName), auto(tmp_path))
 
 
@@ -332,7 +347,7 @@ def test_trials_that_all_diverge_say_so(tmp_path: Path) -> None:
     module = made(Diverges)
     before = {name: value.clone() for name, value in module.state_dict().items()}
 
-    with pytest.raises(SearchError, match="all .* trials diverged"):
+    with pytest.raises(SearchError, match=r"all .* trials diverged"):
         fit(module, auto(tmp_path))
 
     assert equal_states(module.state_dict(), before)

@@ -10,7 +10,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.tuner.tuning import Tuner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -63,7 +63,8 @@ class EachEpoch(Classifier):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
-        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.3)}
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.3)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
 class Watched(Classifier):
@@ -177,7 +178,10 @@ MODES: dict[str, tuple[Scenario, type[L.LightningModule]]] = {
     "num_sanity_val_steps=-1": (fitting(num_sanity_val_steps=-1), Classifier),
     "barebones": (
         fitting(
-            barebones=True, logger=None, enable_checkpointing=None, enable_progress_bar=None,
+            barebones=True,
+            logger=None,
+            enable_checkpointing=None,
+            enable_progress_bar=None,
             enable_model_summary=None,
         ),
         Classifier,
@@ -218,12 +222,12 @@ def test_the_run_is_the_hand_written_one(name: str, tmp_path: Path) -> None:
 class LogsUncompiled(Classifier):
     """Keeps the compiler out of Lightning's `log`, which torch 2.13 fails to compile, with or without us."""
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it so
     def log(self, *args: Any, **kwargs: Any) -> None:
         super().log(*args, **kwargs)
 
 
-# A BatchNorm with cumulative averages, which trials are judged with, is more than torch's compiler can follow.
+# A BatchNorm with cumulative averages, which trials are judged with, breaks torch's graph, and it says so.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_a_compiled_module_is_searched_as_it_is(tmp_path: Path) -> None:
     def scenario(module: Any, callbacks: list[L.Callback], folder: Path) -> L.Trainer:
@@ -375,5 +379,3 @@ def test_without_validation_trials_are_judged_on_batches_they_do_not_train_on(tm
     assert callback.plan is not None
     assert callback.plan.monitor == "training loss on held-back batches"
     assert all(trial.value is not None for trial in callback.plan.trials)
-
-

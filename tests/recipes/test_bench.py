@@ -94,11 +94,11 @@ def test_a_package_that_is_not_installed_is_named_with_the_cure(monkeypatch: pyt
 
 def test_the_workload_and_the_bare_loop_draw_the_same_batches(data: Splits) -> None:
     loader = training_loader(DIGITS, data, seed=7)
-    bare = orders(1_100, DIGITS.batch_size, seed=7)
+    bare = orders(1_000, DIGITS.batch_size, seed=7)
 
     two_epochs = [labels for _, labels in itertools.chain(loader, loader)]
 
-    assert len(two_epochs) == 2 * (1_100 // 64)
+    assert len(two_epochs) == 2 * (1_000 // 64)
     assert all(torch.equal(labels, data.train[1][next(bare)]) for labels in two_epochs)
 
 
@@ -191,7 +191,7 @@ def test_a_search_counts_its_steps_and_a_third_of_its_validation_batches(
 ) -> None:
     choice = method(name)(arena)
 
-    assert choice.search_steps == pytest.approx(trainings * (16 + 6 / 3))
+    assert choice.search_steps == pytest.approx(trainings * (16 + 5 / 3))
 
 
 def test_ours_stays_within_its_budget(arena: Arena) -> None:
@@ -332,7 +332,10 @@ def test_a_name_that_is_none_is_said_before_anything_runs(
     assert complaint in capsys.readouterr().err
 
 
-def test_the_package_knows_the_references_of_all_tasks(tmp_path: Path) -> None:
-    found = oracle.read(tmp_path, list(TASKS.values()))
+@pytest.mark.parametrize(
+    "name", json.loads((Path(oracle.__file__).parent / oracle.FILE).read_text())["tasks"]
+)
+def test_the_packages_references_are_of_the_tasks_as_they_are(name: str, tmp_path: Path) -> None:
+    (found,) = oracle.read(tmp_path, [TASKS[name]]).values()
 
-    assert list(found) == list(TASKS)
+    assert found.gap > 0
