@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.loops.progress import _BaseProgress
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -41,18 +42,45 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
             stack.enter_context(attributes_restored(owner))
         trainer.callbacks = []
         trainer.loggers = [DummyLogger() for _ in trainer.loggers]
-        trainer.profiler = PassThroughProfiler()
+        trainer.profiler = _SilentProfiler()
         # Or else nothing that the module logs would be kept, and trials could not be judged.
         trainer.barebones = False
         # A reload would replace the trials' loaders by the real ones.
         trainer.reload_dataloaders_every_n_epochs = 0
         trainer.fit_loop.epoch_loop._results = _ResultCollection(training=True)
-        trainer.fit_loop.epoch_loop.val_loop._results = _ResultCollection(training=False)
+        trainer.fit_loop.epoch_loop.val_loop._results = _TrialResults(training=False)
         if getattr(precision, "scaler", None) is not None:
             precision.scaler = copy.deepcopy(precision.scaler)
         clip_sparse_gradients(precision)
         connector.reset_metrics()
         yield
+
+
+class _SilentProfiler(PassThroughProfiler):
+    """The same empty context for all of the twenty that Lightning opens for every batch."""
+
+    _EMPTY = nullcontext("")
+
+    def profile(self, action_name: str) -> AbstractContextManager[str]:
+        return self._EMPTY
+
+
+class _TrialResults(_ResultCollection):
+    """Logged values that move to a device once.
+
+    Lightning moves each again whenever it is logged, with copies of all it knows about it: half of the time
+    that a small validation takes.
+    """
+
+    def __setitem__(self, key: str, metric: Any) -> None:
+        move = metric.to
+
+        def move_once(device: torch.device) -> None:
+            if getattr(metric, "value", None) is None or metric.value.device != device:
+                move(device)
+
+        metric.to = move_once
+        super().__setitem__(key, metric)
 
 
 def fresh_progress(originals: Progress) -> None:

@@ -169,6 +169,7 @@ class LightningWorkload:
             self._steps = self._estimated_steps()
             stack.enter_context(logging_replaced(module, self._log))
             self._hooks = {name: is_overridden(name, module) for name in _MODULE_HOOKS}
+            self._takes_index = "batch_idx" in trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), None, 0)
             self._borrowed = borrowed
             self._refuse_several_optimizers()
             yield
@@ -367,7 +368,14 @@ class LightningWorkload:
         self._call("on_train_batch_start", batch, training.batch_idx)
         self._trainer.strategy.on_train_batch_start(batch, training.batch_idx)
         loop.batch_progress.increment_started()
-        return loop._build_kwargs(OrderedDict(), batch, training.batch_idx)
+        return self._step_kwargs(batch, training.batch_idx)
+
+    def _step_kwargs(self, batch: Any, index: int) -> OrderedDict[str, Any]:
+        # As Lightning builds them, which reads the step's signature anew for every batch.
+        kwargs = OrderedDict(batch=batch)
+        if self._takes_index:
+            kwargs["batch_idx"] = index
+        return kwargs
 
     def _leave_batch(self, output: Any, batch: Any, *, last: bool) -> None:
         training, fit_loop = self._begun(), self._trainer.fit_loop
@@ -458,7 +466,7 @@ class LightningWorkload:
         with torch.enable_grad(), _in_hook(self.model, "training_step"):
             for index in range(first, first + RECALIBRATION_BATCHES):
                 batch = self._on_device(batches[index])
-                kwargs = self._trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), batch, index)
+                kwargs = self._step_kwargs(batch, index)
                 strategy.training_step(*kwargs.values())
 
     def _held_back_value(self) -> float:
@@ -478,7 +486,7 @@ class LightningWorkload:
             with torch.no_grad(), _in_hook(module, "training_step"):
                 for index in range(_HELD_BACK_BATCHES):
                     batch = self._on_device(self._data.batches(0)[index])
-                    kwargs = self._trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), batch, index)
+                    kwargs = self._step_kwargs(batch, index)
                     output = self._trainer.strategy.training_step(*kwargs.values())
                     loss = output["loss"] if isinstance(output, dict) else output
                     if loss is not None:

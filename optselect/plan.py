@@ -131,9 +131,14 @@ class TrialRecord:
     state: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Builtins only, of the schedule what is not the default; inverse of `from_dict`.
+
+        A checkpoint may hold two hundred of these.
+        """
+        usual = Schedule().to_dict()
+        schedule = {key: value for key, value in self.configuration.schedule.to_dict().items() if value != usual[key]}
         return {
-            "configuration": self.configuration.to_dict(),
+            "configuration": {**self.configuration.to_dict(), "schedule": schedule},
             "seed": self.seed,
             "micro_batches": self.micro_batches,
             "value": self.value,
@@ -199,11 +204,11 @@ class OptimizerPlan:
 
         return build(self, model, total_steps)
 
-    def explain(self) -> str:
-        """Why this optimizer: profile, proposals, trials, choice and cost, as plain text."""
+    def explain(self, *, markdown: bool = False) -> str:
+        """Why this optimizer: profile, proposals, trials, choice and cost, as plain text or as Markdown."""
         from optselect.report import explain
 
-        return explain(self)
+        return explain(self, markdown=markdown)
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins only; inverse of `from_dict`."""

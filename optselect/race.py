@@ -37,7 +37,7 @@ HALF_DECADE = 10**0.5
 _SAME_LR_DECADES = 0.05
 _CONFIRMATION_SEEDS = (1,)
 _CONFIRMED = 3
-# Where a Gaussian process has seen this many quarters, more of them add nothing (and a budget may be endless).
+# Where a Gaussian process has seen this many quarters, more add nothing (and a budget may be endless).
 _MOST_JUDGED = 60
 # Trainings' worth of budget from which the leader and the baseline are run to the end, and from which there
 # is also room for refinement and confirmation.
@@ -270,7 +270,8 @@ def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
 def _refinement(race: Race, table: _Table) -> Iterable[Job]:
     if race.left < _THOROUGH * race.horizon or race.left == math.inf:
         return
-    if sum(e.values.get(race.rung) is not None for e in table.evaluations) >= _MOST_JUDGED:
+    known = sum(race.rung in e.values for e in table.evaluations)
+    if not table.standings(race.rung) or known >= _MOST_JUDGED:
         return
     # Diverged ones count at their cap, so that the process learns where not to look.
     judged = [*table.standings(race.rung), *table.capped(race.rung)]

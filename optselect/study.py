@@ -24,13 +24,10 @@ from optselect.workload import Mode
 
 State = Literal["running", "complete", "pruned", "failed"]
 
-_CONFIGURATION, _SEED, _COST, _REACHED, _NOTE = (
-    "optselect:configuration",
-    "optselect:seed",
-    "optselect:cost",
-    "optselect:reached",
-    "optselect:note",
-)
+_CONFIGURATION, _SEED = "optselect:configuration", "optselect:seed"
+# What belongs to the value at a micro-batch: one attribute for each, so that a kill between it and the value
+# leaves something that nobody looks at.
+_AT = "optselect:at {}"
 _USED = "optselect:used"
 _ENDED = "optselect:ended"
 _IDENTITY = "optselect:identity"
@@ -114,8 +111,7 @@ class TrialStudy:
                 user_attrs={
                     _CONFIGURATION: json.dumps(configuration.to_dict()),
                     _SEED: seed,
-                    _COST: 0.0,
-                    _REACHED: max(values, default=0),
+                    **{_AT.format(until): {"cost": 0.0, "reached": until, "note": ""} for until in values},
                 },
             )
         )
@@ -127,10 +123,7 @@ class TrialStudy:
         `reached` is less than `until` for a trial that ended early; `note` says why.
         """
         trial = self._live(number)
-        trial.set_user_attr(_COST, trial.user_attrs[_COST] + cost)
-        trial.set_user_attr(_REACHED, reached)
-        if note:
-            trial.set_user_attr(_NOTE, note)
+        trial.set_user_attr(_AT.format(until), {"cost": cost, "reached": reached, "note": note})
         # Last: a trial with a value at `until` is done with that rung.
         trial.report(value, until)
 
@@ -242,13 +235,17 @@ def _without_password(url: str) -> str:
 
 def _evaluation(trial: FrozenTrial) -> Evaluation:
     attributes = trial.user_attrs
+    values = {
+        step: value for step, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)
+    }
+    reports = [attributes[_AT.format(step)] for step in values]
     return Evaluation(
         number=trial.number,
         configuration=Configuration.from_dict(json.loads(attributes[_CONFIGURATION])),
         seed=attributes[_SEED],
-        values={step: value for step, value in trial.intermediate_values.items() if math.isfinite(value)},
-        cost=attributes[_COST],
-        reached=attributes[_REACHED],
+        values=values,
+        cost=sum(report["cost"] for report in reports),
+        reached=reports[-1]["reached"] if reports else 0,
         state=_STATES[trial.state],
-        note=attributes.get(_NOTE, ""),
+        note=reports[-1]["note"] if reports else "",
     )

@@ -129,15 +129,16 @@ def few_samples_for_a_pretrained_transformer_need_bias_correction(profile: Profi
 
 
 @rule(
-    cites="measured here (MovieLens-100k): SGD 1.0 .913, AdamW(1e-3) 1.108; regret of NAdam .29",
+    cites="measured here (MovieLens-100k, test loss): Adam .01 .87, SparseAdam .01 .89, Adagrad .1 .89, "
+    "momentum .3 .90, AdamW(1e-3) 1.05; momentum 1.0 and Adagrad 1.0 diverge",
     strength="measured",
 )
-def matrix_factorisation_favours_momentum_with_long_steps(profile: Profile) -> Answer:
-    """A row of a table is trained once in many batches, and its bilinear loss bears long steps."""
+def matrix_factorisation_favours_long_adaptive_steps(profile: Profile) -> Answer:
+    """A row of a table is trained once in many batches: it needs a step of its own length, and a long one."""
     because = at_least("model.share('embedding')", profile.model.share("embedding"), 0.95)
     if because is None or profile.model.share("linear") > 0:
         return None
-    return votes(because, {"momentum": 4.0, "nadam": 1.0, "sgd": 0.5})
+    return votes(because, {"sparse_adam": 2.0, "nadam": 2.0, "adagrad": 1.5, "momentum": 1.0})
 
 
 ATTENTION = 0.1
@@ -170,5 +171,5 @@ MODEL: tuple[Rule, ...] = (
     a_pretrained_convolutional_net_takes_either,
     fine_tuning_in_little_memory_favours_sgd,
     few_samples_for_a_pretrained_transformer_need_bias_correction,
-    matrix_factorisation_favours_momentum_with_long_steps,
+    matrix_factorisation_favours_long_adaptive_steps,
 )

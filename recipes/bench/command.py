@@ -17,7 +17,7 @@ import torch
 from optselect.errors import MissingExtraError
 from optselect.recipes.bench import oracle, plot, scores, tasks
 from optselect.recipes.bench.methods import STANDARD, Arena, grid_point, method
-from optselect.recipes.bench.oracle import FRESH_SEEDS, Reference
+from optselect.recipes.bench.oracle import Reference
 from optselect.recipes.bench.tasks import Splits, Task
 from optselect.recipes.bench.training import Lines, Trainings
 
@@ -139,7 +139,7 @@ def _run_one(task: Task, data: Splits, name: str, seed: int, trainings: Training
     started = time.perf_counter()
     choice = method(name)(Arena(task=task, data=data, seed=seed, trainings=trainings))
     seconds = time.perf_counter() - started
-    runs = [trainings.run(task, data, choice.recipe, fresh) for fresh in FRESH_SEEDS]
+    runs = [trainings.run(task, data, choice.recipe, fresh) for fresh in task.fresh_seeds]
     return {
         "task": task.name,
         "steps": task.steps,

@@ -20,10 +20,6 @@ from optselect.recipes.bench.tasks import Splits, Task
 from optselect.recipes.bench.training import Recipe, Trainings
 
 FILE = "oracle.json"
-# No search uses these: seeds of searches are 0, 1, 2, …
-FRESH_SEEDS = (101, 102, 103)
-# For the two references themselves, whose spread says which gaps are wide enough to be divided by.
-_SPREAD_SEEDS = (*FRESH_SEEDS, 104, 105)
 _GRID_SEED = 100
 _REPEATED = 3
 _CLEAR_GAP = 4.0
@@ -48,7 +44,7 @@ class Reference:
     @property
     def gap(self) -> float:
         """What there is to gain."""
-        return self._mean(self.default) - self._mean(self.oracle)
+        return statistics.fmean(self.default.values()) - statistics.fmean(self.oracle.values())
 
     @property
     def deviation(self) -> float:
@@ -64,13 +60,8 @@ class Reference:
 
     def regret(self, tests: Sequence[float]) -> float:
         """0 for the best of the grid, 1 for AdamW 1e-3, of test losses on the fresh seeds."""
-        low, high = self._mean(self.oracle), self._mean(self.default)
-        return (statistics.fmean(tests) - low) / (high - low)
-
-    @staticmethod
-    def _mean(by_seed: Mapping[str, float]) -> float:
-        """Over the seeds that methods are judged on, too: then the noise of the seeds cancels."""
-        return statistics.fmean(by_seed[str(seed)] for seed in FRESH_SEEDS)
+        # The ends are of the same seeds, so that what is common to a seed cancels.
+        return (statistics.fmean(tests) - statistics.fmean(self.oracle.values())) / self.gap
 
 
 def make_reference(
@@ -86,14 +77,14 @@ def make_reference(
 
     grid = grid or [grid_point(name, lr) for name, lrs in HALF_DECADES.items() for lr in lrs]
     plain = default(Arena(task=task, data=data, seed=0, trainings=trainings)).recipe
-    baseline = {str(seed): test(plain, seed) for seed in _SPREAD_SEEDS}
+    baseline = {str(seed): test(plain, seed) for seed in task.fresh_seeds}
     first = {recipe.describe: test(recipe, _GRID_SEED) for recipe in grid}
     best = sorted(grid, key=lambda recipe: first[recipe.describe])[:_REPEATED]
-    oracle = min(best, key=lambda recipe: statistics.fmean(test(recipe, seed) for seed in FRESH_SEEDS))
+    oracle = min(best, key=lambda recipe: statistics.fmean(test(recipe, seed) for seed in task.fresh_seeds))
     return Reference(
         steps=task.steps,
         default=baseline,
-        oracle={str(seed): test(oracle, seed) for seed in _SPREAD_SEEDS},
+        oracle={str(seed): test(oracle, seed) for seed in task.fresh_seeds},
         recipe=oracle.describe,
         grid=first,
     )

@@ -17,13 +17,13 @@ _INTERVAL = (5, 95)
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One search: its regret, the deviation of that between fresh seeds, and its cost in trainings."""
+    """One search: its regret, the standard error of that over fresh seeds, and its cost in trainings."""
 
     task: str
     method: str
     seed: int
     regret: float
-    deviation: float
+    error: float
     cost: float
 
 
@@ -53,7 +53,7 @@ def scores(rows: Iterable[Mapping[str, Any]], references: Mapping[str, Reference
             method=row["method"],
             seed=row["seed"],
             regret=references[row["task"]].regret(row["test"]),
-            deviation=statistics.stdev(row["test"]) / abs(references[row["task"]].gap),
+            error=statistics.stdev(row["test"]) / len(row["test"]) ** 0.5 / abs(references[row["task"]].gap),
             cost=row["search_steps"] / row["steps"],
         )
         for row in rows
@@ -126,7 +126,7 @@ def _cell(found: Sequence[Score]) -> str:
 def _error(found: Sequence[Score]) -> float:
     """Of a task's mean regret: from the spread of searches, or that of the trainings' seeds if it is more."""
     between = statistics.stdev(score.regret for score in found) / len(found) ** 0.5 if len(found) > 1 else 0.0
-    within = statistics.fmean(score.deviation for score in found) / 3**0.5
+    within = statistics.fmean(score.error for score in found)
     return max(between, within)
 
 

@@ -46,6 +46,7 @@ class Task:
     sparse  whether they do as the task stands. What cannot train them gets a model with dense gradients of
             the same values
     steps   gradient steps of the training, T
+    judges  trainings, each with another fresh seed, that a choice is judged by: more where seeds differ much
     """
 
     name: str
@@ -57,6 +58,12 @@ class Task:
     batch_size: int
     steps: int
     sparse: bool = False
+    judges: int = 5
+
+    @property
+    def fresh_seeds(self) -> range:
+        """Seeds that no search uses: those of searches are 0, 1, 2, …"""
+        return range(101, 101 + self.judges)
 
     def splits(self, cache: Path) -> Splits:
         """The data, shuffled and split once with a fixed seed, and kept in `cache`."""
@@ -170,6 +177,7 @@ _ALL = (
         loss=F.cross_entropy,
         batch_size=64,
         steps=400,
+        judges=16,
     ),
     Task(
         name="diabetes",
@@ -180,6 +188,7 @@ _ALL = (
         loss=F.mse_loss,
         batch_size=32,
         steps=300,
+        judges=16,
     ),
     Task(
         name="letter",
@@ -200,6 +209,7 @@ _ALL = (
         loss=F.cross_entropy,
         batch_size=32,
         steps=300,
+        judges=10,
     ),
     Task(
         name="ml-100k",

@@ -173,13 +173,13 @@ THRESHOLDS: list[tuple[Rule, Profile, Profile, str]] = [
         "adamw",
     ),
     (
-        model.matrix_factorisation_favours_momentum_with_long_steps,
+        model.matrix_factorisation_favours_long_adaptive_steps,
         profile(of_model=kinds(embedding=0.949)),
         profile(of_model=kinds(embedding=0.95)),
         "momentum",
     ),
     (
-        model.matrix_factorisation_favours_momentum_with_long_steps,
+        model.matrix_factorisation_favours_long_adaptive_steps,
         profile(of_model=kinds(embedding=0.95, linear=0.001)),
         profile(of_model=kinds(embedding=0.95)),
         "momentum",

@@ -1,0 +1,127 @@
+"""What there is to say about a plan, before it is laid out as text or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from optselect.configuration import USER, format_value
+from optselect.plan import OptimizerPlan, ParamGroup, TrialRecord
+from optselect.profile.text import describe
+from optselect.rules import Proposal, Vote
+
+# The only reason that is not one for the choice (optselect.decide.cost_sentence): it stands under "cost".
+_COST = "the choice cost "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One line, and the lines below it."""
+
+    text: str
+    below: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A title with its items."""
+
+    title: str
+    items: tuple[Item, ...]
+
+
+def sections(plan: OptimizerPlan) -> list[Section]:
+    """The whole explanation; a section that has nothing to say is left out.
+
+    The first one is the choice in short, with its reasons, groups, schedule and cost. The others are what it
+    rests on: the profile, the proposals with every vote, the rules that voted, and the trials.
+    """
+    found = [
+        Section(title=headline(plan), items=tuple(_choice(plan))),
+        Section(title="profile", items=tuple(map(_item, describe(plan.profile) if plan.profile else ()))),
+        Section(title="proposals", items=tuple(map(proposal_item, plan.proposals))),
+        Section(title="the rules that spoke", items=tuple(_rules(plan.proposals))),
+        Section(title=f"trials, judged by {plan.monitor}", items=tuple(map(_trial, plan.trials))),
+    ]
+    return [found[0], *(section for section in found[1:] if section.items)]
+
+
+def headline(plan: OptimizerPlan) -> str:
+    """The choice in one line: `adamw  lr=0.003  weight_decay=0.01 (0 on norms, biases)`."""
+    if plan.optimizer == USER:
+        return "your own optimizer, unchanged"
+    undecayed = any(group.hyperparameters.get("weight_decay") == 0 for group in plan.param_groups)
+    parts = [plan.optimizer]
+    for name, value in plan.hyperparameters.items():
+        decays = name == "weight_decay" and value and undecayed
+        note = " (0 on norms, biases and 1-D parameters)" if decays else ""
+        parts.append(f"{name}={format_value(value)}{note}")
+    return "  ".join(parts)
+
+
+def proposal_item(proposal: Proposal) -> Item:
+    """A proposal with the votes for and against it, the heaviest first."""
+    lr = proposal.hyperparameters.get("lr")
+    rate = f"  lr={format_value(lr)}" if lr is not None else ""
+    score = f"[{proposal.seat}, score {proposal.score:+.1f}]"
+    votes = sorted((*proposal.because, *proposal.against), key=lambda vote: -vote.weight)
+    return Item(
+        text=f"{proposal.optimizer}{rate}  {proposal.schedule.describe()}  {score}",
+        below=tuple(Item(text=f"{_signed(vote)} {vote.rule}: {vote.because.describe()}") for vote in votes),
+    )
+
+
+def _choice(plan: OptimizerPlan) -> Iterator[Item]:
+    for reason in plan.reasons:
+        if not reason.startswith(_COST):
+            yield _item(f"because {reason}")
+    if plan.optimizer != USER:
+        length = f", {plan.total_steps:,} steps" if plan.total_steps else ""
+        yield _item(f"schedule: {plan.schedule.describe()}{length}")
+        yield from map(_group, plan.param_groups)
+    yield from map(_item, _cost(plan))
+
+
+def _cost(plan: OptimizerPlan) -> Iterator[str]:
+    said = [reason for reason in plan.reasons if reason.startswith(_COST)]
+    if plan.search_steps and not said:
+        said = [f"{_COST}{plan.search_steps:,} micro-batches"]
+    yield from said
+    if plan.profile is not None:
+        passes, rows = plan.profile.gradient.passes, plan.profile.data.rows_read
+        yield f"the profile took {passes} forward and backward passes and read {rows:,} rows"
+
+
+def _group(group: ParamGroup) -> Item:
+    values = " ".join(f"{name}={format_value(value)}" for name, value in group.hyperparameters.items())
+    count = len(group.parameters)
+    return _item(f"group {group.name}: {count} tensor{'s' * (count != 1)}, {values}")
+
+
+def _trial(trial: TrialRecord) -> Item:
+    value = "—" if trial.value is None else f"{trial.value:.5g}"
+    seed = f" (seed {trial.seed})" if trial.seed else ""
+    start = f"{value:>10}  after {trial.micro_batches:>5}"
+    return _item(f"{start}  {trial.configuration.describe()}{seed}  {' '.join(trial.state.split())}")
+
+
+def _rules(proposals: Iterable[Proposal]) -> Iterator[Item]:
+    """Each rule that voted once, with its mechanism, its source, and what speaks against the rule itself."""
+    votes = {vote.rule: vote for proposal in proposals for vote in proposal.votes if not vote.veto}
+    for vote in votes.values():
+        if vote.cites or vote.mechanism:
+            yield Item(text=vote.rule, below=tuple(map(_item, _source(vote))))
+
+
+def _source(vote: Vote) -> Iterator[str]:
+    yield f"{vote.mechanism} [{vote.strength}: {vote.cites}]"
+    if vote.counter:
+        yield f"but: {vote.counter}"
+
+
+def _signed(vote: Vote) -> str:
+    return f"{vote.weight:+.2g}".replace("+", "+ ").replace("-", "- ")
+
+
+def _item(text: str) -> Item:
+    return Item(text=text)

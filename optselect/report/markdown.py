@@ -1,0 +1,42 @@
+"""A plan as Markdown, for an issue, a notebook or a page of docs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from optselect.plan import OptimizerPlan
+from optselect.report.explanation import Item, sections
+
+# What would be read as markup inside a line: emphasis, code, links, tables and HTML.
+_MARKUP = re.compile(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))")
+
+
+def as_markdown(plan: OptimizerPlan) -> str:
+    """A heading for each section, and a list below it."""
+    first, *others = sections(plan)
+    blocks = [f"## {escaped(first.title)}", *_list(first.items)]
+    for section in others:
+        blocks += [f"### {escaped(section.title).capitalize()}", *_list(section.items)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def escaped(text: str) -> str:
+    """`text` as Markdown that shows it as it is, in one line."""
+    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the cells are Markdown already, without a bare `|`."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _list(items: Sequence[Item]) -> list[str]:
+    return ["\n".join(line for item in items for line in _bullets(item, ""))] if items else []
+
+
+def _bullets(item: Item, indent: str) -> Iterator[str]:
+    yield f"{indent}- {escaped(item.text)}"
+    for below in item.below:
+        yield from _bullets(below, f"{indent}  ")
