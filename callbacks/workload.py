@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.optimizer import _init_optimizers_and_lr_schedulers
+from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning.pytorch.utilities.types import LRSchedulerConfig
@@ -170,6 +171,7 @@ class LightningWorkload:
             stack.enter_context(logging_replaced(module, self._log))
             self._hooks = {name: is_overridden(name, module) for name in _MODULE_HOOKS}
             self._takes_index = "batch_idx" in trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), None, 0)
+            self._leaves_batches = self._has_nothing_to_move()
             self._borrowed = borrowed
             self._refuse_several_optimizers()
             yield
@@ -401,7 +403,19 @@ class LightningWorkload:
         loop.scheduler_progress.reset_on_run()
         loop.automatic_optimization.optim_progress.reset_on_run()
 
+    def _has_nothing_to_move(self) -> bool:
+        """Whether batches reach the step as they are: on the CPU, not converted, no transfer hook overridden."""
+        trainer = self._trainer
+        owners = [self.model] if trainer.datamodule is None else [self.model, trainer.datamodule]
+        return (
+            trainer.strategy.root_device.type == "cpu"
+            and type(trainer.precision_plugin).convert_input is Precision.convert_input
+            and not any(is_overridden(hook, owner) for hook in _TRANSFER_HOOKS for owner in owners)
+        )
+
     def _on_device(self, batch: Any) -> Any:
+        if self._leaves_batches:
+            return batch
         trainer, module = self._trainer, self.model
         batch = trainer.precision_plugin.convert_input(batch)
         batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
@@ -517,6 +531,8 @@ _MODULE_HOOKS = (
     "on_train_batch_end",
     "on_train_epoch_end",
 )
+
+_TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 @contextmanager

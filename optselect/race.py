@@ -255,7 +255,8 @@ def _promotions(race: Race, table: _Table) -> Iterable[Job]:
 
 
 def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
-    tried = [e.configuration for e in table.evaluations]
+    # Not those a kill left without a value: they are begun again.
+    tried = [e.configuration for e in table.evaluations if e.values]
     leaders: list[Configuration] = []
     for configuration, _ in table.standings(race.rung):
         if configuration.optimizer != USER and configuration.optimizer not in {c.optimizer for c in leaders}:

@@ -67,8 +67,11 @@ def set_rng_state(state: RngState) -> None:
 
 def seed_rng(seed: int) -> None:
     """Seed all generators."""
-    # device by device: torch.manual_seed would initialise CUDA lazily on a machine that does not use it
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        # torch.manual_seed would also note a seed, and a printed stack, for every kind of device that is not here.
+        torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 

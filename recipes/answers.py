@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from optselect import catalogue as optimizers
-from optselect.catalogue import OptimizerSpec
-from optselect.configuration import format_value
 from optselect.errors import ResumeError, UnknownOptimizerError
 from optselect.plan import OptimizerPlan
-from optselect.rules import CLASSIC, DEFAULT, FACTS
-from optselect.space import Dimension
+from optselect.report.tables import catalogue_lines, entry_lines, rules_lines
 
 # Of AutoOptimizer in a checkpoint's "callbacks": Lightning takes the class's name.
 _STATE_KEY = "AutoOptimizer"
@@ -27,7 +24,7 @@ def explain(arguments: argparse.Namespace) -> None:
         plan = OptimizerPlan.from_dict(_plan_in_checkpoint(file))
     else:
         plan = OptimizerPlan.load(file)
-    print(plan.explain())
+    print(plan.explain(markdown=arguments.markdown))
 
 
 def catalogue(arguments: argparse.Namespace) -> None:
@@ -36,24 +33,13 @@ def catalogue(arguments: argparse.Namespace) -> None:
     names = optimizers.names(pattern)
     if not names:
         raise UnknownOptimizerError.named(pattern, optimizers.names())
-    if names == (pattern,):
-        _print_entry(optimizers.get(pattern))
-        return
-    for name in names:
-        spec = optimizers.get(name)
-        print(f"{name:<20} {spec.summary}{f' [extra: {spec.extra}]' if spec.extra else ''}")
+    lines = entry_lines(optimizers.get(pattern)) if names == (pattern,) else catalogue_lines(names)
+    print("\n".join(lines))
 
 
 def rules(_: argparse.Namespace) -> None:
-    """List the rules with their mechanism and source."""
-    for title, listed in (
-        ("facts: they forbid, whatever speaks for an optimizer", FACTS),
-        ("rules that go by measurements", [rule for rule in DEFAULT if rule not in CLASSIC]),
-        ("classic rules, the textbook's", CLASSIC),
-    ):
-        print(title)
-        for rule in listed:
-            print(f"  {rule.name}\n      {rule.mechanism}\n      [{rule.strength}: {rule.cites}]")
+    """List the rules with their mechanism, their source and what speaks against them."""
+    print("\n".join(rules_lines()))
 
 
 def _plan_in_checkpoint(file: Path) -> Mapping[str, Any]:
@@ -80,27 +66,3 @@ def _plan_in_checkpoint(file: Path) -> Mapping[str, Any]:
         )
     plan: Mapping[str, Any] = state["plan"]
     return plan
-
-
-def _print_entry(spec: OptimizerSpec) -> None:
-    layouts = " and ".join(layout for layout in ("dense", "sparse") if getattr(spec, layout))
-    trains = f"{layouts} gradients{'' if spec.ndim is None else f' of {spec.ndim}-dimensional parameters'}"
-    extra = f", pip install optselect[{spec.extra}]" if spec.extra else ""
-    lines = {
-        "class": f"{spec.factory}{extra}",
-        "trains": f"{trains}{f'; {spec.partner} takes the rest' if spec.partner else ''}",
-        **{name: _range(dimension) for name, dimension in spec.space.items()},
-    }
-    print(f"{spec.name}: {spec.summary}")
-    for title, text in (*lines.items(), *(("source", source) for source in spec.cites)):
-        print(f"  {title:<14} {text}")
-
-
-def _range(dimension: Dimension) -> str:
-    choices = getattr(dimension.distribution, "choices", None)
-    if choices is None:
-        ends = sorted((dimension.from_unit(0), dimension.from_unit(1)))
-        values = " to ".join(format_value(end) for end in ends)
-    else:
-        values = " or ".join(str(choice) for choice in choices)
-    return f"{values}, starting at {format_value(dimension.centre)}"

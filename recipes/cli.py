@@ -114,6 +114,7 @@ def _parser() -> _Parser:
         commands.add_parser(name, help=f"--config FILE: {summary}", add_help=False, allow_abbrev=False)
     explain = add("explain", answer, "why this optimizer, out of a plan.json or a checkpoint")
     explain.add_argument("file", metavar="PLAN_OR_CHECKPOINT", type=Path)
+    explain.add_argument("--markdown", action="store_true", help="as Markdown")
     catalogue = add("catalogue", answer, "list the optimizers; all about one, given its name")
     catalogue.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="such as 'adam*'")
     add("rules", answer, "list the rules that propose optimizers, with their sources")

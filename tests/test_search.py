@@ -136,7 +136,7 @@ def test_a_search_killed_between_two_lines_of_the_journal_ends_with_that_plan_to
     path = tmp_path / "study.journal"
     run(path)
     lines = path.read_bytes().splitlines(keepends=True)
-    steps = max(len(lines) // 12, 1)
+    steps = max(len(lines) // 18, 1)
 
     for count in range(1, len(lines), steps):
         torn = tmp_path / f"{count}.journal"

@@ -20,9 +20,10 @@ ENTRY_POINT_GROUP = "optselect.optimizers"
 RESERVED = "user"
 
 _FAMILIES = (sgd, adam, adaptive, sparse, full_batch, matrix, plugins)
-_SPECS: dict[str, OptimizerSpec] = {
-    spec.name: spec for spec in itertools.chain.from_iterable(family.SPECS for family in _FAMILIES)
-}
+# The entries of this package; third parties add theirs to `_SPECS` alone.
+OURS: tuple[OptimizerSpec, ...] = tuple(itertools.chain.from_iterable(family.SPECS for family in _FAMILIES))
+
+_SPECS: dict[str, OptimizerSpec] = {spec.name: spec for spec in OURS}
 
 
 class CatalogueWarning(RuntimeWarning):

@@ -114,7 +114,9 @@ def _rules(proposals: Iterable[Proposal]) -> Iterator[Item]:
 
 
 def _source(vote: Vote) -> Iterator[str]:
-    yield f"{vote.mechanism} [{vote.strength}: {vote.cites}]"
+    # "measured here (digits)" says its strength itself.
+    strength = "" if vote.cites.startswith(vote.strength) else f"{vote.strength}: "
+    yield f"{vote.mechanism} [{strength}{vote.cites}]"
     if vote.counter:
         yield f"but: {vote.counter}"
 

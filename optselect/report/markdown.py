@@ -9,7 +9,8 @@ from optselect.plan import OptimizerPlan
 from optselect.report.explanation import Item, sections
 
 # What would be read as markup inside a line: emphasis, code, links, tables and HTML.
-_MARKUP = re.compile(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))")
+# And what would begin a list or a heading.
+_MARKUP = re.compile(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w)|^[-+#](?=\s))")
 
 
 def as_markdown(plan: OptimizerPlan) -> str:
@@ -17,7 +18,8 @@ def as_markdown(plan: OptimizerPlan) -> str:
     first, *others = sections(plan)
     blocks = [f"## {escaped(first.title)}", *_list(first.items)]
     for section in others:
-        blocks += [f"### {escaped(section.title).capitalize()}", *_list(section.items)]
+        title = escaped(section.title)
+        blocks += [f"### {title[:1].upper()}{title[1:]}", *_list(section.items)]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -62,7 +62,7 @@ class Task:
 
     @property
     def fresh_seeds(self) -> range:
-        """Seeds that no search uses: those of searches are 0, 1, 2, …"""
+        """Those that no search uses: searches have 0, 1, 2 and so on."""
         return range(101, 101 + self.judges)
 
     def splits(self, cache: Path) -> Splits:
@@ -262,6 +262,7 @@ _ALL = (
         loss=F.cross_entropy,
         batch_size=32,
         steps=300,
+        judges=10,
     ),
     Task(
         name="minilm",

@@ -1,0 +1,157 @@
+"""Kill a training again and again, and see that it ends as if nobody had.
+
+    python -m tests.benchmarks.kills --what search --storage journal --kills 20
+    python -m tests.benchmarks.kills --what run --kills 30
+
+A child process fits a small model with AutoOptimizer (`search`: and ends after the decision). The parent
+sends it SIGKILL at a random moment, and starts the same line again until it ends. The plan must be that of an
+uninterrupted child; for `run`, which asks for `ckpt_path="last"`, so must the final weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a child that was left alone, or started again after each kill, ended."""
+
+    plan: dict[str, Any]
+    weights: dict[str, Any]
+    killed: int
+
+
+def child(folder: Path, what: str, storage: str) -> None:
+    """One attempt at the training in `folder`."""
+    import lightning as L
+    import torch
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from optselect import AutoOptimizer, Budget
+    from tests.callbacks.modules import TRAINER, Classifier, loaders
+
+    class Decided(L.Callback):
+        def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            trainer.should_stop = what == "search"
+
+    torch.set_num_threads(1)
+    L.seed_everything(3, verbose=False)
+    path = folder / "study.journal" if storage == "journal" else f"sqlite:///{folder / 'study.db'}"
+    auto = AutoOptimizer(budget=Budget(steps=1_200), storage=path)
+    saving = ModelCheckpoint(folder, save_last=True, every_n_epochs=1, save_on_train_epoch_end=True)
+    trainer = L.Trainer(
+        **{**TRAINER, "enable_checkpointing": True},
+        max_epochs=30,
+        callbacks=[auto, saving, Decided()],
+        default_root_dir=folder,
+    )
+    module = Classifier()
+    train, val = loaders()
+    trainer.fit(module, train, val, ckpt_path="last" if what == "run" else None, weights_only=None)
+    assert auto.plan is not None
+    auto.plan.save(folder / "ended.json")
+    torch.save(module.state_dict(), folder / "ended.pt")
+
+
+def end(folder: Path, what: str, storage: str, *, kills: int, within: float, seed: int) -> Ended:
+    """Run children until one ends by itself, killing the first `kills` of them at random moments."""
+    import torch
+
+    from optselect import OptimizerPlan
+
+    moments = random.Random(seed)
+    killed = 0
+    while True:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.kills",
+            "--child",
+            str(folder),
+            "--what",
+            what,
+            "--storage",
+            storage,
+        ]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        if killed < kills:
+            time.sleep(moments.uniform(0.2, 1.0) * within)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                killed += 1
+                continue
+        _, words = process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(words)
+        plan = OptimizerPlan.load(folder / "ended.json").to_dict()
+        plan["profile"]["model"].pop("memory_free")  # the machine's, not the training's
+        return Ended(plan=plan, weights=torch.load(folder / "ended.pt", weights_only=True), killed=killed)
+
+
+def main() -> None:
+    """Compare a child that is killed with one that is not; print what came of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--what", choices=["search", "run"], default="search")
+    parser.add_argument("--storage", choices=["journal", "sqlite"], default="journal")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--child", type=Path)
+    given = parser.parse_args()
+    if given.child:
+        child(given.child, given.what, given.storage)
+        return
+    with tempfile.TemporaryDirectory() as root:
+        alone, struck = Path(root) / "alone", Path(root) / "struck"
+        alone.mkdir()
+        begun = time.monotonic()
+        reference = end(alone, given.what, given.storage, kills=0, within=0, seed=given.seed)
+        length = time.monotonic() - begun
+        rounds = same_plan = same_weights = 0
+        killed = 0
+        while killed < given.kills:
+            folder = struck.with_name(f"struck{rounds}")
+            folder.mkdir()
+            # Kills come in threes, so that each search is struck more than once and still gets on.
+            ended = end(
+                folder,
+                given.what,
+                given.storage,
+                kills=min(3, given.kills - killed),
+                within=length,
+                seed=given.seed + rounds,
+            )
+            killed += ended.killed
+            rounds += 1
+            same_plan += ended.plan == reference.plan
+            same_weights += all(
+                bool((ended.weights[name] == value).all()) for name, value in reference.weights.items()
+            )
+            if ended.killed == 0:
+                length *= 0.8
+        print(
+            f"{given.what}, {given.storage}: {killed} kills in {rounds} trainings; "
+            f"same plan {same_plan} of {rounds}, same weights {same_weights} of {rounds}"
+        )
+        if min(same_plan, same_weights) < rounds:
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
