@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
 import torch
@@ -85,7 +85,8 @@ class LightningWorkload:
     ) -> None:
         self.model = module
         self.mode = mode
-        self._trainer: Any = trainer
+        # Much of a trainer is set by its connectors, which type checkers do not see.
+        self._trainer = cast(Any, trainer)
         self._callbacks: list[Any] = list(self._trainer.callbacks)
         self._user = user
         self._monitor = monitor

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
         UnknownOptimizerError,
         UnsupportedModuleError,
     )
-    from optselect.profile.measure import measure
+    from optselect.pipeline import select
     from optselect.plan import OptimizerPlan
     from optselect.profile import Profile
+    from optselect.profile.measure import measure
     from optselect.rules import Proposal, propose
-    from optselect.pipeline import select
     from optselect.torch_workload import TorchWorkload
     from optselect.workload import Workload
 

@@ -13,7 +13,7 @@ from optselect.rules import BASELINE, Proposal
 _CAUTION = 0.1
 
 
-def baseline(has_user_optimizer: bool) -> Configuration:
+def baseline(*, has_user_optimizer: bool) -> Configuration:
     """What is replaced only on evidence: the user's own optimizer, or AdamW as torch sets it up."""
     return Configuration(optimizer=USER) if has_user_optimizer else configuration_of(BASELINE)
 

@@ -54,7 +54,7 @@ class BatchCache:
         self._next = 0
 
     def __getitem__(self, index: int) -> Any:
-        """Batch `index`, counted from 0 over all epochs. Raises `UnsupportedModuleError` when the data are at an end."""
+        """Batch `index`, counted from 0 over all epochs. Raises `UnsupportedModuleError` when the data end."""
         if index < len(self._kept):
             return _private(self._kept[index])
         if index < self._next:

@@ -10,7 +10,7 @@ from typing import Any
 from optselect.errors import BudgetError
 
 VALIDATION_COST = 1 / 3
-"""A forward pass without a backward one: about a third of both (Kaplan et al. 2020, arXiv:2001.08361, 2N of 6N FLOPs)."""
+"""A forward pass alone: a third of it with a backward one (Kaplan et al. 2020, arXiv:2001.08361: 2N of 6N FLOPs)."""
 
 UNKNOWN_LENGTH_STEPS = 1_000
 """The default where the length of the training is not known."""
@@ -58,8 +58,8 @@ def resolve_budget(budget: float | Budget | None, horizon: int | None) -> Budget
     if horizon is None:
         if budget:
             raise BudgetError(
-                f"budget={budget!r} is a share of the training, whose length is not known here (a stream, max_time or a "
-                "changing accumulation); pass Budget(steps=...)"
+                f"budget={budget!r} is a share of the training, whose length is not known here (a stream, max_time "
+                "or a changing accumulation); pass Budget(steps=...)"
             )
         return Budget(steps=UNKNOWN_LENGTH_STEPS if budget is None else 0)
     if budget is None:

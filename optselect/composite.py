@@ -45,7 +45,7 @@ class CompositeOptimizer(Optimizer):
         self.defaults = dict(next(iter(self.children.values())).defaults)
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]  # a live view of the children's
+    def param_groups(self) -> list[dict[str, Any]]:
         """The children's groups in order; the dicts are the children's own."""
         return [group for child in self.children.values() for group in child.param_groups]
 
@@ -56,8 +56,8 @@ class CompositeOptimizer(Optimizer):
             for name, child in self.children.items():
                 child.param_groups = [group for group in groups if self._owner_of(group) == name]
 
-    @property
-    def state(self) -> MutableMapping[Tensor, Any]:  # type: ignore[override]  # a live view of the children's
+    @property  # type: ignore[override]  # torch declares a defaultdict; this is a live view of the children's
+    def state(self) -> MutableMapping[Tensor, Any]:
         """Each parameter's state, read from and written to the child that trains it."""
         return _RoutedState(self.children)
 
@@ -81,7 +81,7 @@ class CompositeOptimizer(Optimizer):
         child.add_param_group(param_group)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # closure may give None
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Evaluate the closure once, then step every child."""
         loss = None
         if closure is not None:
@@ -91,7 +91,7 @@ class CompositeOptimizer(Optimizer):
             child.step()
         return loss
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002  # torch's signature
         """Clear the gradients of every child's parameters."""
         for child in self.children.values():
             child.zero_grad(set_to_none)
@@ -104,7 +104,9 @@ class CompositeOptimizer(Optimizer):
         for child in self.children.values():
             own = child.state_dict()
             state.update({index + offset: slots for index, slots in own["state"].items()})
-            groups += [{**group, "params": [index + offset for index in group["params"]]} for group in own["param_groups"]]
+            groups += [
+                {**group, "params": [index + offset for index in group["params"]]} for group in own["param_groups"]
+            ]
             offset += sum(len(group["params"]) for group in own["param_groups"])
         return {"state": state, "param_groups": groups}
 
@@ -132,7 +134,9 @@ class CompositeOptimizer(Optimizer):
                         for index, slots in state_dict["state"].items()
                         if offset <= index < offset + count
                     },
-                    "param_groups": [{**group, "params": [index - offset for index in group["params"]]} for group in own],
+                    "param_groups": [
+                        {**group, "params": [index - offset for index in group["params"]]} for group in own
+                    ],
                 }
             )
             offset += count
@@ -203,7 +207,7 @@ class _RoutedState(MutableMapping[Tensor, Any]):
         return any(parameter in child.state for child in self._children.values())
 
     def get(self, parameter: Tensor, default: Any = None) -> Any:
-        return self[parameter] if parameter in self else default
+        return self[parameter] if parameter in self else default  # noqa: SIM401  # this is that method
 
     def __setitem__(self, parameter: Tensor, slots: Any) -> None:
         self._child(parameter).state[parameter] = slots

@@ -39,9 +39,7 @@ def first_word(proposals: Sequence[Proposal], base: Configuration) -> Choice:
     )
 
 
-def choose(
-    race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Proposal], monitor: str
-) -> Choice:
+def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Proposal], monitor: str) -> Choice:
     """The best configuration at the deepest rung, if it beats the baseline on the same batches; else the baseline.
 
     With one seed the lead must exceed 1 % of the baseline's value; with several, the mean paired lead must
@@ -83,12 +81,12 @@ def choose(
     sign = 1.0 if race.mode == "min" else -1.0
     values = [statistics.fmean([sign * pair[side] for pair in pairs]) for side in (0, 1)]
     noise = f", lead {lead:.3g} ± {error:.2g} over {len(pairs)} seeds" if len(pairs) > 1 else ""
-    reasons = (
+    lead_in_words = (
         f"it reached {monitor} {values[1]:.4g} after {rung} micro-batches, the baseline ({race.baseline.describe()}) "
-        f"{values[0]:.4g} on the same batches{noise}",
-        *_runner_up(race, ranked, monitor),
+        f"{values[0]:.4g} on the same batches{noise}"
     )
-    return Choice(configuration=winner, reasons=(*reasons, *_votes(winner, proposals)))
+    reasons = (lead_in_words, *_runner_up(race, ranked, monitor), *_votes(winner, proposals))
+    return Choice(configuration=winner, reasons=reasons)
 
 
 def cost_sentence(race: Race, evaluations: Sequence[Evaluation], *, known_length: bool) -> str:
@@ -138,9 +136,7 @@ def _paired_leads(
             for rung, value in e.values.items():
                 table.setdefault(rung, {}).setdefault(e.seed, {})[e.configuration.key] = sign * value
     for rung in sorted(table, reverse=True):
-        pairs = [
-            (seeds[race.baseline.key], seeds[winner.key]) for seeds in table[rung].values() if len(seeds) == 2
-        ]
+        pairs = [(seeds[race.baseline.key], seeds[winner.key]) for seeds in table[rung].values() if len(seeds) == 2]
         if pairs:
             return rung, pairs
     return None

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optselect.budget import VALIDATION_COST
 from optselect.build import build_groups
 from optselect.configuration import USER, Configuration
+from optselect.errors import MetricNotLoggedError
 from optselect.grouping import param_groups
 from optselect.workload import Build, Workload
 
@@ -84,7 +85,8 @@ class TrialRunner:
     def run(self, configuration: Configuration, seed: int, until: int) -> Outcome:
         """Train `configuration` up to micro-batch `until` of the real schedule, then judge it.
 
-        An exception of the model ends the trial, not the search; KeyboardInterrupt and the like pass through.
+        An exception of the model ends the trial, not the search; KeyboardInterrupt and the like pass
+        through. Raises `MetricNotLoggedError` when the monitored value never comes.
         """
         start = reached = self.position(configuration, seed)
         losses: list[float | None] = []
@@ -97,6 +99,8 @@ class TrialRunner:
                 if self._workload.agree(self._diverged(configuration, losses, start)):
                     return Outcome(value=None, cost=reached - start, reached=reached)
             value = self._workload.validate()
+        except MetricNotLoggedError:
+            raise  # no other trial would fare better
         except Exception as error:
             if self._workload.processes > 1:
                 # The other processes may be waiting inside a collective: only ending all of them is safe.

@@ -35,15 +35,19 @@ def param_groups(
         if parameter.frozen:
             continue
         is_sparse = parameter.name in sparse
-        trainer = _trainer(chain, parameter, is_sparse)
+        trainer = _trainer(chain, parameter, is_sparse=is_sparse)
         # Without weight decay there is nothing to tell apart; and LBFGS takes a single group.
         decay = parameter.decay and not is_sparse and trainer.decay is not None
         members.setdefault((trainer.name, decay, is_sparse and not trainer.single_group), []).append(parameter.name)
     if not members:
-        raise UnsupportedModuleError("the model has no trainable parameter; set requires_grad=True on what should learn")
+        raise UnsupportedModuleError(
+            "the model has no trainable parameter; set requires_grad=True on what should learn"
+        )
     order = [candidate.name for candidate in chain]
     groups = []
-    for (name, decay, is_sparse), names in sorted(members.items(), key=lambda item: (order.index(item[0][0]), not item[0][1])):
+    for (name, decay, is_sparse), names in sorted(
+        members.items(), key=lambda item: (order.index(item[0][0]), not item[0][1])
+    ):
         trainer = catalogue.get(name)
         groups.append(
             ParamGroup(
@@ -62,7 +66,7 @@ def _partners(spec: OptimizerSpec) -> list[OptimizerSpec]:
     return [catalogue.get(name) for name in names]
 
 
-def _trainer(chain: list[OptimizerSpec], parameter: ParamInfo, is_sparse: bool) -> OptimizerSpec:
+def _trainer(chain: list[OptimizerSpec], parameter: ParamInfo, *, is_sparse: bool) -> OptimizerSpec:
     for spec in chain:
         # A matrix optimizer takes any 2-D tensor, but embeddings and heads are tables, not maps between
         # layers: Muon's authors train them with AdamW.

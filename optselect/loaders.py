@@ -47,7 +47,7 @@ def trial_loader(loader: Iterable[Any], seed: int = 0) -> Iterable[Any]:
 
 
 def is_one_shot(loader: Iterable[Any]) -> bool:
-    """Whether what is read from `loader` is gone: an iterator, or a stream that holds one (an open file, a generator)."""
+    """Whether what is read from `loader` is gone: an iterator, or a stream that holds one, such as an open file."""
     dataset = getattr(loader, "dataset", None)
     held = vars(dataset).values() if isinstance(dataset, IterableDataset) else ()
     return any(isinstance(value, Iterator) for value in (loader, dataset, *held))
@@ -66,8 +66,8 @@ class RecordedLoader:
         self._live: Iterator[Any] = iter(())
         self._runs = 0
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]  # isinstance() says what the loader itself is
+    @property  # type: ignore[misc]  # isinstance() says what the loader itself is
+    def __class__(self) -> type:
         return type(self._loader)
 
     def __getattr__(self, name: str) -> Any:
@@ -87,7 +87,7 @@ class RecordedLoader:
         # A generator, so that a run counts from its first batch: Lightning opens loaders to see whether it can.
         epoch, self._runs = self._runs, self._runs + 1
         if epoch < len(self._epochs):
-            yield from self._epoch(epoch)
+            yield from self.epoch(epoch)
         else:
             yield from iter(self._loader) if opened is None else opened
 
@@ -95,18 +95,19 @@ class RecordedLoader:
         """For trials: each iteration is the next epoch, the first one first."""
         return _Reader(self)
 
-    def _epoch(self, index: int) -> Iterator[Any]:
+    def epoch(self, index: int) -> Iterator[Any]:
+        """Epoch `index` from its beginning: what was read of it, then what the stream still has."""
         if index == len(self._epochs):
             self._epochs.append([])
             self._live = iter(self._loader)
-        epoch = self._epochs[index]
+        read = self._epochs[index]
         position = 0
         while True:
-            if position == len(epoch):
+            if position == len(read):
                 if index + 1 < len(self._epochs) or (batch := next(self._live, None)) is None:
                     return
-                epoch.append(batch)
-            yield epoch[position]
+                read.append(batch)
+            yield read[position]
             position += 1
 
 
@@ -117,7 +118,7 @@ class _Reader:
 
     def __iter__(self) -> Iterator[Any]:
         self._next += 1
-        return self._recorded._epoch(self._next - 1)
+        return self._recorded.epoch(self._next - 1)
 
 
 def _twin(owner: T, generators: dict[int, Any], seed: int) -> T:

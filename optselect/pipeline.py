@@ -33,6 +33,7 @@ from optselect.workload import Workload
 Storage = str | os.PathLike[str] | BaseStorage | None
 
 _PASSES = 8
+_STEPS_FOR_A_PASS = 25
 # A trial put aside holds the weights and the optimizer's state, three times as much in the largest of torch's.
 _STATES = 4
 _MANY_TRIALS = 32
@@ -115,8 +116,7 @@ def make_selection(
                 f"{USER!r} is among the candidates, but the training brings no optimizer of its own; give it one or "
                 "leave the name out"
             )
-        passes = min(_PASSES, budget.steps or _PASSES) if budget.searches else _RULES_ALONE_PASSES
-        profile = workload.agree(measure(workload, passes=passes))
+        profile = workload.agree(measure(workload, passes=_passes(budget)))
         proposals = propose(profile, rules=settings.rules, candidates=settings.candidates)
         progress.proposed(profile, proposals)
         race = _race(workload, profile, proposals, budget, horizon)
@@ -138,29 +138,45 @@ def make_selection(
         else first_word(proposals, race.baseline)
     )
     cost = cost_sentence(race, evaluations, known_length=horizon is not None)
-    plan = _plan(workload, choice, race, evaluations, profile, proposals, fingerprint, cost)
+    plan = _plan(
+        workload,
+        choice=choice,
+        race=race,
+        evaluations=evaluations,
+        profile=profile,
+        proposals=proposals,
+        fingerprint=fingerprint,
+        cost=cost,
+    )
     return Selection(plan=workload.agree(plan), profile=profile, study=study)
+
+
+def _passes(budget: Budget) -> int:
+    """Backward passes for the profile: few where the whole search is short."""
+    if not budget.searches:
+        return _RULES_ALONE_PASSES
+    return _PASSES if budget.steps is None else min(_PASSES, max(budget.steps // _STEPS_FOR_A_PASS, 1))
 
 
 def _race(
     workload: Workload, profile: Profile, proposals: Sequence[Proposal], budget: Budget, horizon: int | None
 ) -> Race:
-    base = baseline(workload.has_user_optimizer)
+    base = baseline(has_user_optimizer=workload.has_user_optimizer)
     contenders = arms(proposals, base)
     validation_cost = workload.validation_batches * VALIDATION_COST
-    # One validation before the trials says what an untrained model is worth.
-    before = profile.gradient.passes + (validation_cost if budget.searches else 0.0)
     race = Race(
         arms=contenders,
         baseline=base,
         horizon=horizon or budget.steps or UNKNOWN_LENGTH_STEPS,
         steps=budget.steps,
         trials=budget.trials,
-        spent=before,
+        spent=profile.gradient.passes,
         validation_cost=validation_cost,
         mode=workload.mode,
         specs=tuple(catalogue.get(c.optimizer) for c in contenders if c.optimizer != USER),
     )
+    if race.judges_untrained:
+        race = replace(race, spent=race.spent + validation_cost)
     most = budget.trials or math.ceil((budget.steps or _MANY_TRIALS * race.rung) / race.rung)
     return replace(race, continues=most * _STATES * _model_bytes(workload.model) <= PAUSED_BYTES)
 
@@ -188,6 +204,7 @@ def _study(workload: Workload, settings: Settings, profile: Profile) -> TrialStu
 
 def _plan(
     workload: Workload,
+    *,
     choice: Choice,
     race: Race,
     evaluations: Sequence[Evaluation],

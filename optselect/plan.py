@@ -190,9 +190,7 @@ class OptimizerPlan:
     @property
     def configuration(self) -> Configuration:
         """The chosen optimizer, hyperparameters and schedule, without what belongs to the model."""
-        return Configuration(
-            optimizer=self.optimizer, hyperparameters=self.hyperparameters, schedule=self.schedule
-        )
+        return Configuration(optimizer=self.optimizer, hyperparameters=self.hyperparameters, schedule=self.schedule)
 
     def build(self, model: nn.Module, total_steps: int | None = None) -> tuple[Optimizer, LRScheduler | None]:
         """The optimizer and the scheduler (None when the rate is constant) for `model`.
@@ -200,13 +198,13 @@ class OptimizerPlan:
         The scheduler steps once per optimizer step. `total_steps` overrides the plan's own. Raises
         `PlanMismatchError` when the plan was made for another model.
         """
-        from optselect.build import build
+        from optselect.build import build  # noqa: PLC0415  # a convenience: plans do without torch
 
         return build(self, model, total_steps)
 
     def explain(self, *, markdown: bool = False) -> str:
         """Why this optimizer: profile, proposals, trials, choice and cost, as plain text or as Markdown."""
-        from optselect.report import explain
+        from optselect.report import explain  # noqa: PLC0415  # as above
 
         return explain(self, markdown=markdown)
 

@@ -75,8 +75,9 @@ class LogProgress(Silent):
         for line in ("profile", *describe(profile), "proposals", *proposal_lines(proposals)):
             _log.info("%s", line)
 
-    def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:
+    def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:  # said when it ends
         """Remember how far the budget is."""
+        del job
         spent = race.spent + nominal_cost(race, evaluations)
         self._share = f"{spent:.0f} of {race.steps} micro-batches spent" if race.steps else f"{spent:.0f} micro-batches"
 

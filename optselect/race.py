@@ -81,6 +81,14 @@ class Race:
         return math.inf if self.steps is None else self.steps - self.spent
 
     @property
+    def judges_untrained(self) -> bool:
+        """Whether one validation before the trials, of the untrained model, is worth its cost.
+
+        It caps what a diverged trial counts as, which matters where many trials teach a sampler.
+        """
+        return self.steps is None or self.steps >= self.horizon
+
+    @property
     def layout(self) -> Layout:
         """How far the first stage goes, and with how many arms.
 

@@ -28,19 +28,13 @@ _MOST_TRIALS = 200
 _MOMENTA = ("momentum", "beta1")
 
 
-def suggestion(
-    judged: Sequence[tuple[Configuration, float]], specs: Sequence[OptimizerSpec]
-) -> Configuration | None:
+def suggestion(judged: Sequence[tuple[Configuration, float]], specs: Sequence[OptimizerSpec]) -> Configuration | None:
     """A configuration worth trying after those `judged`, each with its loss; None: there is nothing to vary.
 
     A pure function: the same arguments give the same answer on every machine with the same Optuna.
     """
-    best = {
-        name: configuration for configuration, _ in reversed(judged) for name in [configuration.optimizer]
-    }
-    known = {
-        spec.name: spec for spec in specs if spec.name in best and "lr" in best[spec.name].hyperparameters
-    }
+    best = {name: configuration for configuration, _ in reversed(judged) for name in [configuration.optimizer]}
+    known = {spec.name: spec for spec in specs if spec.name in best and "lr" in best[spec.name].hyperparameters}
     if not known:
         return None
     seed = int(hashlib.sha256(repr([(c.key, loss) for c, loss in judged]).encode()).hexdigest()[:8], 16)
@@ -60,11 +54,7 @@ def suggestion(
         for configuration, loss in judged[:_MOST_TRIALS]:
             if (name := configuration.optimizer) in known:
                 point = _encoded(configuration, best[name], known[name], reach)
-                study.add_trial(
-                    optuna.trial.create_trial(
-                        params=point, distributions=space, value=scale(loss)
-                    )
-                )
+                study.add_trial(optuna.trial.create_trial(params=point, distributions=space, value=scale(loss)))
     parameters = study.ask(space).params
     name = parameters["optimizer"]
     return _decoded(best[name], known[name], parameters["lr_decades"], parameters["momentum_share"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-
+from torch import Tensor
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 """Random number generators that a loader, a sampler or a data set may hold."""
@@ -20,8 +20,8 @@ Generator = torch.Generator | np.random.Generator | np.random.RandomState | rand
 class RngState:
     """Where torch (CPU and every CUDA device), NumPy and Python stand. `to_dict` holds builtins and tensors only."""
 
-    torch: torch.Tensor
-    cuda: tuple[torch.Tensor, ...]
+    torch: Tensor
+    cuda: tuple[Tensor, ...]
     numpy: tuple[Any, ...]
     python: tuple[Any, ...]
 
@@ -52,7 +52,10 @@ def rng_state() -> RngState:
     """Where the generators stand now."""
     cuda = tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()
     return RngState(
-        torch=torch.get_rng_state(), cuda=cuda, numpy=tuple(np.random.get_state(legacy=True)), python=random.getstate()
+        torch=torch.get_rng_state(),
+        cuda=cuda,
+        numpy=tuple(np.random.get_state(legacy=True)),  # the legacy one is what trainings use
+        python=random.getstate(),
     )
 
 
@@ -61,7 +64,7 @@ def set_rng_state(state: RngState) -> None:
     torch.set_rng_state(state.torch)
     for device, cuda in enumerate(state.cuda[: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(cuda, device)
-    np.random.set_state(state.numpy)
+    np.random.set_state(state.numpy)  # as above
     random.setstate(state.python)
 
 
@@ -72,7 +75,7 @@ def seed_rng(seed: int) -> None:
     else:
         # torch.manual_seed would also note a seed, and a printed stack, for every kind of device that is not here.
         torch.default_generator.manual_seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # as above
     random.seed(seed)
 
 

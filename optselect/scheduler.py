@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -22,7 +23,7 @@ class ScheduledLR(LRScheduler):
         self.total_steps = total_steps
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The learning rate of every group at the present step."""
         factor = self.schedule.factor(self.last_epoch, self.total_steps)
         return [float(group.setdefault("initial_lr", group["lr"])) * factor for group in self.optimizer.param_groups]

@@ -36,7 +36,7 @@ def search(
     deadline = None if seconds is None else time.monotonic() + seconds
     trials_run = 0
     errors: list[Exception] = []
-    untrained: float | None = None
+    untrained: float | None = None if race.judges_untrained else math.nan
     with progress:
         while True:
             evaluations = workload.agree(study.evaluations() if study else [])
@@ -54,7 +54,7 @@ def search(
                 errors.append(outcome.error)
                 _log.warning("the trial of %s failed: %r", job.configuration.describe(), outcome.error)
             if study is not None:
-                _record(study, race, evaluations, job, outcome, untrained)
+                _record(study, race, evaluations, job=job, outcome=outcome, untrained=untrained)
             workload.agree(None)  # nobody reads the study before it is written
             progress.finished(job, outcome)
             if errors and len(errors) == trials_run >= len(race.arms):
@@ -75,11 +75,15 @@ def search(
 
 
 def _record(
-    study: TrialStudy, race: Race, evaluations: Collection[Evaluation], job: Job, outcome: Outcome, untrained: float
+    study: TrialStudy,
+    race: Race,
+    evaluations: Collection[Evaluation],
+    *,
+    job: Job,
+    outcome: Outcome,
+    untrained: float,
 ) -> None:
-    trial = next(
-        (e for e in evaluations if (e.configuration.key, e.seed) == (job.configuration.key, job.seed)), None
-    )
+    trial = next((e for e in evaluations if (e.configuration.key, e.seed) == (job.configuration.key, job.seed)), None)
     if trial is not None and trial.state == "running":
         number = trial.number
     else:

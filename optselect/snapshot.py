@@ -48,8 +48,9 @@ class BorrowedModel:
     """The model as it was when borrowed; starts trainings from there and puts everything back.
 
     `pinned` objects (a trainer, loggers) are shared by the stand-ins instead of copied; so are data
-    sets, loaders, modules, parameters and buffers. Attributes named in `kept` are left alone. Raises `UnsupportedModuleError` when an attribute
-    of a module cannot be copied, before anything is changed.
+    sets, loaders, modules, parameters and buffers. Attributes named in `kept` are the module's own during
+    trials too. Raises `UnsupportedModuleError`, before anything is changed, when an attribute of a module
+    cannot be copied or a parameter has no shape yet.
     """
 
     def __init__(self, model: nn.Module, *, pinned: Iterable[object] = (), kept: Iterable[str] = ()) -> None:
@@ -163,8 +164,8 @@ def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any])
                 copies[name] = copy.deepcopy(value, memo)
             except Exception as error:
                 raise UnsupportedModuleError(
-                    f"{type(module).__name__}.{name} ({type(value).__name__}) cannot be copied ({error}), so trials could "
-                    "not be undone; create it lazily outside the module, or give the class a __deepcopy__"
+                    f"{type(module).__name__}.{name} ({type(value).__name__}) cannot be copied ({error}), so trials "
+                    "could not be undone; create it lazily outside the module, or give the class a __deepcopy__"
                 ) from error
     return copies
 
@@ -189,7 +190,7 @@ def _refuse_lazy(model: nn.Module) -> None:
 
 
 def _is_writable(tensor: torch.Tensor) -> bool:
-    """Whether its content can be written, and so have changed: not on the meta device, nor where entries share memory."""
+    """Whether its content can have changed: not on the meta device, nor where entries share memory."""
     shared = tensor.layout is torch.strided and any(
         size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     )

@@ -50,9 +50,7 @@ class Dimension:
     def clip(self, value: float) -> float:
         """`value` moved to the nearest bound when it lies outside them."""
         if not isinstance(self.distribution, FloatDistribution):
-            raise ConfigurationError(
-                f"only a numeric dimension has bounds to clip to; this one is {self.distribution}"
-            )
+            raise ConfigurationError(f"only a numeric dimension has bounds to clip to; this one is {self.distribution}")
         inner = min(max(float(self._inner(value)), self.distribution.low), self.distribution.high)
         return 1.0 - inner if self.complement else inner
 
@@ -140,9 +138,7 @@ def near_one(low: float, high: float, *, centre: float, spread: float = 0.3) -> 
 
     `low` and `high` bound that distance: `near_one(5e-3, .3, centre=.9)` is a momentum in [.7, .995].
     """
-    return Dimension(
-        distribution=FloatDistribution(low, high, log=True), centre=centre, spread=spread, complement=True
-    )
+    return Dimension(distribution=FloatDistribution(low, high, log=True), centre=centre, spread=spread, complement=True)
 
 
 def choice(*values: Value, centre: Value | None = None) -> Dimension:

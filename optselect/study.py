@@ -145,7 +145,7 @@ class TrialStudy:
         return bool(self.study.user_attrs.get(_ENDED) == limits)
 
     def _live(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+        return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)  # noqa: SLF001  # Optuna's own way to take up a trial by number goes by this id
 
 
 def open_study(
@@ -166,7 +166,7 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        opened = _storage(storage)
+        opened = _storage(storage) or optuna.storages.InMemoryStorage()
         taken = {summary.study_name: summary for summary in optuna.get_all_study_summaries(opened)}
         chosen, count = name, 1
         while not exact_name and chosen in taken and taken[chosen].user_attrs.get(_USED):
@@ -235,9 +235,7 @@ def _without_password(url: str) -> str:
 
 def _evaluation(trial: FrozenTrial) -> Evaluation:
     attributes = trial.user_attrs
-    values = {
-        step: value for step, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)
-    }
+    values = {step: value for step, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)}
     reports = [attributes[_AT.format(step)] for step in values]
     return Evaluation(
         number=trial.number,

@@ -509,6 +509,21 @@ PROFILES: Mapping[str, Profile] = {
         gradient=GradientProfile(passes=3, sparse=("users.weight", "items.weight"), touched_rows=0.2),
         steps=800,
     ),
+    "one graph in a full batch": Profile(
+        data=DataProfile(size=2_708, batch_size=2_708, batches=1, label_kind="multiclass", classes=7, edges=10_556),
+        model=ModelProfile(
+            parameters=23_000,
+            tensors=4,
+            kinds={"linear": 23_000},
+            depth=2,
+            dropout=0.5,
+            graph=True,
+            muon_share=0.99,
+            at_initialisation=True,
+        ),
+        gradient=GradientProfile(passes=3),
+        steps=200,
+    ),
     "complex weights in a full batch": Profile(
         data=DataProfile(size=100, batch_size=100, batches=1, label_kind="continuous", density=0.01),
         model=ModelProfile(

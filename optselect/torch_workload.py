@@ -136,9 +136,7 @@ class TorchWorkload:
                 for part in (loader, *loader_parts(loader)):
                     if hasattr(part, "__dict__"):
                         stack.enter_context(attributes_restored(part))
-            stack.enter_context(
-                generators_restored(itertools.chain.from_iterable(map(loader_generators, loaders)))
-            )
+            stack.enter_context(generators_restored(itertools.chain.from_iterable(map(loader_generators, loaders))))
             self._borrowed = BorrowedModel(self.model)
             try:
                 self._train_batches: dict[int, BatchCache] = {}
@@ -155,10 +153,11 @@ class TorchWorkload:
     def source(self) -> DataSource:
         """The data set behind `train_loader`, or its first batches when it has none that can be indexed."""
         loader = self._train_loader
-        indexed = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+        plain = loader if isinstance(loader, DataLoader) else None
+        indexed = plain if plain is not None and not isinstance(plain.dataset, IterableDataset) else None
         return DataSource(
-            dataset=loader.dataset if indexed else None,
-            collate=loader.collate_fn if isinstance(loader, DataLoader) and indexed else None,
+            dataset=indexed.dataset if indexed is not None else None,
+            collate=indexed.collate_fn if indexed is not None else None,
             batch_size=getattr(loader, "batch_size", None),
             batches=_length(loader),
             head=lambda count: [self._training_batches(0)[index] for index in range(count)],
@@ -168,16 +167,14 @@ class TorchWorkload:
         """The loss of `batch` in training mode, its gradients in `.grad`."""
         self.model.train()
         loss = self._loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss.detach())
 
     def begin(self, build: Build | None, seed: int) -> None:
         """Start from the borrowed weights with what `build` makes; None: with the user's own optimizer."""
         build = build or self._user_optimizer
         if build is None:
-            raise ConfigurationError(
-                "this workload has no optimizer of its own; pass user_optimizer= to try it"
-            )
+            raise ConfigurationError("this workload has no optimizer of its own; pass user_optimizer= to try it")
         self._model().begin()
         seed_rng(seed)
         self.model.train()
@@ -193,7 +190,7 @@ class TorchWorkload:
             batch = batches[self._held_back() + training.position]
             training.optimizer.zero_grad()
             loss = self._loss(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             training.optimizer.step()
             if training.scheduler is not None:
                 training.scheduler.step()
@@ -251,9 +248,7 @@ class TorchWorkload:
 
     def _model(self) -> BorrowedModel:
         if self._borrowed is None:
-            raise ConfigurationError(
-                "trials run inside `with workload.borrowed():`, so that everything comes back"
-            )
+            raise ConfigurationError("trials run inside `with workload.borrowed():`, so that everything comes back")
         return self._borrowed
 
     def _held_back(self) -> int:
@@ -299,11 +294,7 @@ def _refuse_one_shot(loader: Iterable[Any]) -> None:
 
 def _samples(batch: Any) -> int:
     first = (
-        batch[0]
-        if isinstance(batch, Sequence)
-        else next(iter(batch.values()))
-        if isinstance(batch, dict)
-        else batch
+        batch[0] if isinstance(batch, Sequence) else next(iter(batch.values())) if isinstance(batch, dict) else batch
     )
     return len(first) if isinstance(first, Tensor) and first.ndim else 1
 

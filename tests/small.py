@@ -65,5 +65,7 @@ def sentences(count: int = 96) -> TensorDataset:
     return TensorDataset(tokens, tokens[:, 0] % 3)
 
 
-def loader(dataset: TensorDataset | None = None, batch_size: int = 16, *, shuffle: bool = True) -> DataLoader[tuple[Tensor, ...]]:
+def loader(
+    dataset: TensorDataset | None = None, batch_size: int = 16, *, shuffle: bool = True
+) -> DataLoader[tuple[Tensor, ...]]:
     return DataLoader(dataset or vectors(), batch_size=batch_size, shuffle=shuffle)

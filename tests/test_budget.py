@@ -14,7 +14,9 @@ from optselect.errors import BudgetError
     "horizon, steps",
     [(10, 40), (400, 1_600), (500, 2_000), (2_000, 2_000), (8_000, 2_000), (8_004, 2_001), (100_000, 25_000)],
 )
-def test_the_default_is_2000_steps_at_most_four_trainings_and_at_least_a_quarter_of_one(horizon: int, steps: int) -> None:
+def test_the_default_is_2000_steps_at_most_four_trainings_and_at_least_a_quarter_of_one(
+    horizon: int, steps: int
+) -> None:
     assert default_steps(horizon) == steps
     assert resolve_budget(None, horizon) == Budget(steps=steps)
 
@@ -67,5 +69,6 @@ def test_a_limit_of_zero_lets_no_trial_run(budget: Budget) -> None:
 
 
 def test_any_number_may_be_a_limit() -> None:
-    assert Budget(steps=np.int64(3)).searches
+    three: Any = np.int64(3)
+    assert Budget(steps=three).searches
     assert Budget(seconds=np.float64(0.1)).searches

@@ -146,7 +146,10 @@ def test_a_state_of_another_optimizer_is_refused_before_any_child_is_touched(bro
     wrong = {
         "plain": torch.optim.AdamW(model.parameters()).state_dict(),
         "other children": fresh(CASES["muon+adamw"]).state_dict(),
-        "fewer parameters": {**state, "param_groups": [*groups[:-1], {**groups[-1], "params": groups[-1]["params"][1:]}]},
+        "fewer parameters": {
+            **state,
+            "param_groups": [*groups[:-1], {**groups[-1], "params": groups[-1]["params"][1:]}],
+        },
         "fewer groups": {**state, "param_groups": groups[:-1]},
     }[broken]
     target = fresh(CASES["sparse+dense"])

@@ -148,7 +148,7 @@ def test_an_optimizer_that_takes_one_group_gets_one() -> None:
 
 def test_tied_parameters_are_trained_once() -> None:
     model = nn.Sequential(nn.Embedding(8, 4), nn.Linear(4, 4), nn.Linear(4, 8, bias=False))
-    model[2].weight = model[0].weight  # type: ignore[assignment]
+    model[2].weight = model[0].weight
 
     groups = grouped(model, "adamw")
 

@@ -135,7 +135,8 @@ def test_each_twin_of_a_seed_gives_the_same(made: Callable[[], Any], seed: int) 
 
 
 @pytest.mark.parametrize(
-    "name", ["generator", "batch sampler", "in place, Random", "in place, numpy", "in place, legacy", "own class", "wrapped"]
+    "name",
+    ["generator", "batch sampler", "in place, Random", "in place, numpy", "in place, legacy", "own class", "wrapped"],
 )
 def test_another_seed_gives_another_order_where_a_generator_is_kept(name: str) -> None:
     loader = LOADERS[name]()
@@ -184,7 +185,7 @@ def test_what_cannot_be_copied_is_used_as_it_is() -> None:
 
 def test_every_generator_around_a_loader_is_found() -> None:
     generators = [torch.Generator(), np.random.default_rng(0), random.Random(0)]
-    sampler = RandomSampler(DATA, generator=generators[0])  # type: ignore[arg-type]
+    sampler = RandomSampler(DATA, generator=generators[0])
     loader = DataLoader(DATA, batch_sampler=BatchSampler(sampler, 4, drop_last=False))
     stream = Stream()
     stream.rng = generators[1]  # type: ignore[attr-defined]

@@ -246,7 +246,7 @@ def test_a_share_of_the_training_is_spent_at_most() -> None:
 def test_more_budget_lets_trials_go_deeper() -> None:
     deepest = [max(t.micro_batches for t in choose(training(), Budget(steps=steps)).trials) for steps in (60, 600)]
 
-    assert deepest == [STEPS // 4, STEPS]
+    assert deepest[0] <= STEPS // 4 < deepest[1] == STEPS
 
 
 # --- candidates -----------------------------------------------------------------------------
@@ -291,9 +291,12 @@ def test_the_users_optimizer_stays_when_it_is_the_only_one_that_runs() -> None:
     assert plan.reasons
 
 
-@pytest.mark.parametrize("limit", [9, 14, 18])
-def test_the_users_optimizer_stays_when_the_budget_shows_nothing(limit: int) -> None:
-    assert choose(training(user_optimizer=hopeless), Budget(steps=limit)).optimizer == USER
+def test_the_users_optimizer_stays_until_the_budget_pays_for_a_comparison() -> None:
+    for limit in range(1, 24):
+        plan = choose(training(user_optimizer=hopeless), Budget(steps=limit))
+
+        judged = {trial.configuration.optimizer == USER for trial in plan.trials if trial.value is not None}
+        assert plan.optimizer == USER or judged == {True, False}
 
 
 def test_the_user_is_a_candidate_only_with_an_optimizer() -> None:

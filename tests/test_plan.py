@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(
             small.save(path)
 
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["plan.json"]
+    assert [each.name for each in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_a_plan_that_is_not_json_by_nature_leaves_the_old_file(small: OptimizerPlan, tmp_path: Path) -> None:
@@ -94,7 +93,7 @@ def test_a_plan_that_is_not_json_by_nature_leaves_the_old_file(small: OptimizerP
         unwritable.save(path)
 
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["plan.json"]
+    assert [each.name for each in tmp_path.iterdir()] == ["plan.json"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not json", b"\xff\xfe\x00", b'{"version": 1', b"[" * 100_000])

@@ -14,7 +14,7 @@ import pytest
 import optselect.race
 from optselect import catalogue
 from optselect.configuration import USER, Configuration
-from optselect.race import Job, Race, next_job, nominal_cost, standings
+from optselect.race import Job, Race, leaders, next_job, nominal_cost, standings
 from optselect.schedules import Schedule
 from optselect.study import Evaluation
 
@@ -217,15 +217,24 @@ def test_the_arms_come_first_in_their_order_to_a_quarter_of_the_training() -> No
 
 
 def test_the_stages_come_in_order() -> None:
+    stages = ["arms", "promotion", "neighbours", "refinement", "confirmation", "finish"]
+
+    for steps in range(50, 2_000, 61):
+        met = Game(race(steps=steps)).play().stages()
+
+        assert met == sorted(met, key=stages.index)
+
+
+def test_a_large_budget_has_every_stage_but_the_screening() -> None:
     stages = ["arms", "neighbours", "refinement", "confirmation", "finish"]
 
     assert Game(race(steps=2_000)).play().stages() == stages
-    assert Game(race(steps=90)).play().stages()[:2] == ["arms", "promotion"]
 
 
 def test_where_not_all_arms_can_go_to_a_quarter_more_go_to_a_tenth_and_the_best_and_the_baseline_go_on() -> None:
     game = Game(race(steps=100, arms=(*ARMS, arm("nadam", lr=0.05)))).play()
 
+    assert game.race.layout.screen == 10
     screened = [job for job in game.jobs if job.stage == "arms"]
     promoted = [job.configuration for job in game.jobs if job.stage == "promotion"]
     assert {job.until for job in screened} == {10}
@@ -283,7 +292,11 @@ def test_the_search_moves_on_until_the_leader_is_not_at_an_edge() -> None:
 
     (leader, _), *_ = standings(game.race, game.evaluations, game.race.rung)
 
-    tried = [float(e.configuration.hyperparameters["lr"]) for e in game.evaluations if e.configuration.optimizer == leader.optimizer]
+    tried = [
+        float(e.configuration.hyperparameters["lr"])
+        for e in game.evaluations
+        if e.configuration.optimizer == leader.optimizer
+    ]
     assert min(tried) < float(leader.hyperparameters["lr"]) < max(tried)
 
 
@@ -306,22 +319,21 @@ def test_the_leaders_and_the_baseline_are_confirmed_on_another_seed() -> None:
 
     assert BASELINE in [job.configuration for job in confirmed]
     assert {(job.seed, job.until) for job in confirmed} == {(1, 25)}
-    # A confirmation may bring another one to the top: that one is confirmed too.
-    top = [configuration for configuration, _ in standings(game.race, game.evaluations, 25)][:3]
-    assert all(configuration in [job.configuration for job in confirmed] for configuration in top)
+    assert len(confirmed) >= 3
+    assert leaders(game.race, game.evaluations, 25)[0][0] in [job.configuration for job in confirmed]
 
 
 def test_below_two_trainings_nothing_is_confirmed() -> None:
     assert "confirmation" not in Game(race(steps=199)).play().stages()
 
 
-def test_refinement_leaves_enough_for_the_confirmation_and_the_finish() -> None:
-    for steps in range(500, 1_500, 197):
+def test_earlier_stages_leave_enough_for_the_confirmation_and_the_finish() -> None:
+    for steps in range(360, 1_500, 97):
         stages = [job.stage for job in Game(race(steps=steps)).play().jobs]
 
+        assert stages.count("finish") >= 2
         if "refinement" in stages:
             assert stages.count("confirmation") >= 3
-            assert stages[-1] == "finish"
 
 
 def test_refinement_goes_on_after_a_suggestion_that_diverges() -> None:
@@ -341,34 +353,43 @@ def test_the_real_suggestions_are_a_pure_function_too(slow_suggestions: None) ->
 
     assert "refinement" in games[0].stages()
     assert games[0].jobs == games[1].jobs
-    assert optselect.race.suggestion is not suggestion
+    assert vars(optselect.race)["suggestion"] is not suggestion
 
 
-def test_promotions_continue_trials_of_seed_0_first_to_half_then_to_the_end() -> None:
-    game = Game(race()).play()
-    finish = [(job.configuration.key, job.until) for job in game.jobs if job.stage == "finish"]
-    untils = [until for _, until in finish]
+@pytest.mark.parametrize("steps", [400, 600, 1_000, 2_000])
+def test_the_leader_and_the_baseline_are_finished_at_the_end_of_the_training(steps: int) -> None:
+    game = Game(race(steps=steps)).play()
+    before = [job for job in game.jobs if job.stage != "finish"]
+    partial = Game(game.race)
+    for job in before:
+        partial.run(job)
+    leader = leaders(game.race, partial.evaluations, game.race.rung)[0][0]
 
-    assert set(untils) == {50, 100}
-    assert untils == sorted(untils)
-    assert untils.count(50) <= 4  # three leaders and the baseline
-    assert untils.count(100) <= 3  # two leaders and the baseline
+    finished = [job.configuration for job in game.jobs if job.stage == "finish" and job.until == 100]
+
+    assert leader in finished
+    assert BASELINE in finished
     assert {job.seed for job in game.jobs if job.stage == "finish"} == {0}
-    arms = {job.configuration.key for job in game.jobs if job.until == 25}
-    assert {key for key, until in finish if until == 50} <= arms
-    assert {key for key, until in finish if until == 100} <= {key for key, until in finish if until == 50}
 
 
-def test_a_promoted_trial_costs_only_what_is_left_of_it() -> None:
-    # The arms, and then exactly one promotion of 25 micro-batches.
-    single = (BASELINE,)
-    values: Judge = lambda *_: 1.0  # noqa: E731  # a name for what follows
+def test_a_deeper_job_continues_a_trial_that_was_judged_before() -> None:
+    game = Game(race(steps=2_000)).play()
 
-    paid = Game(race(arms=single, specs=(), steps=50), values).play()
-    unpaid = Game(race(arms=single, specs=(), steps=50, continues=False), values).play()
+    for index, job in enumerate(game.jobs):
+        if job.stage in ("promotion", "finish"):
+            earlier = [(each.configuration, each.seed) for each in game.jobs[:index]]
+            assert (job.configuration, job.seed) in earlier
 
-    assert [job.until for job in paid.jobs] == [25, 50]
-    assert [job.until for job in unpaid.jobs] == [25]
+
+def test_a_continued_trial_costs_only_what_is_left_of_it() -> None:
+    trial = Game(race())
+    trial.run(Job(configuration=BASELINE, seed=0, until=25, stage="arms"))
+    trial.run(Job(configuration=BASELINE, seed=0, until=100, stage="finish"))
+
+    anew = replace(trial.race, continues=False)
+
+    assert nominal_cost(trial.race, trial.evaluations) == 100
+    assert nominal_cost(anew, trial.evaluations) == 125
 
 
 # --- failures -------------------------------------------------------------------------------
@@ -386,7 +407,7 @@ def test_what_failed_or_diverged_is_not_run_again_and_not_ranked() -> None:
     assert "muon" not in ranked
 
 
-@pytest.mark.parametrize("seed, until", [(0, 50), (0, 100), (1, 25)])
+@pytest.mark.parametrize("seed, until", [(0, 100), (1, 25)])
 def test_a_configuration_that_diverges_later_or_on_another_seed_is_ranked_nowhere(seed: int, until: int) -> None:
     best = arm("nadam", lr=0.0123)
 

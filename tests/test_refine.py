@@ -23,7 +23,9 @@ def tried(best: float = 0.03, level: float = 1.0) -> list[tuple[Configuration, f
         for lr in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1):
             values = {**spec.defaults(), "lr": spec.space["lr"].clip(lr)}
             loss = level + abs(math.log10(lr / best))
-            found.append((Configuration(optimizer=spec.name, hyperparameters=values, schedule=Schedule(kind="cosine")), loss))
+            found.append(
+                (Configuration(optimizer=spec.name, hyperparameters=values, schedule=Schedule(kind="cosine")), loss)
+            )
     return sorted(found, key=lambda item: item[1])
 
 

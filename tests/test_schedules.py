@@ -107,5 +107,8 @@ def test_a_schedule_that_cannot_be_meant_is_refused(wrong: dict[str, object]) ->
 
 
 def test_a_schedule_says_what_it_does() -> None:
-    assert Schedule(kind="cosine", warmup_steps=20, final=0.1).describe() == "cosine to 0.1 of the peak after 20 warmup steps"
+    assert (
+        Schedule(kind="cosine", warmup_steps=20, final=0.1).describe()
+        == "cosine to 0.1 of the peak after 20 warmup steps"
+    )
     assert Schedule().describe() == "constant"

@@ -55,9 +55,7 @@ class Small(nn.Module):
         return output
 
 
-def run(
-    storage: Any, clock: Any = None, *, budget: Budget = BUDGET, gain: float = 1.0, **settings: Any
-) -> Selection:
+def run(storage: Any, clock: Any = None, *, budget: Budget = BUDGET, gain: float = 1.0, **settings: Any) -> Selection:
     """A process of its own, as far as the search can tell: same seed, new objects."""
     torch.manual_seed(0)
     workload = TorchWorkload(Small(gain), clock or Clock(), loader(), loader(vectors(48)), steps=STEPS)
@@ -220,7 +218,7 @@ def test_another_run_never_continues_a_study_by_mistake(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     names = set()
     for settings in ({}, {"seed": 1}, {"candidates": ["sgd"]}, {"rules": "classic"}, {"gain": 2.0}):
-        selection = run(path, **settings)  # type: ignore[arg-type]
+        selection = run(path, **settings)
         assert selection.study is not None
         names.add(selection.study.study.study_name)
 

@@ -58,7 +58,13 @@ every_storage = pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAG
 def test_evaluations_say_what_was_reported(storage: Callable[[Path], Any], tmp_path: Path) -> None:
     first, second, third, fourth = filled(opened(storage(tmp_path))).evaluations()
 
-    assert (first.configuration, first.seed, first.values, first.cost, first.reached) == (SGD, 0, {10: 0.9, 20: 0.7}, 23.5, 20)
+    assert (first.configuration, first.seed, first.values, first.cost, first.reached) == (
+        SGD,
+        0,
+        {10: 0.9, 20: 0.7},
+        23.5,
+        20,
+    )
     assert (first.state, first.note, first.diverged) == ("complete", "", False)
     assert (second.configuration, second.seed, second.values, second.reached) == (ADAMW, 1, {10: 2.3}, 4)
     assert (second.state, second.note, second.diverged) == ("pruned", "diverged after 4 micro-batches", True)
@@ -162,7 +168,7 @@ def test_a_study_of_another_training_is_never_continued(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     filled(opened(path, identity="one"))
 
-    with pytest.raises(StorageError, match="'study' is of another training.*pass another study_name"):
+    with pytest.raises(StorageError, match=r"'study' is of another training.*pass another study_name"):
         opened(path, identity="two", exact_name=True)
 
     assert len(opened(path, identity="one").evaluations()) == 4

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
-from optselect.profile.items import Numbers, Sample
+from optselect.profile.items import Numbers, Sample, edges_in
 from optselect.profile.labels import read_labels
 from optselect.profile.sample import dataset_size, read_samples
 from optselect.profile.values import DataProfile
@@ -26,7 +26,7 @@ _BLOCK_NUMBERS = 1_000_000
 def profile_data(source: DataSource, *, batches: Sequence[Any] = ()) -> DataProfile:
     """The numbers of `source`; whatever cannot be read stays None, and nothing raises.
 
-    `batches` already drawn are used for a stream instead of reading it again. Costs at most 2,000 rows, 2e7
+    `batches` already drawn are used for a stream instead of reading it again, and are where a graph is seen. Costs at most 2,000 rows, 2e7
     numbers and 30 s, of however large a data set. Draws no global random numbers, but a data set that
     augments may: the caller isolates them.
     """
@@ -34,6 +34,7 @@ def profile_data(source: DataSource, *, batches: Sequence[Any] = ()) -> DataProf
     labels = read_labels(samples)
     inputs = [each for sample in samples for each in sample.inputs]
     measured = [each for each in inputs if each.is_measured]
+    edges = _edges(batches)
     return DataProfile(
         size=dataset_size(source.dataset) if source.dataset is not None else None,
         batch_size=source.batch_size,
@@ -41,11 +42,12 @@ def profile_data(source: DataSource, *, batches: Sequence[Any] = ()) -> DataProf
         rows_read=len(samples),
         features=_features(samples),
         dtypes=tuple(sorted({each.dtype for each in inputs})),
-        density=_density(measured),
+        density=_density(measured) if edges is None else None,
         value_range=_value_range(measured),
         scale_ratio=_scale_ratio(samples),
         duplicates=_duplicates(samples),
-        sequence_length=_sequence_length(inputs),
+        sequence_length=_sequence_length(inputs) if edges is None else None,
+        edges=edges,
         label_kind=labels.kind,
         classes=len(labels.counts) or None,
         class_counts=labels.class_counts,
@@ -107,6 +109,13 @@ def _time_steps(array: Numbers) -> int | None:
     if len(array.shape) == 2 and array.values.dtype.kind == "f" and array.shape[0] != array.shape[1]:
         return array.shape[1] if array.shape[0] == 1 else array.shape[0]
     return None
+
+
+def _edges(batches: Sequence[Any]) -> int | None:
+    try:
+        return edges_in(batches[0]) if len(batches) else None
+    except Exception:  # noqa: BLE001  # a batch may hold anything, and an array of another library behave anyhow
+        return None
 
 
 def _scale_ratio(samples: Sequence[Sample]) -> float | None:

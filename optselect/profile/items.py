@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,6 +170,57 @@ def _of_scipy(matrix: Any) -> Numbers:
         dtype=str(entries.dtype),
         positions=positions,
     )
+
+
+# --- graphs -------------------------------------------------------------------------------------------------
+
+
+def edges_in(batch: Any) -> int | None:
+    """Edges of the graph that a batch, or the first of its items, holds; None: there is none.
+
+    A graph is a table of node features beside a square matrix of as many rows, sparse, or mostly zeros and
+    symmetric in its pattern; or beside two rows of node numbers (PyTorch Geometric's `edge_index`).
+    """
+    for each in (batch, *rows_of(batch, 1)):
+        leaves = [leaf for leaf in _leaves(each) if getattr(leaf, "ndim", 0) == 2]
+        for leaf in leaves:
+            nodes = {int(other.shape[0]) for other in leaves if other is not leaf and _is_table(other)}
+            if (edges := _edges(leaf, nodes)) is not None:
+                return edges
+    return None
+
+
+def _edges(leaf: Any, nodes: Collection[int]) -> int | None:
+    rows, columns = map(int, leaf.shape)
+    if isinstance(leaf, torch.Tensor) and leaf.layout is not torch.strided:
+        return int(leaf.to_sparse_coo().coalesce().values().numel()) if rows == columns and rows in nodes else None
+    if hasattr(leaf, "tocoo"):
+        return int(leaf.nnz) if rows == columns and rows in nodes else None
+    array = np.asarray(_plain(leaf) if isinstance(leaf, torch.Tensor) else leaf)
+    if array.dtype.kind in "iu" and rows == 2 and columns > 0 and nodes:
+        return columns if array.min() >= 0 and array.max() < max(nodes) else None
+    # Two nodes make a matrix that nearly anything could be.
+    if rows == columns and rows in nodes and rows > 2:
+        pattern = array != 0
+        edges = int(pattern.sum())
+        return edges if 0 < edges <= array.size / 2 and (pattern == pattern.T).all() else None
+    return None
+
+
+def _is_table(leaf: Any) -> bool:
+    """Real numbers in rows: what the features of nodes are."""
+    dense = not hasattr(leaf, "tocoo") and getattr(leaf, "layout", torch.strided) is torch.strided
+    floating = leaf.is_floating_point() if isinstance(leaf, torch.Tensor) else leaf.dtype.kind == "f"
+    return bool(dense and floating)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if hasattr(value, "shape"):
+        yield value.detach() if isinstance(value, torch.Tensor) else value
+        return
+    fields = _fields(value)
+    for each in fields.values() if fields is not None else value if isinstance(value, tuple | list) else ():
+        yield from _leaves(each)
 
 
 # --- batches ------------------------------------------------------------------------------------------------

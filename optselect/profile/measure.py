@@ -10,6 +10,7 @@ from optselect.errors import ConfigurationError
 from optselect.profile.data import profile_data
 from optselect.profile.gradient import profile_gradient
 from optselect.profile.model import profile_model
+from optselect.profile.sample import training_batches
 from optselect.profile.values import Profile
 from optselect.workload import Workload
 
@@ -19,14 +20,13 @@ MAX_PASSES = 32
 def measure(workload: Workload, passes: int = 8) -> Profile:
     """Profile the data, the model and the gradients of `workload`, which comes back as it was.
 
-    `passes` forward and backward passes, each on a batch of its own; 0 measures no gradients. Beside them at
-    most 2,000 rows are read. Raises `ConfigurationError` for `passes` outside 0 to 32.
+    `passes` forward and backward passes, each on a batch of its own; 0 measures no gradients. The numbers of the
+    data come from at most 2,000 rows, however many there are. Raises `ConfigurationError` for `passes` outside 0 to 32.
     """
     if not 0 <= passes <= MAX_PASSES:
         raise ConfigurationError(f"a profile takes 0 to {MAX_PASSES} passes, but got passes={passes}")
     with workload.borrowed():
-        source = workload.source()
-        batches = source.head(passes) if passes else []
+        batches, source = training_batches(workload.source(), passes)
         data = profile_data(source, batches=batches)
         # Before the gradients, whose forward passes move the BatchNorm statistics.
         model = profile_model(workload.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from optselect.params import ParamInfo, describe_params, is_muon_matrix, is_norm
@@ -57,6 +59,8 @@ def profile_model(model: nn.Module) -> ModelProfile:
         kinds=dict(kinds),
         depth=1 + max((info.depth for info in infos), default=-1),
         batch_norm=any(isinstance(module, _BatchNorm) for module in model.modules()),
+        dropout=max((_dropout(module) for module in model.modules()), default=0.0),
+        graph=any(_GRAPH_NAME.search(type(module).__name__) for module in model.modules()),
         tied=sum(bool(info.tied_names) for info in infos),
         dtypes=tuple(sorted({str(parameters[info.name].dtype).removeprefix("torch.") for info in trainable})),
         complex=any(info.is_complex for info in trainable),
@@ -69,6 +73,18 @@ def profile_model(model: nn.Module) -> ModelProfile:
             next(iter(parameters.values())).device if parameters else torch.device("cpu")
         ),
     )
+
+
+# GCNConv, SAGEConv, GraphAttention, MessagePassing; but not Gated, nor the GraphModule that torch.fx makes.
+_GRAPH_NAME = re.compile(r"(GCN|GNN|GAT|GIN|SAGE)(?![a-z])|Graph(?!Module)|MessagePassing")
+
+
+def _dropout(module: nn.Module) -> float:
+    """The probability with which `module` drops; torch's attention and recurrent layers hold their own."""
+    if isinstance(module, _DropoutNd):
+        return float(module.p)
+    inner = module.dropout if isinstance(module, nn.MultiheadAttention | nn.RNNBase) else 0.0
+    return float(inner)
 
 
 # --- trained before? ----------------------------------------------------------------------------------------

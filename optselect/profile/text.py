@@ -28,6 +28,8 @@ def _data(data: DataProfile) -> list[str]:
         parts.append(f"{data.features:,} features ({', '.join(data.dtypes)})")
     if data.sequence_length is not None:
         parts.append(f"sequences of {data.sequence_length}")
+    if data.edges is not None:
+        parts.append(f"graphs with {data.edges:,} edges in a batch")
     if data.density is not None and data.density < 0.995:
         parts.append(f"{data.density:.2g} of them not zero")
     if data.value_range is not None:
@@ -61,6 +63,8 @@ def _model(model: ModelProfile) -> list[str]:
         f"{model.parameters:,} parameters" + (f" ({kinds})" if kinds else ""),
         f"{model.depth} layer{'s' * (model.depth != 1)}",
     ]
+    if model.half_precision:
+        parts.append(f"kept in {' and '.join(model.dtypes)}")
     if model.frozen:
         parts.append(f"{model.frozen:,} frozen")
     if model.at_initialisation is not None:

@@ -49,13 +49,14 @@ class DataProfile(_Record):
     dtypes            of the input tensors, e.g. ("float32",)
     density           share of the sampled measured inputs that are not zero. Measured are floating-point,
                       byte and boolean inputs and whatever stands in a sparse container; integers are tokens
-                      or ids: None
+                      or ids: None. Of a graph None too: its matrix of edges is no feature
     value_range       smallest and largest finite measured input
     scale_ratio       largest over smallest standard deviation of a feature (a channel, where there is a time
                       or image axis); large means: not scaled. Features that are zero in nine rows of ten are
                       left out: their deviation tells how rare they are, not their scale
     duplicates        share of the sampled rows that repeat an earlier one exactly
-    sequence_length   median length of the sequence axis (None: no such axis)
+    sequence_length   median length of the sequence axis (None: no such axis; the nodes of a graph are none)
+    edges             edges of the graphs in the first batch (None: there is no graph in it)
     label_kind        what the targets are. "tokens": an integer for each position; a sequence of integers
                       that comes without a target is taken to be its own, as in language models
     classes           distinct classes seen
@@ -76,6 +77,7 @@ class DataProfile(_Record):
     scale_ratio: float | None = None
     duplicates: float | None = None
     sequence_length: int | None = None
+    edges: int | None = None
     label_kind: LabelKind = "unknown"
     classes: int | None = None
     class_counts: tuple[int, ...] = ()
@@ -99,6 +101,9 @@ class ModelProfile(_Record):
     kinds             trainable scalars by kind: embedding, conv, linear, norm, recurrent, attention, other
     depth             layers with parameters, from input to output; a repeated block is one layer
     batch_norm        whether a BatchNorm layer is there
+    dropout           the largest probability of a dropout layer: above 0 the same batch has another loss each
+                      time
+    graph             whether a module's class is named like a graph network's
     tied              tensors that stand under more than one name
     dtypes            of the trainable tensors, e.g. ("float32",)
     complex           whether a trainable tensor is complex
@@ -117,6 +122,8 @@ class ModelProfile(_Record):
     kinds: Mapping[str, int] = field(default_factory=dict)
     depth: int = 0
     batch_norm: bool = False
+    dropout: float = 0.0
+    graph: bool = False
     tied: int = 0
     dtypes: tuple[str, ...] = ()
     complex: bool = False
@@ -126,6 +133,11 @@ class ModelProfile(_Record):
     initialisation_evidence: str | None = None
     trained_share: float | None = None
     memory_free: int | None = None
+
+    @property
+    def half_precision(self) -> bool:
+        """Whether all that trains is kept in 16 bits, without a float32 copy that autocast would keep."""
+        return bool(self.dtypes) and set(self.dtypes) <= {"float16", "bfloat16"}
 
     def share(self, kind: str) -> float:
         """Share of the trainable scalars that are of `kind`."""

@@ -78,7 +78,7 @@ def an_unknown_horizon_favours_schedule_free_averaging(profile: Profile) -> Answ
 @rule(cites="Rathore et al. 2024, arXiv:2402.01868 (Adam, then L-BFGS); torch.optim.LBFGS", strength="paper")
 def a_small_full_batch_problem_can_be_solved_with_curvature(profile: Profile) -> Answer:
     """Without sampling noise a quasi-Newton step and its line search see the true loss."""
-    if not is_full_batch(profile):
+    if not is_full_batch(profile) or profile.model.dropout > 0:
         return None
     because = Evidence(quantity="data.batches", value=1, threshold=1, sense="at most")
     return votes(because, {"adam": 5.0, "lbfgs": 4.0, "nadam": 0.5})
@@ -87,11 +87,14 @@ def a_small_full_batch_problem_can_be_solved_with_curvature(profile: Profile) ->
 @rule(
     cites="Nocedal & Wright 2006, chapter 3: a line search needs the same function twice", strength="textbook"
 )
-def a_line_search_needs_the_whole_data(profile: Profile) -> Answer:
-    """On a mini-batch a line search fits the batch's noise, and every step costs several passes."""
-    if is_full_batch(profile):
+def a_line_search_needs_the_same_loss_twice(profile: Profile) -> Answer:
+    """On a mini-batch, or under dropout, a line search fits noise, and every step costs several passes."""
+    if not is_full_batch(profile):
+        because = Evidence(quantity="data.batches", value=profile.data.batches or "not known")
+    elif profile.model.dropout > 0:
+        because = Evidence(quantity="model.dropout", value=profile.model.dropout)
+    else:
         return None
-    because = Evidence(quantity="data.batches", value=profile.data.batches or "not known")
     return votes(because, {"lbfgs": -10.0})
 
 
@@ -104,11 +107,17 @@ def is_full_batch(profile: Profile) -> bool:
     return profile.data.batches == 1 and profile.model.parameters < FULL_BATCH_PARAMETERS
 
 
+def is_graph(profile: Profile) -> bool:
+    """A batch holds a graph, or the model is named like one for graphs."""
+    return profile.data.edges is not None or profile.model.graph
+
+
 def is_small_regression(profile: Profile) -> bool:
-    """A continuous target, at most 1,000 rows, and more weights than rows."""
+    """A continuous target, at most 1,000 flat rows (a sequence is many), and more weights than rows."""
     size = profile.data.size
     return (
         size is not None
+        and profile.data.sequence_length is None
         and size <= SMALL_REGRESSION_ROWS
         and profile.data.label_kind == "continuous"
         and profile.model.parameters > size
@@ -116,13 +125,15 @@ def is_small_regression(profile: Profile) -> bool:
 
 
 def is_tabular(profile: Profile) -> bool:
-    """Flat rows of numbers into a network of linear layers alone, with random weights."""
+    """Flat rows of numbers, that no graph joins, into a perceptron: several linear layers, with random weights."""
     model = profile.model
     others = ("conv", "recurrent", "attention", "embedding")
     return (
         profile.data.sequence_length is None
+        and not is_graph(profile)
         and model.at_initialisation is not False
         and model.share("linear") >= 0.5
+        and model.depth >= 2
         and not any(model.share(kind) for kind in others)
     )
 
@@ -134,5 +145,5 @@ DATA: tuple[Rule, ...] = (
     sparse_features_of_a_shallow_model_do_not_need_adagrad,
     an_unknown_horizon_favours_schedule_free_averaging,
     a_small_full_batch_problem_can_be_solved_with_curvature,
-    a_line_search_needs_the_whole_data,
+    a_line_search_needs_the_same_loss_twice,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from optselect import catalogue
+from optselect.catalogue import OptimizerSpec
 from optselect.profile.values import Profile
 from optselect.rules.rule import Answer, Evidence, Rule, Vote, rule
 
@@ -56,15 +57,26 @@ def the_state_does_not_fit_the_memory(profile: Profile) -> Answer:
     free = profile.model.memory_free
     if free is None:
         return None
-    # The shapes are not in the profile: a square matrix of as many numbers stands for them.
-    side = math.isqrt(profile.model.parameters)
-    itemsize = 2 if profile.model.dtypes and set(profile.model.dtypes) <= {"float16", "bfloat16"} else 4
-    needed = {name: catalogue.get(name).state_bytes((side, side), itemsize) for name in catalogue.names()}
+    itemsize = 2 if profile.model.half_precision else 4
+    needed = {name: state_bytes(catalogue.get(name), profile, itemsize) for name in catalogue.names()}
     return [
         _veto(name, Evidence(quantity="optimizer state in bytes", value=size, threshold=free))
         for name, size in needed.items()
         if size > free
     ]
+
+
+def state_bytes(spec: OptimizerSpec, profile: Profile, itemsize: int = 4) -> int:
+    """State that `spec` keeps for the model: what it cannot train by its shape is its partner's."""
+    # A profile written by hand may lack the shapes: then a square matrix of as many numbers stands for them.
+    side = math.isqrt(profile.model.parameters)
+    shapes = profile.model.shape_counts() or [((side, side), 1)]
+    partner = catalogue.get(spec.partner) if spec.partner is not None else spec
+    return sum(
+        count
+        * (spec if spec.ndim is None or len(shape) == spec.ndim else partner).state_bytes(shape, itemsize)
+        for shape, count in shapes
+    )
 
 
 def _veto(name: str, because: Evidence) -> Vote:

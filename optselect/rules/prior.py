@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from optselect import catalogue
 from optselect.catalogue import OptimizerSpec
 from optselect.profile.values import Profile
-from optselect.rules.data import is_small_regression, is_tabular
+from optselect.rules.data import is_graph, is_small_regression, is_tabular
 from optselect.rules.model import ATTENTION, MOSTLY_FROZEN, frozen_share, is_pretrained
 from optselect.schedules import Schedule
 from optselect.space import Value
@@ -112,6 +112,13 @@ REGIMES = (
         holds=lambda profile: bool(profile.gradient.sparse),
         lr={"adagrad": 0.3, "muon": 3e-2, "sparse_adam": 1e-2},
         source="measured here (EmbeddingBag on film reviews): Adagrad .3 and Muon .03",
+    ),
+    Regime(
+        name="one graph in a full batch",
+        holds=lambda profile: is_graph(profile) and profile.data.batches == 1,
+        lr=dict.fromkeys(("adam", "amsgrad", "adamw", "nadam"), 1e-2),
+        horizon=False,
+        source="Kipf & Welling 2017, arXiv:1609.02907: Adam .01; so the examples of PyTorch Geometric",
     ),
     Regime(
         name="a long tabular training",

@@ -132,9 +132,11 @@ def test_a_language_model_forgets_its_second_moment_sooner() -> None:
         ("a language model", with_data(with_model(FRESH, kinds=TRANSFORMER), label_kind="tokens")),
         ("a small noisy regression", with_data(FRESH, label_kind="continuous", size=999)),
         ("matrix factorisation", with_model(FRESH, kinds={"embedding": 1_000})),
+        ("one graph in a full batch", with_data(FRESH, batches=1, edges=9)),
+        ("from random weights", with_data(FRESH, batches=2, edges=9)),
         ("a bag of sparse features", replace(FRESH, gradient=GradientProfile(passes=1, sparse=("table",)))),
-        ("a long tabular training", replace(with_model(FRESH, kinds={"linear": 1_000}), steps=5_000)),
-        ("from random weights", replace(with_model(FRESH, kinds={"linear": 1_000}), steps=4_999)),
+        ("a long tabular training", replace(with_model(FRESH, kinds={"linear": 1_000}, depth=2), steps=5_000)),
+        ("from random weights", replace(with_model(FRESH, kinds={"linear": 1_000}, depth=2), steps=4_999)),
         (
             "fine-tuning a large transformer",
             with_model(TRAINED, parameters=10**8, kinds={"attention": 10**8}),

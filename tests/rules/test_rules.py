@@ -36,6 +36,7 @@ def kinds(**share: float) -> dict[str, Any]:
 
 
 PRETRAINED = {"at_initialisation": False}
+PERCEPTRON = {"muon_share": 0.5, "depth": 2}
 SMALL = {"size": 1_000, "label_kind": "continuous"}
 
 # rule, a profile just below its threshold, one at it, the optimizer it then speaks most for or against.
@@ -48,8 +49,14 @@ THRESHOLDS: list[tuple[Rule, Profile, Profile, str]] = [
     ),
     (
         data.tabular_networks_train_best_with_muon,
-        profile(of_model=kinds(linear=0.499) | {"muon_share": 0.5}),
-        profile(of_model=kinds(linear=0.5) | {"muon_share": 0.5}),
+        profile(of_model=kinds(linear=0.499) | PERCEPTRON),
+        profile(of_model=kinds(linear=0.5) | PERCEPTRON),
+        "muon",
+    ),
+    (
+        data.tabular_networks_train_best_with_muon,
+        profile(of_model=kinds(linear=0.5) | PERCEPTRON | {"depth": 1}),
+        profile(of_model=kinds(linear=0.5) | PERCEPTRON),
         "muon",
     ),
     (
@@ -62,6 +69,12 @@ THRESHOLDS: list[tuple[Rule, Profile, Profile, str]] = [
         data.a_small_noisy_regression_wants_cautious_steps,
         profile(of_data=SMALL, of_model={"parameters": 1_000}),
         profile(of_data=SMALL, of_model={"parameters": 1_001}),
+        "rmsprop",
+    ),
+    (
+        data.a_small_noisy_regression_wants_cautious_steps,
+        profile(of_data=SMALL | {"sequence_length": 2}, of_model={"parameters": 2_000}),
+        profile(of_data=SMALL, of_model={"parameters": 2_000}),
         "rmsprop",
     ),
     (
@@ -95,9 +108,21 @@ THRESHOLDS: list[tuple[Rule, Profile, Profile, str]] = [
         "adam",
     ),
     (
-        data.a_line_search_needs_the_whole_data,
+        data.a_small_full_batch_problem_can_be_solved_with_curvature,
+        profile(of_data={"batches": 1}, of_model={"dropout": 0.01}),
+        profile(of_data={"batches": 1}),
+        "lbfgs",
+    ),
+    (
+        data.a_line_search_needs_the_same_loss_twice,
         profile(of_data={"batches": 1}),
         profile(of_data={"batches": 2}),
+        "lbfgs",
+    ),
+    (
+        data.a_line_search_needs_the_same_loss_twice,
+        profile(of_data={"batches": 1}),
+        profile(of_data={"batches": 1}, of_model={"dropout": 0.01}),
         "lbfgs",
     ),
     (
@@ -183,6 +208,42 @@ THRESHOLDS: list[tuple[Rule, Profile, Profile, str]] = [
         profile(of_model=kinds(embedding=0.95, linear=0.001)),
         profile(of_model=kinds(embedding=0.95)),
         "momentum",
+    ),
+    (
+        model.a_net_for_many_graphs_favours_nesterov,
+        profile(of_data={"batches": 2}),
+        profile(of_data={"batches": 2, "edges": 1}),
+        "momentum",
+    ),
+    (
+        model.a_net_for_many_graphs_favours_nesterov,
+        profile(of_data={"batches": 1, "edges": 1}),
+        profile(of_data={"batches": 2}, of_model={"graph": True}),
+        "momentum",
+    ),
+    (
+        model.a_net_for_one_graph_favours_adam,
+        profile(of_data={"batches": 1}),
+        profile(of_data={"batches": 1, "edges": 1}),
+        "adam",
+    ),
+    (
+        model.a_net_for_one_graph_favours_adam,
+        profile(of_data={"batches": 2, "edges": 1}),
+        profile(of_data={"batches": 1}, of_model={"graph": True}),
+        "adam",
+    ),
+    (
+        model.half_precision_weights_lose_small_steps,
+        profile(of_model={"dtypes": ("bfloat16", "float32")}),
+        profile(of_model={"dtypes": ("bfloat16",)}),
+        "adafactor",
+    ),
+    (
+        data.tabular_networks_train_best_with_muon,
+        profile(of_data={"edges": 1}, of_model=kinds(linear=0.5) | PERCEPTRON),
+        profile(of_model=kinds(linear=0.5) | PERCEPTRON),
+        "muon",
     ),
     (
         gradient.sparse_gradients_favour_adagrad,
