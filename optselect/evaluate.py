@@ -46,9 +46,9 @@ class TrialRunner:
     """Runs trials of one workload, inside `workload.borrowed()`.
 
     A trial that is continued goes on exactly where it stood; trials put aside are kept in memory up to
-    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly). `initial_loss` is
-    the training loss at the borrowed weights, which divergence is measured by; None: that of the first trial,
-    which a search that goes on after a kill may not have.
+    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly). Divergence
+    is measured by `initial_loss`, the training loss at the borrowed weights, and by a trial's own first losses:
+    never by another trial's, which a search that goes on after a kill may not have run.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class TrialRunner:
         self._limit = paused_bytes
         self._paused: dict[tuple[str, int], tuple[Any, int, int]] = {}
         self._initial_loss = initial_loss
+        self._first_losses: dict[tuple[str, int], float] = {}
 
     @property
     def validation_cost(self) -> float:
@@ -96,7 +97,7 @@ class TrialRunner:
                 count = min(_CHUNK, until - reached)
                 reached += count  # before it is run: an exception in its midst has cost at most that
                 losses += self._workload.train(count)
-                if self._workload.agree(self._diverged(configuration, losses, start)):
+                if self._workload.agree(self._diverged(configuration, seed, losses, start)):
                     return Outcome(value=None, cost=reached - start, reached=reached)
             value = self._workload.validate()
         except MetricNotLoggedError:
@@ -135,7 +136,7 @@ class TrialRunner:
 
         return build
 
-    def _diverged(self, configuration: Configuration, losses: Sequence[float | None], start: int) -> bool:
+    def _diverged(self, configuration: Configuration, seed: int, losses: Sequence[float | None], start: int) -> bool:
         given = [loss for loss in losses if loss is not None]
         recent = [loss for loss in losses[-_CHUNK:] if loss is not None]
         finite = [loss for loss in recent if math.isfinite(loss)]
@@ -143,8 +144,10 @@ class TrialRunner:
             return False  # a training step may keep its loss to itself; validation will tell
         if not finite:
             return True
-        if self._initial_loss is None and start == 0:
-            self._initial_loss = statistics.fmean([loss for loss in given if math.isfinite(loss)][:5])
+        key = (configuration.key, seed)
+        if start == 0 and key not in self._first_losses:
+            self._first_losses[key] = statistics.fmean([loss for loss in given if math.isfinite(loss)][:5])
         warm = start + len(losses) > configuration.schedule.warmup_steps * self._workload.accumulate
-        limit = abs(self._initial_loss or math.inf) * _DIVERGED
-        return warm and statistics.fmean(finite) > limit
+        # Its own first losses count too: some losses are ramped up over the first steps.
+        initial = max(abs(self._initial_loss or 0.0), abs(self._first_losses.get(key, 0.0)))
+        return warm and initial > 0.0 and statistics.fmean(finite) > initial * _DIVERGED

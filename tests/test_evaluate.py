@@ -222,11 +222,31 @@ def test_a_loss_three_times_the_initial_one_has_diverged_after_the_warmup_only()
         assert runner.run(slow, 0, 100).reached == 60
 
 
-def test_divergence_is_measured_by_the_given_initial_loss_whichever_trial_comes_first() -> None:
-    with trials(initial_loss=1e-3) as runner:
-        assert runner.run(SGD, 0, 20).value is None
-    with trials(initial_loss=1e3) as runner:
-        assert value(runner.run(SGD, 0, 20)) > 0
+def test_divergence_does_not_depend_on_which_trial_came_first() -> None:
+    high = {f"c{call}": 5.0 for call in range(6, 400)}
+
+    with trials(Losses(**high)) as runner:
+        alone = runner.run(SGD, 0, 40)
+    with trials(Losses()) as runner:
+        runner.run(Configuration(optimizer="sgd", hyperparameters={"lr": 1e-3}), 0, 10)
+        runner._workload._loss_fn = Losses(**high)  # type: ignore[attr-defined]
+        second = runner.run(SGD, 0, 40)
+
+    assert alone == second
+
+
+def test_a_loss_is_measured_by_the_given_initial_one_where_that_is_larger() -> None:
+    high = {f"c{call}": 5.0 for call in range(6, 60)}
+
+    with trials(Losses(**high), initial_loss=1e3) as runner:
+        assert value(runner.run(SGD, 0, 40)) > 0
+
+
+def test_a_loss_that_is_ramped_up_over_the_first_steps_has_not_diverged() -> None:
+    ramp = {f"c{call}": call / 10 for call in range(1, 10)}
+
+    with trials(Losses(**ramp), initial_loss=0.1) as runner:
+        assert value(runner.run(SGD, 0, 10)) > 0
 
 
 def test_a_validation_that_is_not_finite_gives_no_value() -> None:

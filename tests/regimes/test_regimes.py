@@ -161,8 +161,11 @@ REGIMES = {
     ),
     "full-batch tiny problem": Expected(
         training=trainings.full_batch,
-        facts={"data.batches": 1, "model.dropout": 0.0, "gradient.noise_scale": 0.0},
-        rules={"a small full batch problem can be solved with curvature"},
+        facts={"data.batches": 1, "data.size": 100, "model.dropout": 0.0},
+        rules={
+            "a small full batch problem can be solved with curvature",
+            "tabular networks train best with muon",
+        },
         first=["adam", "lbfgs"],
     ),
     "bfloat16 weights": Expected(
