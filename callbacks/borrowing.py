@@ -24,9 +24,7 @@ from optselect.snapshot import attributes_restored
 Progress = tuple[tuple[object, str, Any], ...]
 
 # Lightning puts these on a module itself; trials replace the logging ones, the rest stay as they are.
-KEPT_ATTRIBUTES = frozenset(
-    {"_trainer", "_fabric", "log", "log_dict", "configure_optimizers", "prepare_data"}
-)
+KEPT_ATTRIBUTES = frozenset({"_trainer", "_fabric", "log", "log_dict", "configure_optimizers", "prepare_data"})
 
 
 @contextmanager
@@ -61,7 +59,7 @@ class _SilentProfiler(PassThroughProfiler):
 
     _EMPTY = nullcontext("")
 
-    def profile(self, action_name: str) -> AbstractContextManager[str]:
+    def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]  # not a generator
         return self._EMPTY
 
 

@@ -40,9 +40,7 @@ def clip_value(parameters: Iterable[Tensor], limit: float) -> None:
         gradient.clamp_(-limit, limit)
 
 
-def _clip(
-    precision: Any, clip: Callable[[Iterable[Tensor], float], None], optimizer: Any, clip_val: float
-) -> None:
+def _clip(precision: Any, clip: Callable[[Iterable[Tensor], float], None], optimizer: Any, clip_val: float) -> None:
     parameters = list(precision.main_params(optimizer))
     if any(parameter.grad is not None and parameter.grad.is_sparse for parameter in parameters):
         clip(parameters, clip_val)

@@ -54,9 +54,7 @@ class TrialData:
             combined.flattened = [
                 RecordedLoader(loader) if is_one_shot(loader) else loader for loader in combined.flattened
             ]
-            self.replay = _DataLoaderSource(
-                CombinedLoader(combined.iterables, combined._mode), "train_dataloader"
-            )
+            self.replay = _DataLoaderSource(CombinedLoader(combined.iterables, combined._mode), "train_dataloader")
         self._combined: CombinedLoader = combined
         self._by_seed: dict[int, BatchCache] = {}
         length = fit_loop.max_batches
@@ -166,9 +164,7 @@ class UnopenedSource:
         """The real source's loaders, unopened."""
         loaders = self._source.dataloader()
         combined = isinstance(loaders, CombinedLoader)
-        unopened = UnopenedLoader(
-            *((loaders.iterables, loaders._mode) if combined else (loaders, "max_size_cycle"))
-        )
+        unopened = UnopenedLoader(*((loaders.iterables, loaders._mode) if combined else (loaders, "max_size_cycle")))
         for loader in unopened.flattened:
             borrow_loader(loader, self._stack)
         return unopened

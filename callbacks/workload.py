@@ -235,9 +235,7 @@ class LightningWorkload:
             if value is None:
                 value = self._held_back_value()
         # The mean over processes, each of which saw its own share of the validation set.
-        return float(
-            self._trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64), reduce_op="mean")
-        )
+        return float(self._trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64), reduce_op="mean"))
 
     def pause(self) -> _Paused:
         """Optimizers, schedulers, counters and the model's state."""
@@ -325,9 +323,7 @@ class LightningWorkload:
 
     def _model(self) -> BorrowedModel:
         if self._borrowed is None:
-            raise UnsupportedModuleError(
-                "trials run inside `with workload.borrowed():`, so that everything comes back"
-            )
+            raise UnsupportedModuleError("trials run inside `with workload.borrowed():`, so that everything comes back")
         return self._borrowed
 
     def _begun(self) -> _Training:
@@ -442,9 +438,7 @@ class LightningWorkload:
         """The monitored value from Lightning's validation loop; None when only the training step logs it."""
         trainer, connector = self._trainer, self._trainer._logger_connector
         connector.reset_metrics()
-        capturing = [
-            (part, vars(part).pop("log"), vars(part).pop("log_dict")) for part in self._lightning_parts()
-        ]
+        capturing = [(part, vars(part).pop("log"), vars(part).pop("log_dict")) for part in self._lightning_parts()]
         trainer.validating = True
         try:
             connector.reset_results()

@@ -142,20 +142,14 @@ class _Place:
     @property
     def lazy_matrix(self) -> bool:
         """A weight whose shape is not known yet but will have two dimensions or more."""
-        return (
-            is_lazy(self.parameter) and self.leaf == "weight" and isinstance(self.owner, nn.Linear | _ConvNd)
-        )
+        return is_lazy(self.parameter) and self.leaf == "weight" and isinstance(self.owner, nn.Linear | _ConvNd)
 
     @property
     def is_bias(self) -> bool:
         vector = len(self.shape) <= 1
         # bias_ih_l0 of an LSTM, bias_k of an attention; not a relative_position_bias_table, which has two
         # dimensions.
-        return (
-            self.leaf.endswith("bias")
-            or (vector and "bias" in self.leaf)
-            or self.leaf in {"bias_k", "bias_v"}
-        )
+        return self.leaf.endswith("bias") or (vector and "bias" in self.leaf) or self.leaf in {"bias_k", "bias_v"}
 
 
 def _places(model: nn.Module) -> dict[str, _Place]:
@@ -189,9 +183,7 @@ _ATTENTION_NAME = re.compile(r"(attention|attn)\d*$", re.IGNORECASE)
 _QUERY = {"q", "query", "queries", "wq", "qs"}
 _KEY = {"k", "key", "keys", "wk", "ks", "kv"}
 _FUSED = {"qkv", "wqkv"}
-_ATTENTION_PARTS = (
-    _QUERY | _KEY | _FUSED | {"v", "value", "values", "wv", "vs", "o", "out", "output", "wo", "proj"}
-)
+_ATTENTION_PARTS = _QUERY | _KEY | _FUSED | {"v", "value", "values", "wv", "vs", "o", "out", "output", "wo", "proj"}
 
 
 def _tokens(name: str) -> set[str]:
@@ -206,9 +198,7 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def _is_attention(module: nn.Module) -> bool:
-    return (
-        isinstance(module, nn.MultiheadAttention) or _ATTENTION_NAME.search(type(module).__name__) is not None
-    )
+    return isinstance(module, nn.MultiheadAttention) or _ATTENTION_NAME.search(type(module).__name__) is not None
 
 
 def _attention_parents(model: nn.Module) -> set[nn.Module]:
@@ -374,9 +364,7 @@ def _undecayed(model: nn.Module) -> set[str]:
 _REPEATED = {"blocks", "layers", "layer", "h"}
 
 
-def _depths(
-    places: Sequence[_Place], kinds: Mapping[str, Kind], order: Sequence[str] | None
-) -> dict[str, int]:
+def _depths(places: Sequence[_Place], kinds: Mapping[str, Kind], order: Sequence[str] | None) -> dict[str, int]:
     """The index of each parameter's layer, by its first name."""
     if order is not None:
         places = _sorted_by_execution(places, order)
@@ -393,11 +381,7 @@ def _depths(
             follows = kinds[place.name] == "norm" and _block(place) is None
             still_input = kinds[place.name] == "embedding"
             # All embeddings at the input are one layer, and a norm goes with the layer whose output it takes.
-            if (
-                begun
-                and not follows
-                and not (still_input and latest == 0 and _only_embeddings(depths, kinds))
-            ):
+            if begun and not follows and not (still_input and latest == 0 and _only_embeddings(depths, kinds)):
                 latest = max(index.values()) + 1
             index[layer] = latest
             begun = True
@@ -405,9 +389,7 @@ def _depths(
     for place in waiting:
         # A bare parameter of a module with children (a class token, a position table) enters with its first
         # layer.
-        inside = [
-            depths[name] for name in depths if name.startswith(f"{place.owner_name}.") or not place.owner_name
-        ]
+        inside = [depths[name] for name in depths if name.startswith(f"{place.owner_name}.") or not place.owner_name]
         depths[place.name] = min(inside, default=0)
     return depths
 

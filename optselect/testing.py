@@ -91,9 +91,7 @@ def _check_description(spec: OptimizerSpec) -> None:
     if spec.partner is not None:
         partner = catalogue.get(spec.partner)
         whole = partner.dense and partner.ndim is None
-        _require(
-            spec, whole, f"has the partner {partner.name!r}, which cannot train every dense parameter either"
-        )
+        _require(spec, whole, f"has the partner {partner.name!r}, which cannot train every dense parameter either")
     _require(
         spec,
         (spec.cost == "closure") is spec.closure,
@@ -121,9 +119,7 @@ def _check_layouts(spec: OptimizerSpec) -> None:
             what=f"dense gradients of shape {shape}",
         )
     can = spec.can_train(shape=(16, 8), sparse=True)
-    _agree(
-        spec, lambda: _train(spec, (16, 8), sparse=True), can=can, fact="sparse=True", what="sparse gradients"
-    )
+    _agree(spec, lambda: _train(spec, (16, 8), sparse=True), can=can, fact="sparse=True", what="sparse gradients")
 
 
 def _check_complex(spec: OptimizerSpec) -> None:
@@ -203,9 +199,7 @@ def _check_implementations(spec: OptimizerSpec) -> None:
             try:
                 _train(spec, shape, sparse=not spec.dense, extra={argument: True})
             except Exception as error:
-                raise _wrong(
-                    spec, f"says {argument}=True, but a step with it fails: {_said(error)}"
-                ) from error
+                raise _wrong(spec, f"says {argument}=True, but a step with it fails: {_said(error)}") from error
 
 
 def _check_decay(spec: OptimizerSpec) -> None:
@@ -253,9 +247,7 @@ def _check_resuming(spec: OptimizerSpec) -> None:
         raise _wrong(spec, f"cannot load its own saved state: {_said(error)}") from error
     for each, weights in ((optimizer, parameter), (second, resumed)):
         _step(each, weights, sparse=sparse, closure=spec.closure, count=2)
-    _require(
-        spec, torch.equal(parameter, resumed), "does not go on as before after saving and loading its state"
-    )
+    _require(spec, torch.equal(parameter, resumed), "does not go on as before after saving and loading its state")
 
 
 def _check_space(spec: OptimizerSpec) -> None:
@@ -267,14 +259,10 @@ def _check_space(spec: OptimizerSpec) -> None:
         for value in _ends(dimension):
             try:
                 parameter = _parameter(shape)
-                optimizer = _build(
-                    spec, [parameter], {**_decay_off(spec, sparse=not spec.dense), name: value}
-                )
+                optimizer = _build(spec, [parameter], {**_decay_off(spec, sparse=not spec.dense), name: value})
                 _step(optimizer, parameter, sparse=not spec.dense, closure=spec.closure, count=1)
             except Exception as error:
-                raise _wrong(
-                    spec, f"has {name}={value!r} in its space, but refuses it: {_said(error)}"
-                ) from error
+                raise _wrong(spec, f"has {name}={value!r} in its space, but refuses it: {_said(error)}") from error
 
 
 _FACTS: tuple[Callable[[OptimizerSpec], None], ...] = (
@@ -436,13 +424,9 @@ def _ends(dimension: Dimension) -> Iterator[Value]:
 
 # One of each kind of training that our own rules tell apart, and one of which nothing is known.
 PROFILES: Mapping[str, Profile] = {
-    "nothing known": Profile(
-        data=DataProfile(), model=ModelProfile(parameters=0), gradient=GradientProfile()
-    ),
+    "nothing known": Profile(data=DataProfile(), model=ModelProfile(parameters=0), gradient=GradientProfile()),
     "small perceptron": Profile(
-        data=DataProfile(
-            size=1_437, batch_size=64, batches=23, density=0.5, label_kind="multiclass", classes=10
-        ),
+        data=DataProfile(size=1_437, batch_size=64, batches=23, density=0.5, label_kind="multiclass", classes=10),
         model=ModelProfile(
             parameters=26_000,
             tensors=6,
@@ -496,16 +480,12 @@ PROFILES: Mapping[str, Profile] = {
     ),
     "recurrent net on a stream": Profile(
         data=DataProfile(batch_size=32, label_kind="tokens", sequence_length=64, rare_class_share=0.7),
-        model=ModelProfile(
-            parameters=20_000, tensors=6, kinds={"recurrent": 19_000, "linear": 1_000}, depth=2
-        ),
+        model=ModelProfile(parameters=20_000, tensors=6, kinds={"recurrent": 19_000, "linear": 1_000}, depth=2),
         gradient=GradientProfile(passes=3, norm_quantiles=(0.1, 1.0, 9.0)),
     ),
     "matrix factorisation": Profile(
         data=DataProfile(size=80_000, batch_size=256, batches=312, label_kind="continuous"),
-        model=ModelProfile(
-            parameters=84_000, tensors=2, kinds={"embedding": 84_000}, depth=1, at_initialisation=True
-        ),
+        model=ModelProfile(parameters=84_000, tensors=2, kinds={"embedding": 84_000}, depth=1, at_initialisation=True),
         gradient=GradientProfile(passes=3, sparse=("users.weight", "items.weight"), touched_rows=0.2),
         steps=800,
     ),
@@ -526,9 +506,7 @@ PROFILES: Mapping[str, Profile] = {
     ),
     "complex weights in a full batch": Profile(
         data=DataProfile(size=100, batch_size=100, batches=1, label_kind="continuous", density=0.01),
-        model=ModelProfile(
-            parameters=50, tensors=2, kinds={"linear": 50}, depth=1, complex=True, muon_share=1.0
-        ),
+        model=ModelProfile(parameters=50, tensors=2, kinds={"linear": 50}, depth=1, complex=True, muon_share=1.0),
         gradient=GradientProfile(passes=3),
         steps=300,
     ),
@@ -544,9 +522,7 @@ def check_rule(rule: Rule, profiles: Iterable[Profile] = ()) -> None:
     """
     for quality in ("name", "mechanism", "cites"):
         if not getattr(rule, quality).strip():
-            raise ConformanceError(
-                f"the rule {rule.name!r} has an empty {quality}; say it, so that the answer can"
-            )
+            raise ConformanceError(f"the rule {rule.name!r} has an empty {quality}; say it, so that the answer can")
     if rule.strength not in get_args(Strength):
         raise ConformanceError(
             f"the rule {rule.name!r} has strength={rule.strength!r}, not one of {get_args(Strength)}"
@@ -573,16 +549,10 @@ def _check_vote(rule: Rule, vote: Vote) -> None:
     try:
         restored = Vote.from_dict(json.loads(json.dumps(vote.to_dict())))
     except (TypeError, ValueError) as error:
-        raise ConformanceError(
-            f"the rule {rule.name!r} gives a vote without a JSON form: {_said(error)}"
-        ) from error
+        raise ConformanceError(f"the rule {rule.name!r} gives a vote without a JSON form: {_said(error)}") from error
     if restored != vote:
         raise ConformanceError(f"the rule {rule.name!r} gives a vote that JSON changes: {vote.because!r}")
     if not math.isfinite(vote.weight) or (vote.weight == 0 and not vote.veto):
-        raise ConformanceError(
-            f"the rule {rule.name!r} gives a vote of weight {vote.weight}; say nothing instead"
-        )
+        raise ConformanceError(f"the rule {rule.name!r} gives a vote of weight {vote.weight}; say nothing instead")
     if vote.optimizer not in catalogue.names():
-        raise ConformanceError(
-            f"the rule {rule.name!r} votes for {vote.optimizer!r}, which is not in the catalogue"
-        )
+        raise ConformanceError(f"the rule {rule.name!r} votes for {vote.optimizer!r}, which is not in the catalogue")

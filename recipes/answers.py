@@ -49,9 +49,7 @@ def _plan_in_checkpoint(file: Path) -> Mapping[str, Any]:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ResumeError(
-            f"{file} cannot be read ({error.strerror}); pass a plan.json or a checkpoint"
-        ) from error
+        raise ResumeError(f"{file} cannot be read ({error.strerror}); pass a plan.json or a checkpoint") from error
     # torch raises what the file leads it to: RuntimeError, UnpicklingError, EOFError, ...
     except Exception as error:
         reason = str(error).partition("\n")[0]
@@ -61,8 +59,6 @@ def _plan_in_checkpoint(file: Path) -> Mapping[str, Any]:
     callbacks = checkpoint.get("callbacks") if isinstance(checkpoint, dict) else None
     state = callbacks.get(_STATE_KEY) if isinstance(callbacks, dict) else None
     if not isinstance(state, dict) or not state.get("plan"):
-        raise ResumeError(
-            f"the checkpoint {file} holds no optimizer plan; pass one that was made with AutoOptimizer"
-        )
+        raise ResumeError(f"the checkpoint {file} holds no optimizer plan; pass one that was made with AutoOptimizer")
     plan: Mapping[str, Any] = state["plan"]
     return plan

@@ -159,9 +159,7 @@ def _cp(arguments: argparse.Namespace) -> None:
     except FileExistsError as error:
         raise ConfigurationError(f"{target} exists and is left as it is; choose another name") from error
     except OSError as error:
-        raise ConfigurationError(
-            f"{target} cannot be written ({error.strerror}); choose another place"
-        ) from error
+        raise ConfigurationError(f"{target} cannot be written ({error.strerror}); choose another place") from error
     print(f"{target} written; edit it, then: optselect fit --config {target}")
 
 

@@ -68,9 +68,7 @@ class DigitsData(L.LightningDataModule):
         digit = torch.tensor(digits.target)
         train, rest = train_test_split(range(len(digit)), train_size=1280, stratify=digit, random_state=0)
         val, test = train_test_split(rest, train_size=260, stratify=digit[rest], random_state=0)
-        self.train, self.val, self.test = (
-            TensorDataset(pixels[rows], digit[rows]) for rows in (train, val, test)
-        )
+        self.train, self.val, self.test = (TensorDataset(pixels[rows], digit[rows]) for rows in (train, val, test))
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """20 batches an epoch at the default size."""

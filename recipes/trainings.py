@@ -85,9 +85,7 @@ def _tune(arguments: list[str]) -> None:
         except SearchFallbackWarning as warning:
             raise UnsupportedModuleError(str(warning.__cause__ or warning)) from warning
     if auto.plan is None or auto.plan_path is None:
-        raise ConfigurationError(
-            "nothing was searched: fast_dev_run and auto.plan leave nothing to tune; remove them"
-        )
+        raise ConfigurationError("nothing was searched: fast_dev_run and auto.plan leave nothing to tune; remove them")
     print("\n".join(_choice(auto.plan)))
     print(f"plan                 {_short(auto.plan_path)}")
     print(f"to train with it     optselect fit … --plan {_short(auto.plan_path)}")
@@ -146,12 +144,8 @@ class _AutoCLI(LightningCLI):
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
         if self._trains:
-            parser.add_argument(
-                "--plan", type=str | None, default=None, help="a plan.json; nothing is searched"
-            )
-            parser.add_argument(
-                "--ckpt_path", type=str | None, default=None, help="a checkpoint to go on from"
-            )
+            parser.add_argument("--plan", type=str | None, default=None, help="a plan.json; nothing is searched")
+            parser.add_argument("--ckpt_path", type=str | None, default=None, help="a checkpoint to go on from")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # Lightning's own warns when sys.argv is not empty, which it never is here.
@@ -184,9 +178,7 @@ class _AutoCLI(LightningCLI):
             vars(self.model)["configure_optimizers"] = own
 
 
-def _configure(
-    module: pl.LightningModule, optimizer: dict[str, Any], scheduler: dict[str, Any] | None
-) -> Any:
+def _configure(module: pl.LightningModule, optimizer: dict[str, Any], scheduler: dict[str, Any] | None) -> Any:
     built = instantiate_class(module.parameters(), optimizer)
     return LightningCLI.configure_optimizers(
         module, built, instantiate_class(built, scheduler) if scheduler is not None else None
@@ -206,9 +198,7 @@ def _build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str]
         raise ConfigurationError(f"{readable(str(error))}; see optselect {command} --help") from error
     # What constructors raise for arguments they cannot take.
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{readable(str(error))}; mend the config, or see the traceback with -v"
-        ) from error
+        raise ConfigurationError(f"{readable(str(error))}; mend the config, or see the traceback with -v") from error
 
 
 def _train(cli: _AutoCLI, *, ckpt_path: str | None = None) -> None:
@@ -220,8 +210,7 @@ def _train(cli: _AutoCLI, *, ckpt_path: str | None = None) -> None:
         if ckpt_path is None or "loading state_dict" not in str(error):
             raise
         raise ResumeError(
-            f"the checkpoint {ckpt_path} is of another model; use the one it was made with "
-            f"({readable(str(error))})"
+            f"the checkpoint {ckpt_path} is of another model; use the one it was made with ({readable(str(error))})"
         ) from error
     except SystemExit as leaving:
         # Lightning turns Ctrl-C into exit status 1.
@@ -237,11 +226,7 @@ def _how_to_go_on(cli: _AutoCLI) -> str:
         return "the same line goes on with the search where it stood"
     checkpoint = _last_checkpoint(cli.trainer)
     anew = "the same line trains anew without new trials"
-    return (
-        f"{anew}; to go on from the last checkpoint add --ckpt_path {_short(checkpoint)}"
-        if checkpoint
-        else anew
-    )
+    return f"{anew}; to go on from the last checkpoint add --ckpt_path {_short(checkpoint)}" if checkpoint else anew
 
 
 def _checkpoint(given: str | None) -> str | None:
@@ -277,21 +262,15 @@ def _short(path: Path) -> str:
 
 def readable(message: str) -> str:
     """A message of jsonargparse's many lines as one: the key, and what was wrong with what came."""
-    message = re.sub(r"<class '([\w.]+)'>", r"\1", message).replace(
-        "Expected a typing.Literal", "Expected one of "
-    )
+    message = re.sub(r"<class '([\w.]+)'>", r"\1", message).replace("Expected a typing.Literal", "Expected one of ")
     key = re.match(r'Parser key "([^"]+)":\s*', message)
     where = f"{key.group(1)}: " if key else ""
     lines = [line.strip() for line in message[key.end() if key else 0 :].splitlines() if line.strip()]
     if "Errors:" not in lines:
         return where + " ".join(lines)
     # One reason for each type that was tried. What another type expected helps nobody once one says more.
-    said = " ".join(
-        line for line in lines[lines.index("Errors:") + 1 :] if not line.startswith("Given value")
-    )
-    reasons = [
-        reason.strip() for reason in f" {said}".split(" - ") if "NoneType" not in reason and reason.strip()
-    ]
+    said = " ".join(line for line in lines[lines.index("Errors:") + 1 :] if not line.startswith("Given value"))
+    reasons = [reason.strip() for reason in f" {said}".split(" - ") if "NoneType" not in reason and reason.strip()]
     telling = [reason for reason in reasons if not reason.startswith("Expected a")] or reasons
     given = next((f". {line}" for line in lines if line.startswith("Given value:") and "(" not in line), "")
     return where + "; or ".join(telling) + given

@@ -365,20 +365,14 @@ def test_frozen_layers_keep_their_depth() -> None:
     infos = described(model)
 
     assert {name: info.depth for name, info in infos.items()} == before
-    assert {name for name, info in infos.items() if info.frozen} == {
-        n for n in infos if n.startswith("blocks")
-    }
+    assert {name for name, info in infos.items() if info.frozen} == {n for n in infos if n.startswith("blocks")}
 
 
 def test_a_residual_net_counts_its_numbered_blocks() -> None:
     def stage() -> nn.Module:
-        return nn.Sequential(
-            *(nn.ModuleDict({"conv1": nn.Conv2d(4, 4, 3), "bn1": nn.BatchNorm2d(4)}) for _ in "ab")
-        )
+        return nn.Sequential(*(nn.ModuleDict({"conv1": nn.Conv2d(4, 4, 3), "bn1": nn.BatchNorm2d(4)}) for _ in "ab"))
 
-    model = nn.ModuleDict(
-        {"conv1": nn.Conv2d(3, 4, 3), "layer1": stage(), "layer2": stage(), "fc": nn.Linear(4, 2)}
-    )
+    model = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3), "layer1": stage(), "layer2": stage(), "fc": nn.Linear(4, 2)})
 
     infos = described(model)
 
@@ -397,9 +391,7 @@ def test_a_residual_net_counts_its_numbered_blocks() -> None:
         ((2, 8, 8), "other"),
     ],
 )
-def test_a_hidden_matrix_has_sides_of_four_and_an_aspect_of_128_at_most(
-    shape: tuple[int, ...], expected: str
-) -> None:
+def test_a_hidden_matrix_has_sides_of_four_and_an_aspect_of_128_at_most(shape: tuple[int, ...], expected: str) -> None:
     model = nn.ParameterDict({"mixing": nn.Parameter(torch.zeros(shape))})
 
     assert roles(model) == {"mixing": expected}

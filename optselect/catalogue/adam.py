@@ -84,9 +84,7 @@ RADAM = OptimizerSpec(
     factory="torch.optim:RAdam",
     fixed={"decoupled_weight_decay": True},
     # Rectified steps are short for the first hundreds. Measured here on digits (400 steps): .01 to .03.
-    space=SearchSpace(
-        {"lr": log_uniform(1e-5, 1e-1, centre=1e-2, spread=0.45), **_BETAS, "weight_decay": _DECOUPLED}
-    ),
+    space=SearchSpace({"lr": log_uniform(1e-5, 1e-1, centre=1e-2, spread=0.45), **_BETAS, "weight_decay": _DECOUPLED}),
     decoupled=True,
     foreach=True,
     capturable=True,
@@ -100,9 +98,7 @@ ADAMAX = OptimizerSpec(
     factory="torch.optim:Adamax",
     # Its denominator is a running maximum, larger than Adam's root mean square: torch and the paper double
     # the lr.
-    space=SearchSpace(
-        {"lr": log_uniform(1e-5, 1e-1, centre=6e-3, spread=0.45), **_BETAS, "weight_decay": _L2}
-    ),
+    space=SearchSpace({"lr": log_uniform(1e-5, 1e-1, centre=6e-3, spread=0.45), **_BETAS, "weight_decay": _L2}),
     foreach=True,
     capturable=True,
     state=slots(2),

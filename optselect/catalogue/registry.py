@@ -53,9 +53,7 @@ def register(spec: OptimizerSpec) -> OptimizerSpec:
     if spec.name == RESERVED:
         raise ConfigurationError(f"{RESERVED!r} names the user's own optimizer; choose another name")
     if _SPECS.get(spec.name, spec) is not spec:
-        raise ConfigurationError(
-            f"an optimizer named {spec.name!r} is in the catalogue already; choose another name"
-        )
+        raise ConfigurationError(f"an optimizer named {spec.name!r} is in the catalogue already; choose another name")
     if spec.partner is not None and spec.partner not in _SPECS:
         raise ConfigurationError(
             f"the partner {spec.partner!r} of {spec.name!r} is not in the catalogue; register it first"

@@ -26,9 +26,9 @@ _BLOCK_NUMBERS = 1_000_000
 def profile_data(source: DataSource, *, batches: Sequence[Any] = ()) -> DataProfile:
     """The numbers of `source`; whatever cannot be read stays None, and nothing raises.
 
-    `batches` already drawn are used for a stream instead of reading it again, and are where a graph is seen. Costs at most 2,000 rows, 2e7
-    numbers and 30 s, of however large a data set. Draws no global random numbers, but a data set that
-    augments may: the caller isolates them.
+    `batches` already drawn are used for a stream instead of reading it again, and are where a graph is seen.
+    Costs at most 2,000 rows, 2e7 numbers and 30 s, of however large a data set. Draws no global random
+    numbers, but a data set that augments may: the caller isolates them.
     """
     samples = read_samples(source, batches)
     labels = read_labels(samples)

@@ -77,14 +77,10 @@ class _Passes:
         parameters = {name: each for name, each in model.named_parameters() if each.grad is not None}
         self.used |= parameters.keys()
         # Coalescing adds up the entries of one row, so that norms and row counts are of the gradient itself.
-        gradients = {
-            name: _coalesced(each.grad) for name, each in parameters.items() if each.grad is not None
-        }
+        gradients = {name: _coalesced(each.grad) for name, each in parameters.items() if each.grad is not None}
         self.sparse |= {name: None for name, gradient in gradients.items() if gradient.is_sparse}
         squares = {name: float(_square(_values(gradient))) for name, gradient in gradients.items()}
-        norm = (
-            math.sqrt(math.fsum(squares.values())) if all(map(math.isfinite, squares.values())) else math.nan
-        )
+        norm = math.sqrt(math.fsum(squares.values())) if all(map(math.isfinite, squares.values())) else math.nan
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return
         self.losses.append(loss)
@@ -221,9 +217,7 @@ def curvature(model: nn.Module, backward: Backward, batch: Any, *, iterations: i
                 return None
             product = [(plus - minus) / (2 * step) for plus, minus in zip(ahead, behind, strict=True)]
             # The Rayleigh quotient of a unit vector.
-            value = math.fsum(
-                float((v.conj() * hv).real.sum()) for v, hv in zip(direction, product, strict=True)
-            )
+            value = math.fsum(float((v.conj() * hv).real.sum()) for v, hv in zip(direction, product, strict=True))
             length = float(_norm(product))
             if not math.isfinite(value) or length == 0.0:
                 break
@@ -245,9 +239,7 @@ def _move(
 def _dense_gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor] | None:
     if any(each.grad is not None and each.grad.is_sparse for each in parameters):
         return None
-    return [
-        torch.zeros_like(each) if each.grad is None else each.grad.detach().clone() for each in parameters
-    ]
+    return [torch.zeros_like(each) if each.grad is None else each.grad.detach().clone() for each in parameters]
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:

@@ -74,9 +74,7 @@ def read_item(item: Any) -> Sample:
     field with a target's name; anything else is an input. What holds no numbers is left out.
     """
     inputs, target = _split(item)
-    return Sample(
-        inputs=tuple(_arrays(inputs)), target=target if isinstance(target, str) else _numbers(target)
-    )
+    return Sample(inputs=tuple(_arrays(inputs)), target=target if isinstance(target, str) else _numbers(target))
 
 
 def rows_of(batch: Any, most: int) -> list[Any]:

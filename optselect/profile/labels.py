@@ -119,9 +119,7 @@ def _one_of(table: NDArray[Any]) -> Labels:
 
 def _tokens(arrays: Sequence[Numbers]) -> Labels:
     values = np.concatenate([each.values for each in arrays])
-    return Labels(
-        kind="tokens", counts=_descending(np.unique(values[values != _IGNORED], return_counts=True)[1])
-    )
+    return Labels(kind="tokens", counts=_descending(np.unique(values[values != _IGNORED], return_counts=True)[1]))
 
 
 def _type_of(values: NDArray[Any]) -> str:

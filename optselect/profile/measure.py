@@ -31,9 +31,7 @@ def measure(workload: Workload, passes: int = 8) -> Profile:
         # Before the gradients, whose forward passes move the BatchNorm statistics.
         model = profile_model(workload.model)
         was_lazy = any(is_lazy(parameter) for parameter in workload.model.parameters())
-        gradient = profile_gradient(
-            workload.model, workload.backward, batches[:passes], batch_size=source.batch_size
-        )
+        gradient = profile_gradient(workload.model, workload.backward, batches[:passes], batch_size=source.batch_size)
         if was_lazy and gradient.passes:
             # Only the first batch has told the lazy modules their shapes; how they were told from trained
             # ones stays.

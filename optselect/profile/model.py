@@ -69,9 +69,7 @@ def profile_model(model: nn.Module) -> ModelProfile:
         at_initialisation=verdict.untrained if verdict else None,
         initialisation_evidence=verdict.because if verdict else None,
         trained_share=share,
-        memory_free=memory_free(
-            next(iter(parameters.values())).device if parameters else torch.device("cpu")
-        ),
+        memory_free=memory_free(next(iter(parameters.values())).device if parameters else torch.device("cpu")),
     )
 
 
@@ -118,9 +116,7 @@ def at_initialisation(model: nn.Module, infos: Sequence[ParamInfo], share: float
     weights = list(_norm_weights(model))
     varying = sum(_varies(weight) for weight in weights)
     if weights and varying >= VARYING_NORMS * len(weights):
-        return Verdict(
-            untrained=False, because=f"{varying} of {len(weights)} norm layers have weights that differ"
-        )
+        return Verdict(untrained=False, because=f"{varying} of {len(weights)} norm layers have weights that differ")
     if share is not None:
         said = f"{share:.0%} of its matrices have a trained spectrum"
         return Verdict(untrained=share < TRAINED_SHARE, because=said)
@@ -144,12 +140,7 @@ def _has_moved(norm: _BatchNorm) -> bool:
 def _norm_weights(model: nn.Module) -> Iterator[Tensor]:
     for module in model.modules():
         weight = getattr(module, "weight", None) if is_norm(module) else None
-        if (
-            isinstance(weight, nn.Parameter)
-            and not is_lazy(weight)
-            and weight.ndim == 1
-            and weight.numel() > 1
-        ):
+        if isinstance(weight, nn.Parameter) and not is_lazy(weight) and weight.ndim == 1 and weight.numel() > 1:
             yield weight
 
 
@@ -163,14 +154,8 @@ def trained_share(model: nn.Module, infos: Sequence[ParamInfo]) -> float | None:
     From at most 32 of them, evenly spread over the model; None when there is none of at least 16 by 16.
     """
     parameters = dict(model.named_parameters())
-    names = [
-        info.name
-        for info in infos
-        if info.kind not in {"norm", "other"} and _flat_side(info) >= _SMALLEST_SIDE
-    ]
-    ratios = [
-        ratio for name in evenly(names, _MATRICES) if (ratio := _spectral_ratio(parameters[name])) is not None
-    ]
+    names = [info.name for info in infos if info.kind not in {"norm", "other"} and _flat_side(info) >= _SMALLEST_SIDE]
+    ratios = [ratio for name in evenly(names, _MATRICES) if (ratio := _spectral_ratio(parameters[name])) is not None]
     return sum(ratio > TRAINED_RATIO for ratio in ratios) / len(ratios) if ratios else None
 
 

@@ -124,9 +124,7 @@ def _indexed(dataset: Any, indices: Sequence[int]) -> Iterator[Sample]:
         # One gather for every tensor instead of 2,000 small ones.
         per_row = max(1, sum(math.prod(each.shape[1:]) for each in dataset.tensors))
         chosen = torch.tensor(indices[: max(1, MAX_NUMBERS // per_row)])
-        yield from map(
-            read_item, zip(*(each[chosen.to(each.device)] for each in dataset.tensors), strict=True)
-        )
+        yield from map(read_item, zip(*(each[chosen.to(each.device)] for each in dataset.tensors), strict=True))
         return
     unreadable = 0
     for index in indices:

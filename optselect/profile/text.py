@@ -78,12 +78,8 @@ def _gradients(gradient: GradientProfile) -> list[str]:
         return ["not measured"]
     parts = []
     if gradient.sparse:
-        touched = (
-            f" ({gradient.touched_rows:.2g} of the rows touched)" if gradient.touched_rows is not None else ""
-        )
-        parts.append(
-            f"sparse for {', '.join(gradient.sparse[:3])}{', …' * (len(gradient.sparse) > 3)}{touched}"
-        )
+        touched = f" ({gradient.touched_rows:.2g} of the rows touched)" if gradient.touched_rows is not None else ""
+        parts.append(f"sparse for {', '.join(gradient.sparse[:3])}{', …' * (len(gradient.sparse) > 3)}{touched}")
     else:
         parts.append("dense")
     if gradient.norm_quantiles is not None:

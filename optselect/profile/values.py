@@ -26,9 +26,7 @@ class _Record:
             raise PlanFormatError(
                 f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}"
             )
-        return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
-        )
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
 
 
 def _plain(value: Any) -> Any:
@@ -145,10 +143,7 @@ class ModelProfile(_Record):
 
     def shape_counts(self) -> list[tuple[tuple[int, ...], int]]:
         """The shapes of the trainable tensors, each with how many there are of it."""
-        return [
-            (tuple(int(side) for side in shape.split("x") if side), count)
-            for shape, count in self.shapes.items()
-        ]
+        return [(tuple(int(side) for side in shape.split("x") if side), count) for shape, count in self.shapes.items()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,13 +52,13 @@ def catalogue_lines(names: Iterable[str]) -> Iterator[str]:
     """One line for each optimizer of `names`: name, bytes of state, what it is."""
     for spec in map(catalogue.get, names):
         extra = f" [extra: {spec.extra}]" if spec.extra else ""
-        yield f"{spec.name:<20} {_state(spec):>11}  {spec.summary}{extra}"
+        yield f"{spec.name:<20} {_state(spec):>11} bytes a number  {spec.summary}{extra}"
 
 
 def entry_lines(spec: OptimizerSpec) -> Iterator[str]:
     """All about one optimizer, for a terminal."""
     lines = {**facts(spec), **{name: _range(name, dimension) for name, dimension in spec.space.items()}}
-    yield f"{spec.name}: {spec.summary}"
+    yield from wrapped(f"{spec.name}: {spec.summary}")
     for title, text in (*lines.items(), *(("source", source) for source in spec.cites)):
         yield from wrapped(f"{title:<14} {text}", "  ")
 
@@ -70,8 +70,8 @@ def catalogue_page() -> str:
         f"{_GENERATED}\n"
         "`optselect catalogue` prints the same, with the entries of installed packages; "
         "[a package adds its own](../how-to/own-optimizer.md).\n"
-        "Every fact below is run by `optselect.testing.check_optimizer`, but for the sources and the last line "
-        "on schedules.",
+        "Every fact below is run by `optselect.testing.check_optimizer`, but for the sources and what is said of "
+        "schedules.",
         "State is in bytes for each number of a float32 parameter: in a matrix of 1,024 × 1,024, and in a "
         "vector of 1,024 where that differs.",
         table(
@@ -207,8 +207,7 @@ def rules_page() -> str:
     """`docs/reference/rules.md`."""
     return _page(
         "# The rules",
-        f"{_GENERATED}\n"
-        "`optselect rules` prints the same; [a rule of your own](../how-to/own-rule.md) is a few lines.",
+        f"{_GENERATED}\n`optselect rules` prints the same; [a rule of your own](../how-to/own-rule.md) is a few lines.",
         "A rule's name is its claim.\n"
         "The rules that speak on a profile vote for and against optimizers, the votes are added up, and "
         "the plan shows each with the value that was measured.\n"

@@ -39,12 +39,8 @@ def a_small_noisy_regression_wants_cautious_steps(profile: Profile) -> Answer:
     """With more weights than rows and a noisy target, whatever fits fastest overfits first."""
     if not is_small_regression(profile):
         return None
-    because = Evidence(
-        quantity="data.size", value=profile.data.size, threshold=SMALL_REGRESSION_ROWS, sense="at most"
-    )
-    return votes(
-        because, {"rmsprop": 3.0, "adamw": 2.0, "adam": 1.0, "muon": -4.0, "momentum": -1.0, "sgd": -0.5}
-    )
+    because = Evidence(quantity="data.size", value=profile.data.size, threshold=SMALL_REGRESSION_ROWS, sense="at most")
+    return votes(because, {"rmsprop": 3.0, "adamw": 2.0, "adam": 1.0, "muon": -4.0, "momentum": -1.0, "sgd": -0.5})
 
 
 @rule(
@@ -84,9 +80,7 @@ def a_small_full_batch_problem_can_be_solved_with_curvature(profile: Profile) ->
     return votes(because, {"adam": 5.0, "lbfgs": 4.0, "nadam": 0.5})
 
 
-@rule(
-    cites="Nocedal & Wright 2006, chapter 3: a line search needs the same function twice", strength="textbook"
-)
+@rule(cites="Nocedal & Wright 2006, chapter 3: a line search needs the same function twice", strength="textbook")
 def a_line_search_needs_the_same_loss_twice(profile: Profile) -> Answer:
     """On a mini-batch, or under dropout, a line search fits noise, and every step costs several passes."""
     if not is_full_batch(profile):

@@ -73,8 +73,7 @@ def state_bytes(spec: OptimizerSpec, profile: Profile, itemsize: int = 4) -> int
     shapes = profile.model.shape_counts() or [((side, side), 1)]
     partner = catalogue.get(spec.partner) if spec.partner is not None else spec
     return sum(
-        count
-        * (spec if spec.ndim is None or len(shape) == spec.ndim else partner).state_bytes(shape, itemsize)
+        count * (spec if spec.ndim is None or len(shape) == spec.ndim else partner).state_bytes(shape, itemsize)
         for shape, count in shapes
     )
 

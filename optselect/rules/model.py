@@ -57,8 +57,7 @@ def attention_favours_adaptive_steps(profile: Profile) -> Answer:
 
 
 @rule(
-    cites="Zhang et al. 2024, arXiv:2402.16788; Srećković et al. 2025, arXiv:2506.12543: comparable at "
-    "small batches",
+    cites="Zhang et al. 2024, arXiv:2402.16788; Srećković et al. 2025, arXiv:2506.12543: comparable at small batches",
     strength="paper",
 )
 def attention_at_a_large_batch_outruns_momentum(profile: Profile) -> Answer:
@@ -95,8 +94,7 @@ def a_pretrained_transformer_favours_what_trained_it(profile: Profile) -> Answer
 
 
 @rule(
-    cites="Kumar et al. 2022, arXiv:2211.09359 (SGD is level once the embedding is frozen); timm and "
-    "AutoGluon: AdamW",
+    cites="Kumar et al. 2022, arXiv:2211.09359 (SGD is level once the embedding is frozen); timm and AutoGluon: AdamW",
     strength="paper",
 )
 def a_pretrained_convolutional_net_takes_either(profile: Profile) -> Answer:
@@ -111,11 +109,7 @@ def fine_tuning_in_little_memory_favours_sgd(profile: Profile) -> Answer:
     """SGD with momentum keeps half of Adam's state and fine-tunes as well once the first layer is frozen."""
     if not is_pretrained(profile):
         return None
-    ratio = (
-        None
-        if profile.model.memory_free is None
-        else profile.model.memory_free / max(profile.model.parameters, 1)
-    )
+    ratio = None if profile.model.memory_free is None else profile.model.memory_free / max(profile.model.parameters, 1)
     because = at_most("model.memory_free per parameter", ratio, 16.0)
     return votes(because, {"momentum": 2.0, "sgd": 0.5})
 

@@ -130,9 +130,7 @@ REGIMES = (
     ),
     Regime(
         name="a language model",
-        holds=lambda profile: (
-            profile.data.label_kind == "tokens" and profile.model.share("attention") >= ATTENTION
-        ),
+        holds=lambda profile: profile.data.label_kind == "tokens" and profile.model.share("attention") >= ATTENTION,
         weight_decay=0.1,
         beta2=0.95,
         warmup=0.05,

@@ -51,11 +51,7 @@ def resolve(rules: RulesArgument) -> tuple[Rule, ...]:
         return DEFAULT
     if rules == "classic":
         return CLASSIC
-    if (
-        isinstance(rules, str)
-        or not isinstance(rules, Iterable)
-        or not all(isinstance(each, Rule) for each in rules)
-    ):
+    if isinstance(rules, str) or not isinstance(rules, Iterable) or not all(isinstance(each, Rule) for each in rules):
         raise ConfigurationError(
             f"rules must be 'default', 'classic' or a sequence of optselect.rules.Rule, but got {rules!r}"
         )
@@ -118,13 +114,9 @@ def _ask(rule: Rule, profile: Profile) -> tuple[Vote, ...]:
     return votes
 
 
-def _asked(
-    candidates: Iterable[str], profile: Profile, votes: Mapping[str, tuple[Vote, ...]]
-) -> list[Proposal]:
+def _asked(candidates: Iterable[str], profile: Profile, votes: Mapping[str, tuple[Vote, ...]]) -> list[Proposal]:
     if isinstance(candidates, str):
-        raise ConfigurationError(
-            f"candidates is a sequence of names, but got {candidates!r}; write [{candidates!r}]"
-        )
+        raise ConfigurationError(f"candidates is a sequence of names, but got {candidates!r}; write [{candidates!r}]")
     names = list(dict.fromkeys(candidates))
     if not names:
         raise ConfigurationError(
@@ -169,9 +161,7 @@ def _last_resort(votes: Mapping[str, tuple[Vote, ...]]) -> str:
     return next((name for name in _SAFE if not _vetoed(votes.get(name, ()))), _SAFE[-1])
 
 
-def _seats(
-    ranking: Sequence[str], votes: Mapping[str, tuple[Vote, ...]]
-) -> dict[str, Literal["evidence", "classic"]]:
+def _seats(ranking: Sequence[str], votes: Mapping[str, tuple[Vote, ...]]) -> dict[str, Literal["evidence", "classic"]]:
     """The textbook's best sits on "classic", the best by measurement among the others on "evidence".
 
     The textbook's pick keeps its seat when the measured rules speak against it: trying it is the point.
@@ -186,10 +176,7 @@ def _seats(
 
 def _best(names: Sequence[str], votes: Mapping[str, tuple[Vote, ...]], *, textbook: bool) -> str | None:
     """The one of `names` with the most votes of one kind; None when that kind speaks for none."""
-    share = {
-        name: tuple(vote for vote in votes[name] if (vote.strength == "textbook") is textbook)
-        for name in names
-    }
+    share = {name: tuple(vote for vote in votes[name] if (vote.strength == "textbook") is textbook) for name in names}
     best = min(names, key=_by_score(share), default=None)
     return best if best is not None and _score(share[best]) > 0 else None
 
@@ -210,6 +197,4 @@ def _proposal(
     seat: Literal["evidence", "classic", "candidate"],
 ) -> Proposal:
     hyperparameters, schedule = configuration(name, profile)
-    return Proposal(
-        optimizer=name, hyperparameters=hyperparameters, schedule=schedule, votes=votes, seat=seat
-    )
+    return Proposal(optimizer=name, hyperparameters=hyperparameters, schedule=schedule, votes=votes, seat=seat)

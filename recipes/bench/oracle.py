@@ -49,9 +49,7 @@ class Reference:
     @property
     def deviation(self) -> float:
         """The spread between seeds, of both ends together."""
-        return math.sqrt(
-            statistics.fmean(statistics.variance(ends.values()) for ends in (self.default, self.oracle))
-        )
+        return math.sqrt(statistics.fmean(statistics.variance(ends.values()) for ends in (self.default, self.oracle)))
 
     @property
     def counts(self) -> bool:
@@ -64,9 +62,7 @@ class Reference:
         return (statistics.fmean(tests) - statistics.fmean(self.oracle.values())) / self.gap
 
 
-def make_reference(
-    task: Task, data: Splits, trainings: Trainings, grid: Sequence[Recipe] | None = None
-) -> Reference:
+def make_reference(task: Task, data: Splits, trainings: Trainings, grid: Sequence[Recipe] | None = None) -> Reference:
     """Train the grid on one seed, its best again on fresh ones, and the default beside them.
 
     The oracle may look at test data: it is what no method can know.
@@ -94,9 +90,7 @@ def described(task: Task, reference: Reference) -> str:
     """One line: both ends, what the oracle is, and how clear the gap."""
     ends = [statistics.fmean(end.values()) for end in (reference.default, reference.oracle)]
     clear = reference.gap / reference.deviation
-    return (
-        f"{task.name:<10} default {ends[0]:.4g}, oracle {ends[1]:.4g}, gap {clear:.1f} sd: {reference.recipe}"
-    )
+    return f"{task.name:<10} default {ends[0]:.4g}, oracle {ends[1]:.4g}, gap {clear:.1f} sd: {reference.recipe}"
 
 
 def write(file: Path, references: Mapping[str, Reference], command: str) -> None:

@@ -79,9 +79,7 @@ def summaries(found: Sequence[Score], references: Mapping[str, Reference]) -> li
                 tasks=len(counted),
                 searches=len(every),
                 cost=statistics.fmean(score.cost for score in every),
-                mean=statistics.fmean(
-                    statistics.fmean(score.regret for score in of) for of in counted.values()
-                ),
+                mean=statistics.fmean(statistics.fmean(score.regret for score in of) for of in counted.values()),
                 median=statistics.median(score.regret for score in every),
                 interval=_interval([[score.regret for score in of] for of in counted.values()]),
                 worse=tuple(task for task, of in by_task.items() if _is_worse(of)),

@@ -116,9 +116,7 @@ def mnist() -> Tensors:
 
 def reviews() -> Tensors:
     """The first 100 words of each review by their rank (0: none, 1: rare), and whether it is favourable."""
-    rows = [
-        (re.findall(r"[a-z']+", text.lower())[:REVIEW_WORDS], label) for text, label, _ in labelled_reviews()
-    ]
+    rows = [(re.findall(r"[a-z']+", text.lower())[:REVIEW_WORDS], label) for text, label, _ in labelled_reviews()]
     counts = Counter(word for words, _ in rows for word in words)
     codes = {word: code for code, (word, _) in enumerate(counts.most_common(VOCABULARY - 2), start=2)}
     tokens = torch.zeros(len(rows), REVIEW_WORDS, dtype=torch.long)

@@ -71,9 +71,7 @@ class Task:
         file = cache / f"{self.name}-{sizes}-{_CACHE_VERSION}.pt"
         if not file.exists():
             _write(file, self._split())
-        return Splits(
-            **{name: tuple(tensors) for name, tensors in torch.load(file, weights_only=True).items()}
-        )
+        return Splits(**{name: tuple(tensors) for name, tensors in torch.load(file, weights_only=True).items()})
 
     def _split(self) -> dict[str, list[Tensor]]:
         tensors = self.read()
@@ -149,9 +147,7 @@ def named(names: Sequence[str]) -> list[Task]:
     """The tasks of these names. Raises `ConfigurationError` on a name that is none."""
     for name in names:
         if name not in TASKS:
-            raise ConfigurationError(
-                f"there is no task {name!r}.{nearest(name, TASKS)} Known: {', '.join(TASKS)}"
-            )
+            raise ConfigurationError(f"there is no task {name!r}.{nearest(name, TASKS)} Known: {', '.join(TASKS)}")
     return [TASKS[name] for name in names]
 
 

@@ -78,9 +78,7 @@ def configured(configuration: Configuration) -> Recipe:
     def build(model: nn.Module, steps: int) -> tuple[Optimizer, LRScheduler | None]:
         return build_groups(param_groups(model, configuration), configuration.schedule, model, steps)
 
-    return Recipe(
-        describe=configuration.describe(), identity={"configuration": configuration.to_dict()}, build=build
-    )
+    return Recipe(describe=configuration.describe(), identity={"configuration": configuration.to_dict()}, build=build)
 
 
 def planned(plan: OptimizerPlan) -> Recipe:

@@ -85,9 +85,7 @@ def end(folder: Path, what: str, storage: str, *, kills: int, within: float, see
             "--storage",
             storage,
         ]
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if killed < kills:
             time.sleep(moments.uniform(0.2, 1.0) * within)
             if process.poll() is None:
@@ -105,9 +103,7 @@ def end(folder: Path, what: str, storage: str, *, kills: int, within: float, see
 
 def main() -> None:
     """Compare a child that is killed with one that is not; print what came of it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=["search", "run"], default="search")
     parser.add_argument("--storage", choices=["journal", "sqlite"], default="journal")
     parser.add_argument("--kills", type=int, default=20)
@@ -140,9 +136,7 @@ def main() -> None:
             killed += ended.killed
             rounds += 1
             same_plan += ended.plan == reference.plan
-            same_weights += all(
-                bool((ended.weights[name] == value).all()) for name, value in reference.weights.items()
-            )
+            same_weights += all(bool((ended.weights[name] == value).all()) for name, value in reference.weights.items())
             if ended.killed == 0:
                 length *= 0.8
         print(

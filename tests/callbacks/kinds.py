@@ -156,9 +156,7 @@ class TwoOptimizers(Manual):
 class OptimizerStepOverride(Classifier):
     """Warms up in its own `optimizer_step`."""
 
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
-    ) -> None:
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         if self.trainer.global_step < 5:
             for group in optimizer.param_groups:
                 group["lr"] = 1e-3 * (self.trainer.global_step + 1)
@@ -579,15 +577,11 @@ KINDS: dict[str, Kind] = {
     "stream": _kind(Classifier, lambda: DataLoader(Stream(), batch_size=BATCH)),
     "stream with a position": _kind(Classifier, lambda: DataLoader(PositionedStream(), batch_size=BATCH)),
     "one-shot stream": _kind(Classifier, lambda: DataLoader(OneShotStream(), batch_size=BATCH)),
-    "batch sampler with a state": _kind(
-        Classifier, lambda: DataLoader(rows(), batch_sampler=StatefulBatches())
-    ),
+    "batch sampler with a state": _kind(Classifier, lambda: DataLoader(rows(), batch_sampler=StatefulBatches())),
     "loader of its own class": _kind(Classifier, OwnLoader),
     "two loaders in a dict": _kind(Combined, combined),
     "CombinedLoader, shortest": _kind(Combined, shortest),
-    "dict batches taken apart": _kind(
-        PopsItsBatch, lambda: DataLoader(rows(), batch_size=BATCH, collate_fn=as_dict)
-    ),
+    "dict batches taken apart": _kind(PopsItsBatch, lambda: DataLoader(rows(), batch_size=BATCH, collate_fn=as_dict)),
     "data module with a counter": _kind(Classifier, Data),
     "reads the trainer": _kind(ReadsTrainer),
     "reads the optimizer": _kind(ReadsOptimizer),
@@ -615,9 +609,7 @@ KINDS: dict[str, Kind] = {
         trainer={"logger": True},
         callbacks=lambda: [LearningRateMonitor(log_momentum=True, log_weight_decay=True)],
     ),
-    "changing accumulation": _kind(
-        Classifier, callbacks=lambda: [GradientAccumulationScheduler({0: 2, 1: 3})]
-    ),
+    "changing accumulation": _kind(Classifier, callbacks=lambda: [GradientAccumulationScheduler({0: 2, 1: 3})]),
     "freezes and thaws": _kind(Freezes),
     "replaces buffers": _kind(ReplacesBuffers),
     "forward hook": _kind(Hooked),

@@ -135,9 +135,7 @@ def equal_states(one: Any, other: Any) -> bool:
         return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
     if isinstance(one, dict):
         return (
-            isinstance(other, dict)
-            and one.keys() == other.keys()
-            and all(equal_states(one[k], other[k]) for k in one)
+            isinstance(other, dict) and one.keys() == other.keys() and all(equal_states(one[k], other[k]) for k in one)
         )
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(equal_states, one, other))

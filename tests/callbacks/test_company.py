@@ -106,15 +106,11 @@ COMPANY: dict[str, tuple[Scenario, type[L.LightningModule]]] = {
         Classifier,
     ),
     "EarlyStopping on the training loss": (
-        fitting(
-            lambda: [EarlyStopping("train_loss", patience=1, check_on_train_epoch_end=True)], max_epochs=3
-        ),
+        fitting(lambda: [EarlyStopping("train_loss", patience=1, check_on_train_epoch_end=True)], max_epochs=3),
         Classifier,
     ),
     "LearningRateMonitor with all flags": (
-        fitting(
-            lambda: [LearningRateMonitor("step", log_momentum=True, log_weight_decay=True)], logger=CSVLogger
-        ),
+        fitting(lambda: [LearningRateMonitor("step", log_momentum=True, log_weight_decay=True)], logger=CSVLogger),
         Classifier,
     ),
     "LearningRateFinder": (
@@ -212,9 +208,7 @@ def test_a_learning_rate_monitor_shows_the_names_of_the_groups(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("order", [0, 1])
-def test_a_batch_size_finder_after_the_search_is_refused_before_the_search(
-    order: int, tmp_path: Path
-) -> None:
+def test_a_batch_size_finder_after_the_search_is_refused_before_the_search(order: int, tmp_path: Path) -> None:
     ours = auto(tmp_path)
     callbacks: list[L.Callback] = [BatchSizeFinder(max_trials=1)]
     callbacks.insert(order, ours)

@@ -103,16 +103,12 @@ def test_a_copy_made_during_a_fit_is_that_of_a_module_never_searched(
         if kind is WithOptimizer:
             fit(module)
         else:
-            with pytest.raises(
-                L.fabric.utilities.exceptions.MisconfigurationException, match="configure_opt"
-            ):
+            with pytest.raises(L.fabric.utilities.exceptions.MisconfigurationException, match="configure_opt"):
                 fit(module)
 
 
 @pytest.mark.parametrize("kind", [Wide, WithOptimizer])
-def test_a_copy_made_during_a_fit_is_searched_like_the_original(
-    kind: type[L.LightningModule], tmp_path: Path
-) -> None:
+def test_a_copy_made_during_a_fit_is_searched_like_the_original(kind: type[L.LightningModule], tmp_path: Path) -> None:
     copies = Copies("on_fit_start", tmp_path)
     first = auto(tmp_path / "first")
     fit(made(kind), first, copies)
@@ -328,9 +324,7 @@ def test_checkpoints_and_pickles_load_where_optselect_is_not_installed(tmp_path:
 
 
 @pytest.mark.parametrize("candidates", [None, ["muon"], ["user"]])
-def test_the_callbacks_state_holds_builtins_and_tensors_only(
-    candidates: list[str] | None, tmp_path: Path
-) -> None:
+def test_the_callbacks_state_holds_builtins_and_tensors_only(candidates: list[str] | None, tmp_path: Path) -> None:
     kind = WithOptimizer if candidates == ["user"] else Classifier
     callback = auto(tmp_path, candidates=candidates)
     fit(made(kind), callback)
@@ -360,9 +354,7 @@ def test_the_callbacks_entry_is_small(tmp_path: Path) -> None:
     module = Wide(depth=100)
     fit(module, large, epochs=1)
 
-    sizes = {
-        name: stored_bytes(callback.state_dict()) for name, callback in (("small", small), ("large", large))
-    }
+    sizes = {name: stored_bytes(callback.state_dict()) for name, callback in (("small", small), ("large", large))}
 
     assert sizes["small"] <= 64 * 1024 + 256 * 8
     assert sizes["large"] <= 64 * 1024 + 256 * len(list(module.parameters()))

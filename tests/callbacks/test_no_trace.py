@@ -38,9 +38,7 @@ def by_hand(kind: type[L.LightningModule], plan: OptimizerPlan) -> type[L.Lightn
 
 
 @pytest.mark.parametrize("kind", [Classifier, WithOptimizer, SparseClassifier])
-def test_the_run_after_a_search_equals_the_hand_written_one(
-    kind: type[L.LightningModule], tmp_path: Path
-) -> None:
+def test_the_run_after_a_search_equals_the_hand_written_one(kind: type[L.LightningModule], tmp_path: Path) -> None:
     def data() -> Any:
         return loaders(tokens) if kind is SparseClassifier else loaders()
 

@@ -46,9 +46,7 @@ def data_for(kind: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
-    name: str, mode: str, tmp_path: Path
-) -> None:
+def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(name: str, mode: str, tmp_path: Path) -> None:
     if (name, mode) in _REFUSED:
         pytest.skip("no one can train like this by hand either")
     kind = kind_for(name)
@@ -121,9 +119,7 @@ class ByHand(L.Callback):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if catalogue.get(name).train_eval])
 @pytest.mark.parametrize("way", ["epoch", "steps", "save_last", "by hand"])
-def test_a_schedule_free_checkpoint_holds_the_weights_that_were_judged(
-    name: str, way: str, tmp_path: Path
-) -> None:
+def test_a_schedule_free_checkpoint_holds_the_weights_that_were_judged(name: str, way: str, tmp_path: Path) -> None:
     by_hand = ByHand(tmp_path / "saved.ckpt")
     saving: dict[str, L.Callback] = {
         "epoch": ModelCheckpoint(tmp_path, filename="saved"),

@@ -74,9 +74,7 @@ def test_a_fault_in_some_trials_leaves_no_trace(kind: type[L.LightningModule], t
 
 
 @pytest.mark.parametrize("kind", [Raises, RunsOutOfMemory])
-def test_an_exception_fails_its_trial_and_the_search_goes_on(
-    kind: type[L.LightningModule], tmp_path: Path
-) -> None:
+def test_an_exception_fails_its_trial_and_the_search_goes_on(kind: type[L.LightningModule], tmp_path: Path) -> None:
     callback = auto(tmp_path, candidates=("adamw", "momentum"))
 
     fit(made(kind), callback)
@@ -96,11 +94,7 @@ def test_a_loss_that_is_not_finite_ends_its_trial_without_a_value(
     fit(made(kind), callback, epochs=8)
 
     assert callback.plan is not None
-    values = {
-        t.configuration.optimizer: t.value
-        for t in callback.plan.trials
-        if t.configuration.optimizer == "adamw"
-    }
+    values = {t.configuration.optimizer: t.value for t in callback.plan.trials if t.configuration.optimizer == "adamw"}
     assert values == {"adamw": None}
 
 
@@ -328,9 +322,7 @@ def test_a_validation_without_val_loss_lists_what_was_logged(tmp_path: Path) -> 
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             self.log("valid/nll", F.cross_entropy(self.net(batch[0]), batch[1]))
 
-    with pytest.raises(
-        MetricNotLoggedError, match=r"'val_loss' was never logged.*logged: .*valid/nll.*Pass monitor="
-    ):
+    with pytest.raises(MetricNotLoggedError, match=r"'val_loss' was never logged.*logged: .*valid/nll.*Pass monitor="):
         fit(made(OtherName), auto(tmp_path))
 
 

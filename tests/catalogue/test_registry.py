@@ -130,9 +130,7 @@ def test_a_partner_must_be_known() -> None:
 
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize("loaded", [MINE, [MINE]])
-def test_an_entry_point_gives_a_spec_or_a_sequence_of_them(
-    monkeypatch: pytest.MonkeyPatch, loaded: Any
-) -> None:
+def test_an_entry_point_gives_a_spec_or_a_sequence_of_them(monkeypatch: pytest.MonkeyPatch, loaded: Any) -> None:
     install(monkeypatch, Point("package", loaded))
 
     assert catalogue.get("mine") is MINE
@@ -168,9 +166,7 @@ def test_entry_points_are_loaded_once_and_only_when_needed(monkeypatch: pytest.M
         (replace(MINE, name="adam"), "'adam'"),
     ],
 )
-def test_a_broken_entry_point_is_named_and_skipped(
-    monkeypatch: pytest.MonkeyPatch, loaded: Any, reason: str
-) -> None:
+def test_a_broken_entry_point_is_named_and_skipped(monkeypatch: pytest.MonkeyPatch, loaded: Any, reason: str) -> None:
     install(monkeypatch, Point("broken", loaded), Point("sound", MINE))
 
     with pytest.warns(catalogue.CatalogueWarning, match=f"'broken'.*skipped.*{reason}"):

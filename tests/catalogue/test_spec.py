@@ -74,9 +74,7 @@ def test_a_spec_knows_what_it_can_train(
 def test_a_missing_package_is_an_error_that_says_what_to_install() -> None:
     spec = replace(catalogue.get("lion"), factory="no_such_package:Lion")
 
-    with pytest.raises(
-        MissingExtraError, match=r"'lion' needs no_such_package.*pip install 'optselect\[plugins\]'"
-    ):
+    with pytest.raises(MissingExtraError, match=r"'lion' needs no_such_package.*pip install 'optselect\[plugins\]'"):
         spec.load()
 
 

@@ -138,9 +138,7 @@ class Imports(ast.NodeVisitor):
     def _add(self, target: str, line: int) -> None:
         function = self._functions[-1] if self._functions else None
         self.found.append(
-            Import(
-                module=self.module, target=target, function=function, typing_only=self._typing_only, line=line
-            )
+            Import(module=self.module, target=target, function=function, typing_only=self._typing_only, line=line)
         )
 
 
@@ -208,9 +206,7 @@ def test_a_module_imports_only_its_own_row_and_rows_above() -> None:
     downward = [
         f"{found} (row {rows[unit(found.module)]} -> {rows[unit(target)]})"
         for found, target in ours()
-        if unit(found.module) in rows
-        and unit(target) in rows
-        and rows[unit(target)] > rows[unit(found.module)]
+        if unit(found.module) in rows and unit(target) in rows and rows[unit(target)] > rows[unit(found.module)]
     ]
 
     assert not downward, "imports against the direction:\n" + "\n".join(downward)
@@ -298,9 +294,7 @@ def test_an_import_is_seen_however_it_is_written(source: str, target: str, *, ru
 
 
 def test_a_relative_import_in_a_package_counts_from_the_package() -> None:
-    found = imports_in(
-        "from .values import Profile\nfrom ..errors import X", "optselect.profile", is_package=True
-    )
+    found = imports_in("from .values import Profile\nfrom ..errors import X", "optselect.profile", is_package=True)
 
     assert [each.target for each in found] == ["optselect.profile.values.Profile", "optselect.errors.X"]
 

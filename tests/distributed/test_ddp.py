@@ -44,6 +44,4 @@ def test_collectives_in_the_training_step_do_not_hang_and_ranks_agree(tmp_path: 
     second = weights(tmp_path, "collective", 1)
 
     # BatchNorm's statistics are each process's own, by hand too.
-    assert equal(
-        *({name: value for name, value in w.items() if "running" not in name} for w in (first, second))
-    )
+    assert equal(*({name: value for name, value in w.items() if "running" not in name} for w in (first, second)))

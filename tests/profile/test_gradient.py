@@ -64,9 +64,7 @@ def test_sparse_gradients_are_named_and_their_rows_counted() -> None:
 def test_a_row_met_twice_in_a_batch_is_touched_once() -> None:
     model = Bag()
 
-    result = profile_gradient(
-        model, regression(model), [(torch.zeros(5, 4, dtype=torch.int64), torch.ones(5))]
-    )
+    result = profile_gradient(model, regression(model), [(torch.zeros(5, 4, dtype=torch.int64), torch.ones(5))])
 
     assert result.touched_rows == pytest.approx(0.01)
 
@@ -108,9 +106,7 @@ def test_norms_are_those_of_the_whole_gradient() -> None:
     model = nn.Linear(4, 1)
     (batch,) = batches(1)
     regression(model)(batch)
-    expected = math.sqrt(
-        sum(float(each.grad.square().sum()) for each in model.parameters() if each.grad is not None)
-    )
+    expected = math.sqrt(sum(float(each.grad.square().sum()) for each in model.parameters() if each.grad is not None))
 
     result = profile_gradient(model, regression(model), [batch])
 

@@ -38,9 +38,7 @@ def arena(data: Splits, tmp_path: Path) -> Arena:
 
 def reference(**changes: object) -> Reference:
     ends = {"default": (1.0, 1.1, 0.9, 1.0, 1.0), "oracle": (0.1, 0.2, 0.3, 0.2, 0.2)}
-    by_seed = {
-        end: {str(101 + seed): loss for seed, loss in enumerate(losses)} for end, losses in ends.items()
-    }
+    by_seed = {end: {str(101 + seed): loss for seed, loss in enumerate(losses)} for end, losses in ends.items()}
     return replace(Reference(steps=16, recipe="the best", grid={}, **by_seed), **changes)  # type: ignore[arg-type]
 
 
@@ -299,9 +297,7 @@ def test_a_tiny_benchmark_runs_whole_and_then_has_nothing_left_to_do(
 
     assert (first, second) == (0, 0)
     assert {file: file.read_text() for file in files} == files
-    assert [
-        row["method"] for row in map(json.loads, files[tmp_path / "out" / "results.jsonl"].splitlines())
-    ] == [
+    assert [row["method"] for row in map(json.loads, files[tmp_path / "out" / "results.jsonl"].splitlines())] == [
         "default",
         "sweep",
         "ours@1",
@@ -332,9 +328,7 @@ def test_a_name_that_is_none_is_said_before_anything_runs(
     assert complaint in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "name", json.loads((Path(oracle.__file__).parent / oracle.FILE).read_text())["tasks"]
-)
+@pytest.mark.parametrize("name", json.loads((Path(oracle.__file__).parent / oracle.FILE).read_text())["tasks"])
 def test_the_packages_references_are_of_the_tasks_as_they_are(name: str, tmp_path: Path) -> None:
     (found,) = oracle.read(tmp_path, [TASKS[name]]).values()
 

@@ -95,9 +95,7 @@ heavy = {{"torch", "lightning", "optuna", "sklearn", "numpy", "jsonargparse"}} &
 sys.exit(str(heavy) if heavy else 0)
 """
 
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr
 
@@ -105,9 +103,7 @@ sys.exit(str(heavy) if heavy else 0)
 def test_ls_has_one_line_for_each_yaml(run: Run) -> None:
     done = run("ls")
 
-    assert [line.split()[0] for line in done.out.splitlines()] == sorted(
-        file.stem for file in RECIPES.glob("*.yaml")
-    )
+    assert [line.split()[0] for line in done.out.splitlines()] == sorted(file.stem for file in RECIPES.glob("*.yaml"))
 
 
 def test_cp_copies_the_recipe_to_the_letter(run: Run) -> None:
@@ -236,9 +232,7 @@ def test_the_optimizer_of_the_config_is_the_candidate_to_beat(run: Run) -> None:
     assert (done.status, state["param_groups"][0]["initial_lr"]) == (0, 0.25)
 
 
-@pytest.mark.parametrize(
-    "arguments", [("fit", "--help"), ("tune", "--config", "tiny.yaml", "--print_config")]
-)
+@pytest.mark.parametrize("arguments", [("fit", "--help"), ("tune", "--config", "tiny.yaml", "--print_config")])
 def test_what_only_asks_is_answered_with_status_0(run: Run, arguments: tuple[str, ...]) -> None:
     try:
         status = run(*arguments).status

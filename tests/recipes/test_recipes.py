@@ -45,9 +45,7 @@ def test_the_demo_tells_everything_in_order(
     assert [act[0] for act in acts] == ["1", "2", "3", "4", "5", "6"]
     assert "trials run    0" in out
     assert all(
-        Path(line.split()[1]).exists()
-        for line in out.splitlines()
-        if line.startswith(("  checkpoint ", "  plan "))
+        Path(line.split()[1]).exists() for line in out.splitlines() if line.startswith(("  checkpoint ", "  plan "))
     )
 
 

@@ -27,9 +27,7 @@ def loader(*tensors: Tensor, batch_size: int = 32) -> DataLoader[tuple[Tensor, .
 def classification(
     model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: int = 32, steps: int = STEPS
 ) -> TorchWorkload:
-    return TorchWorkload(
-        model, nn.CrossEntropyLoss(), loader(inputs, targets, batch_size=batch_size), steps=steps
-    )
+    return TorchWorkload(model, nn.CrossEntropyLoss(), loader(inputs, targets, batch_size=batch_size), steps=steps)
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -167,9 +165,7 @@ def lstm() -> TorchWorkload:
 
 
 def gru() -> TorchWorkload:
-    return TorchWorkload(
-        Recurrent(nn.GRU(3, 32, batch_first=True), 1), nn.MSELoss(), loader(*_waves()), steps=STEPS
-    )
+    return TorchWorkload(Recurrent(nn.GRU(3, 32, batch_first=True), 1), nn.MSELoss(), loader(*_waves()), steps=STEPS)
 
 
 # --- sparse -------------------------------------------------------------------------------------
@@ -197,7 +193,8 @@ class Factorisation(nn.Module):
         self.items = nn.Embedding(items, width, sparse=True)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        return (self.users(pairs[:, 0]) * self.items(pairs[:, 1])).sum(1)
+        output: Tensor = (self.users(pairs[:, 0]) * self.items(pairs[:, 1])).sum(1)
+        return output
 
 
 def bag_of_sparse_features() -> TorchWorkload:
@@ -346,4 +343,3 @@ def many_graphs() -> TorchWorkload:
         loader(nodes, adjacency, nodes[:, :, 0].mean(1).gt(0).long()),
         steps=STEPS,
     )
-

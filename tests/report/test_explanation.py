@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -25,9 +26,7 @@ from tests.small import loader, net, sentences, vectors, words
 def searched() -> OptimizerPlan:
     """Sparse gradients, so that the plan is one of two optimizers and has votes of every kind."""
     torch.manual_seed(0)
-    workload = TorchWorkload(
-        words(), nn.CrossEntropyLoss(), loader(sentences()), loader(sentences(48)), steps=40
-    )
+    workload = TorchWorkload(words(), nn.CrossEntropyLoss(), loader(sentences()), loader(sentences(48)), steps=40)
     return select(workload, Budget(steps=200))
 
 
@@ -232,11 +231,11 @@ def test_a_vote_is_stored_without_what_its_rule_says(searched: OptimizerPlan) ->
     assert [vote.cites for vote in votes if vote.cites in stored] == []
 
 
-def test_a_plan_of_two_hundred_trials_takes_less_than_64_kib(searched: OptimizerPlan) -> None:
+def test_a_plan_of_two_hundred_trials_takes_less_than_64_kib_of_a_checkpoint(searched: OptimizerPlan) -> None:
     trial = TrialRecord(
         configuration=replace(
             Configuration.from_dict(searched.trials[0].configuration.to_dict()),
-            hyperparameters={name: 0.1 + 0.2 for name in ("lr", "beta1", "beta2", "weight_decay")},
+            hyperparameters=dict.fromkeys(("lr", "beta1", "beta2", "weight_decay"), 0.1 + 0.2),
         ),
         seed=1,
         micro_batches=100,
@@ -244,9 +243,10 @@ def test_a_plan_of_two_hundred_trials_takes_less_than_64_kib(searched: Optimizer
         state="complete",
     )
 
-    size = len(json.dumps(replace(searched, trials=(trial,) * 200).to_dict()))
+    checkpoint = io.BytesIO()
+    torch.save(replace(searched, trials=(trial,) * 200).to_dict(), checkpoint)
 
-    assert size <= 64 * 1024
+    assert len(checkpoint.getvalue()) <= 64 * 1024
 
 
 def test_every_vote_of_every_rule_survives_json(searched: OptimizerPlan) -> None:

@@ -116,9 +116,7 @@ CASES = {
         {"adamw", "momentum"},
     ),
     "full batch": (
-        make(
-            {"linear": 50}, of_data={"size": 100, "batch_size": 100, "batches": 1, "label_kind": "multiclass"}
-        ),
+        make({"linear": 50}, of_data={"size": 100, "batch_size": 100, "batches": 1, "label_kind": "multiclass"}),
         {"adam", "lbfgs"},
     ),
 }
@@ -235,9 +233,7 @@ def test_the_classic_rules_alone_give_the_textbooks_answer(profile: Profile, fam
 
 
 def test_candidates_are_all_there_is() -> None:
-    proposed = [
-        proposal.optimizer for proposal in propose(PERCEPTRON, candidates=["sgd", "muon", "adadelta"])
-    ]
+    proposed = [proposal.optimizer for proposal in propose(PERCEPTRON, candidates=["sgd", "muon", "adadelta"])]
 
     assert proposed == ["muon", "sgd", "adadelta"]
 
@@ -258,9 +254,7 @@ def test_an_unknown_candidate_is_an_error_that_suggests_the_nearest() -> None:
 
 
 def test_a_candidate_that_a_fact_forbids_is_an_error_that_says_the_fact() -> None:
-    with pytest.raises(
-        UnsupportedModuleError, match="'sparse_adam' cannot train this model: no gradient is sparse"
-    ):
+    with pytest.raises(UnsupportedModuleError, match="'sparse_adam' cannot train this model: no gradient is sparse"):
         propose(PERCEPTRON, candidates=["adam", "sparse_adam"])
 
 
@@ -270,9 +264,7 @@ def test_a_closure_is_no_obstacle_when_asked_for_by_name() -> None:
     assert proposal.score < 0
 
 
-@pytest.mark.parametrize(
-    "candidates, sentence", [([], "candidates is empty"), ("adam", "a sequence of names")]
-)
+@pytest.mark.parametrize("candidates, sentence", [([], "candidates is empty"), ("adam", "a sequence of names")])
 def test_candidates_that_cannot_be_meant_are_an_error(candidates: Any, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         propose(PERCEPTRON, candidates=candidates)
@@ -327,9 +319,7 @@ def test_without_memory_for_any_state_gradient_descent_remains() -> None:
 @rule(cites="our own experience", strength="measured")
 def our_data_love_adamax(profile: Profile) -> Answer:
     """It has always been so."""
-    return Vote(
-        optimizer="adamax", because=Evidence(quantity="data.size", value=profile.data.size), weight=9.0
-    )
+    return Vote(optimizer="adamax", because=Evidence(quantity="data.size", value=profile.data.size), weight=9.0)
 
 
 @rule(cites="our own experience", strength="measured")

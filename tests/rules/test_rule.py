@@ -96,9 +96,7 @@ def test_a_proposal_tells_reasons_from_counter_reasons() -> None:
         Vote(optimizer="adamw", because=BECAUSE, weight=0.0, veto=True),
     )
 
-    proposal = Proposal(
-        optimizer="adamw", hyperparameters={}, schedule=Schedule(), votes=(for_, against, veto)
-    )
+    proposal = Proposal(optimizer="adamw", hyperparameters={}, schedule=Schedule(), votes=(for_, against, veto))
 
     assert (proposal.because, proposal.against, proposal.score) == ((for_,), (against,), 1.5)
 

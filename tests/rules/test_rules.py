@@ -19,9 +19,7 @@ def profile(
     """A fresh model of 1,000 weights; each argument replaces fields of one part."""
     return Profile(
         data=DataProfile(**(of_data or {})),
-        model=ModelProfile(
-            **{"parameters": 1_000, "tensors": 2, "at_initialisation": True, **(of_model or {})}
-        ),
+        model=ModelProfile(**{"parameters": 1_000, "tensors": 2, "at_initialisation": True, **(of_model or {})}),
         gradient=GradientProfile(**(of_gradient or {})),
         steps=steps,
     )
@@ -342,18 +340,14 @@ ALWAYS: tuple[Rule, ...] = (
 )
 
 
-@pytest.mark.parametrize(
-    "rule, below, at, optimizer", THRESHOLDS, ids=lambda value: getattr(value, "name", "")
-)
+@pytest.mark.parametrize("rule, below, at, optimizer", THRESHOLDS, ids=lambda value: getattr(value, "name", ""))
 def test_a_rule_is_silent_on_an_optimizer_below_its_threshold(
     rule: Rule, below: Profile, at: Profile, optimizer: str
 ) -> None:
     assert optimizer not in weights(rule, below)
 
 
-@pytest.mark.parametrize(
-    "rule, below, at, optimizer", THRESHOLDS, ids=lambda value: getattr(value, "name", "")
-)
+@pytest.mark.parametrize("rule, below, at, optimizer", THRESHOLDS, ids=lambda value: getattr(value, "name", ""))
 def test_a_rule_speaks_at_its_threshold(rule: Rule, below: Profile, at: Profile, optimizer: str) -> None:
     assert optimizer in weights(rule, at)
 
@@ -430,6 +424,19 @@ def test_sparse_adam_is_not_forbidden_before_gradients_were_seen() -> None:
 def test_one_sparse_gradient_among_dense_ones_forbids_nothing() -> None:
     mixed = profile(of_gradient={"passes": 1, "sparse": ("table",)})
 
-    assert [
-        rule.name for rule in FACTS if rule(replace(mixed, model=replace(mixed.model, muon_share=0.1)))
-    ] == []
+    assert [rule.name for rule in FACTS if rule(replace(mixed, model=replace(mixed.model, muon_share=0.1)))] == []
+
+
+def test_the_shapes_size_the_state_where_they_are_known() -> None:
+    # SOAP keeps two matrices of 4 x 4 and two of 2500 x 2500 beside two moments: 12.5 million numbers and 20,000.
+    flat = profile(of_model={"parameters": 10_000, "memory_free": 1_000_000, "shapes": {"4x2500": 1}})
+    square = profile(of_model={"parameters": 10_000, "memory_free": 1_000_000, "shapes": {"100x100": 1}})
+    rule = facts.the_state_does_not_fit_the_memory
+
+    assert ("soap" in weights(rule, flat), "soap" in weights(rule, square)) == (True, False)
+
+
+def test_what_muon_cannot_train_counts_as_its_partners_state() -> None:
+    vectors = profile(of_model={"parameters": 100, "memory_free": 799, "shapes": {"100": 1}})
+
+    assert "muon" in weights(facts.the_state_does_not_fit_the_memory, vectors)

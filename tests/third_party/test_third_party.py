@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from optselect.testing import check_optimizer
 from tests.callbacks.modules import BATCH, Classifier, StopAfter, auto, equal_states, fit, made, rows
 
 PACKAGE = Path(__file__).parent / "signum"
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "own-optimizer.md"
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +62,32 @@ def test_every_fact_of_its_spec_holds() -> None:
     check_optimizer(catalogue.get("signum"))
 
 
+def test_the_how_to_page_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = HOW_TO.read_text("utf-8")
+    module, *session = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "signum_optimizer.py").write_text(module, "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # As in a fresh interpreter where the package is not installed.
+    monkeypatch.setattr(registry, "_load_entry_points", lambda: None)
+    names: dict[str, object] = {}
+
+    for block in session:
+        exec(block, names)  # noqa: S102  # the page is ours
+
+    assert "signum" in catalogue.names()
+    # What the page says that the error says.
+    (promised,) = re.findall(r"print\(error\)  # (.*)", page)
+    assert capsys.readouterr().out.strip() == promised
+
+
+def test_the_how_to_page_shows_the_entry_point_that_is_tested_here() -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```", HOW_TO.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+    assert block in (PACKAGE / "pyproject.toml").read_text("utf-8")
+
+
 def learnable() -> Any:
     """Judged on what it trains with, so that progress shows within a few steps."""
     return DataLoader(rows(), batch_size=BATCH, shuffle=True), DataLoader(rows(), batch_size=BATCH)
@@ -82,9 +110,7 @@ def test_its_training_is_resumed_from_a_checkpoint_to_the_last_bit(tmp_path: Pat
     fit(made(Classifier), first, StopAfter(2), data=learnable(), epochs=4).save_checkpoint(tmp_path / "half.ckpt")
 
     continued, later = made(Classifier, seed=5), auto(tmp_path / "rest", candidates=["signum"])
-    resumed = fit(
-        continued, later, data=learnable(), epochs=4, seed=9, ckpt_path=tmp_path / "half.ckpt"
-    )
+    resumed = fit(continued, later, data=learnable(), epochs=4, seed=9, ckpt_path=tmp_path / "half.ckpt")
 
     assert later.study is None
     assert later.plan == first.plan
