@@ -19,7 +19,7 @@ from optselect.space import Value
 
 REFERENCE_STEPS = 800
 
-# The exponent towards which horizon fits are shrunk; with it, the 3e-3 of 800 steps becomes 5.8e-4 for the
+# The exponent towards which horizon fits are shrunk; with it, a transformer's 3e-3 of 800 steps becomes 5.8e-4 for the
 # 187,000 steps of AlgoPerf's ViT, whose tuned value is 8.4e-4 (arXiv:2306.07179; power law:
 # arXiv:2409.19913).
 HORIZON_EXPONENT = 0.3
@@ -34,6 +34,11 @@ HORIZON_FREE = frozenset(
 # For an SGD batch beyond 256, lr grows with it (arXiv:1706.02677). Not below: .1 was right at batch 32 too.
 SGD_BATCH = 256
 SGD_FAMILY = frozenset({"sgd", "momentum", "asgd", "schedulefree_sgd"})
+
+
+def adam(lr: float) -> dict[str, float]:
+    """One learning rate for Adam and its nearest kin."""
+    return dict.fromkeys(("adam", "amsgrad", "adamw", "nadam"), lr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,7 @@ REGIMES = (
         weight_decay=1e-2,
         warmup=0.1,
         horizon=False,
+        lr=adam(3e-4),
         source="torchtune configurations: 3e-4 in 45 of 77 for LoRA",
     ),
     Regime(
@@ -82,6 +88,7 @@ REGIMES = (
         weight_decay=1e-2,
         warmup=0.1,
         horizon=False,
+        lr=adam(3e-5),
         source="torchtune configurations: 2e-5 in 41 of 56; BERT: 2e-5 to 5e-5 (arXiv:1810.04805)",
     ),
     Regime(
@@ -91,13 +98,14 @@ REGIMES = (
         weight_decay=1e-3,
         warmup=0.1,
         horizon=False,
+        lr=adam(1e-4),
         source="AutoGluon MultiModal: 1e-4, weight decay 1e-3, 10 % warmup, cosine",
     ),
     Regime(
         name="a small noisy regression",
         holds=is_small_regression,
         scale=0.1,
-        lr={"rmsprop": 3e-4},
+        lr={"rmsprop": 3e-4, **adam(8e-4)},
         horizon=False,
         source="measured here (diabetes): RMSprop 3e-4 won",
     ),
@@ -123,7 +131,7 @@ REGIMES = (
     Regime(
         name="a long tabular training",
         holds=lambda profile: is_tabular(profile) and (profile.steps or 0) >= 5_000,
-        lr=dict.fromkeys(("adam", "amsgrad", "adamw", "nadam", "radam"), 2e-4) | {"muon": 6e-4},
+        lr={**adam(2e-4), "radam": 2e-4, "muon": 6e-4},
         weight_decay=0.66,
         horizon=False,
         source="raw data of arXiv:2604.15297: AdamW 2e-4, weight decay .66 over 17 data sets",
@@ -134,12 +142,14 @@ REGIMES = (
         weight_decay=0.1,
         beta2=0.95,
         warmup=0.05,
+        lr=adam(3e-3),
         source="nanoGPT: β₂ .95, weight decay .1, warmup, cosine; measured here (King James text)",
     ),
     Regime(
         name="a transformer from random weights",
         holds=lambda profile: profile.model.share("attention") >= ATTENTION,
         warmup=0.05,
+        lr=adam(3e-3),
         source="AlgoPerf ViT target: 8e-4 at 187,000 steps, 5 % warmup, cosine (arXiv:2306.07179)",
     ),
     Regime(
