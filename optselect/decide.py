@@ -40,10 +40,12 @@ def first_word(proposals: Sequence[Proposal], base: Configuration) -> Choice:
 
 
 def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Proposal], monitor: str) -> Choice:
-    """The best configuration at the deepest rung, if it beats the baseline on the same batches; else the baseline.
+    """The best of the configurations at the deepest rung, if it beats the baseline on the same batches.
 
-    With one seed the lead must exceed 1 % of the baseline's value; with several, the mean paired lead must
-    also exceed its standard error.
+    Compared are leads: how much lower the loss is, as a share of the larger of the two. With values at several
+    rungs the leads are averaged, since one run to the end says little by itself: on small data seeds differ by
+    a tenth of the loss. The mean lead must exceed 1 %, and with several seeds its standard error; else the
+    baseline stays.
     """
     rungs = sorted({rung for e in evaluations for rung in e.values if not e.diverged}, reverse=True)
     ranked = next((standing for rung in rungs if (standing := leaders(race, evaluations, rung))), [])
@@ -52,41 +54,44 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
             configuration=race.baseline,
             reasons=("no trial gave a value within the budget, so the baseline stays",),
         )
-    winner = ranked[0][0]
-    if winner == race.baseline:
-        return Choice(configuration=winner, reasons=tuple(_beaten(race, evaluations, ranked, monitor)))
-    leads = _paired_leads(race, evaluations, winner)
-    if leads is None and not any(e.configuration.key == race.baseline.key for e in evaluations):
+    rivals = [configuration for configuration, _ in ranked if configuration != race.baseline]
+    if not rivals:
+        return Choice(configuration=race.baseline, reasons=tuple(_beaten(race, evaluations, ranked, monitor)))
+    leads = [(rival, lead) for rival in rivals if (lead := _lead(race, evaluations, rival)) is not None]
+    if not leads and not any(e.configuration.key == race.baseline.key for e in evaluations):
         sentence = (
             f"the budget paid for no trial of the baseline ({race.baseline.describe()}), so nothing shows that "
-            f"{winner.describe()} is better: the baseline stays"
+            f"{rivals[0].describe()} is better: the baseline stays"
         )
         return Choice(configuration=race.baseline, reasons=(sentence,))
-    if leads is None:
+    if not leads:
         sentence = (
             f"the baseline ({race.baseline.describe()}) gave no value to compare with; this was the best of the rest"
         )
-        return Choice(configuration=winner, reasons=(sentence, *_votes(winner, proposals)))
-    rung, pairs = leads
-    differences = [base - own for base, own in pairs]
-    base = statistics.fmean([abs(base) for base, _ in pairs])
-    lead = statistics.fmean(differences)
-    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-    if lead <= max(_TIE * base, error):
+        return Choice(configuration=rivals[0], reasons=(sentence, *_votes(rivals[0], proposals)))
+    winner, lead = max(leads, key=lambda item: item[1].mean)
+    if lead.mean <= 0:
+        return Choice(configuration=race.baseline, reasons=tuple(_beaten(race, evaluations, ranked, monitor)))
+    if lead.mean <= max(_TIE, lead.error):
         sentence = (
-            f"{winner.describe()} led the baseline by {lead:.4g} ± {error:.2g} {monitor} after {rung} micro-batches, "
-            "which is no more than noise: ties go to the baseline"
+            f"{winner.describe()} led the baseline by {lead.describe()} in {monitor}, which is no more than noise: "
+            "ties go to the baseline"
         )
         return Choice(configuration=race.baseline, reasons=(sentence,))
-    sign = 1.0 if race.mode == "min" else -1.0
-    values = [statistics.fmean([sign * pair[side] for pair in pairs]) for side in (0, 1)]
-    noise = f", lead {lead:.3g} ± {error:.2g} over {len(pairs)} seeds" if len(pairs) > 1 else ""
-    lead_in_words = (
-        f"it reached {monitor} {values[1]:.4g} after {rung} micro-batches, the baseline ({race.baseline.describe()}) "
-        f"{values[0]:.4g} on the same batches{noise}"
+    words = [
+        f"it reached {monitor} {own:.4g} after {rung} micro-batches, the baseline ({race.baseline.describe()}) "
+        f"{base:.4g} on the same batches"
+        for rung, (base, own) in sorted(lead.values.items())
+    ]
+    return Choice(
+        configuration=winner,
+        reasons=(
+            *words,
+            f"its lead is {lead.describe()}",
+            *_runner_up(race, ranked, winner, monitor),
+            *_votes(winner, proposals),
+        ),
     )
-    reasons = (lead_in_words, *_runner_up(race, ranked, monitor), *_votes(winner, proposals))
-    return Choice(configuration=winner, reasons=reasons)
 
 
 def cost_sentence(race: Race, evaluations: Sequence[Evaluation], *, known_length: bool) -> str:
@@ -125,21 +130,49 @@ def versions() -> Mapping[str, str]:
     return {**found, "python": platform.python_version()}
 
 
-def _paired_leads(
-    race: Race, evaluations: Sequence[Evaluation], winner: Configuration
-) -> tuple[int, list[tuple[float, float]]] | None:
-    """(baseline, winner) losses seed by seed at the deepest rung where both have one."""
+@dataclass(frozen=True, kw_only=True)
+class _Lead:
+    """How far a configuration is ahead of the baseline.
+
+    mean    over rungs, of the mean over seeds, as a share of the larger loss
+    error   standard error over seeds (0: one seed)
+    seeds   paired seeds at the rung that has most
+    values  mean (baseline, own) value by rung, as logged
+    """
+
+    mean: float
+    error: float
+    seeds: int
+    values: Mapping[int, tuple[float, float]]
+
+    def describe(self) -> str:
+        """`23 % ± 4 % over 2 seeds`."""
+        noise = f" ± {self.error:.0%} over {self.seeds} seeds" if self.seeds > 1 else ""
+        return f"{self.mean:.0%}{noise}"
+
+
+def _lead(race: Race, evaluations: Sequence[Evaluation], rival: Configuration) -> _Lead | None:
+    """The lead of `rival` where both have values for the same seed; None where they never do."""
     sign = 1.0 if race.mode == "min" else -1.0
     table: dict[int, dict[int, dict[str, float]]] = {}
     for e in evaluations:
-        if not e.diverged and e.configuration.key in (race.baseline.key, winner.key):
+        if not e.diverged and e.configuration.key in (race.baseline.key, rival.key):
             for rung, value in e.values.items():
-                table.setdefault(rung, {}).setdefault(e.seed, {})[e.configuration.key] = sign * value
-    for rung in sorted(table, reverse=True):
-        pairs = [(seeds[race.baseline.key], seeds[winner.key]) for seeds in table[rung].values() if len(seeds) == 2]
-        if pairs:
-            return rung, pairs
-    return None
+                table.setdefault(rung, {}).setdefault(e.seed, {})[e.configuration.key] = value
+    means, errors, values, most = [], [0.0], {}, 0
+    for rung, seeds in table.items():
+        pairs = [(pair[race.baseline.key], pair[rival.key]) for pair in seeds.values() if len(pair) == 2]
+        if not pairs:
+            continue
+        shares = [sign * (base - own) / max(abs(base), abs(own), 1e-12) for base, own in pairs]
+        means.append(statistics.fmean(shares))
+        if len(shares) > 1:
+            errors.append(statistics.stdev(shares) / math.sqrt(len(shares)))
+        values[rung] = (statistics.fmean(base for base, _ in pairs), statistics.fmean(own for _, own in pairs))
+        most = max(most, len(pairs))
+    if not means:
+        return None
+    return _Lead(mean=statistics.fmean(means), error=max(errors), seeds=most, values=values)
 
 
 def _beaten(
@@ -148,15 +181,16 @@ def _beaten(
     tried = len({e.configuration.key for e in evaluations})
     return [
         f"nothing beat it: of {tried} configurations it had the best {monitor}",
-        *_runner_up(race, ranked, monitor),
+        *_runner_up(race, ranked, race.baseline, monitor),
     ]
 
 
-def _runner_up(race: Race, ranked: list[tuple[Configuration, float]], monitor: str) -> list[str]:
-    if len(ranked) < 2:
+def _runner_up(race: Race, ranked: list[tuple[Configuration, float]], winner: Configuration, monitor: str) -> list[str]:
+    others = [item for item in ranked if item[0] not in (winner, race.baseline)]
+    if not others:
         return []
     sign = 1.0 if race.mode == "min" else -1.0
-    other, value = ranked[1]
+    other, value = others[0]
     return [f"next came {other.describe()}: {monitor} {sign * value:.4g}"]
 
 

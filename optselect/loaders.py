@@ -75,6 +75,11 @@ class RecordedLoader:
             raise AttributeError(name)
         return getattr(self._loader, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning gives a loader its worker_init_fn.
+        own = name in ("_loader", "_epochs", "_live", "_runs")
+        object.__setattr__(self if own else self._loader, name, value)
+
     def __len__(self) -> int:
         return len(self._loader)  # type: ignore[arg-type]  # a stream has no length, and says so here
 

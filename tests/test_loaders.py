@@ -221,6 +221,17 @@ class OneShot(IterableDataset[Tensor]):
             yield torch.tensor([value])
 
 
+def test_what_is_set_on_a_recorded_loader_is_set_on_the_loader() -> None:
+    loader = DataLoader(OneShot(), batch_size=1)
+    recorded: Any = RecordedLoader(loader)
+
+    recorded.worker_init_fn = print
+
+    assert loader.worker_init_fn is print
+    assert recorded.worker_init_fn is print
+    assert isinstance(recorded, DataLoader)
+
+
 @pytest.mark.parametrize("drawn", [0, 1, 4, 6, 9])
 def test_a_recorded_stream_gives_the_run_what_the_trials_read_and_then_goes_on(drawn: int) -> None:
     recorded = RecordedLoader(DataLoader(OneShot(), batch_size=1))

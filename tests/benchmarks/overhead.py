@@ -12,6 +12,7 @@ import copy
 import ctypes
 import gc
 import importlib.metadata
+import io
 import itertools
 import logging
 import math
@@ -20,10 +21,13 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Semaphore
 from typing import Any, TypeVar
 
 import lightning as L
@@ -72,8 +76,10 @@ class Scale:
     validation   validation batches of a trial
     repetitions  of each way to run a trial
     training     steps of a training after the search
-    pairs        of such a training with the hand-written one, and of composite steps with steps by hand
-    updates      optimizer steps in one of these
+    block        of those steps that it runs before it is the other training's turn
+    pairs        of such a training and the hand-written one
+    updates      steps of a composite optimizer before its children are stepped by hand as often
+    turns        of the two
     """
 
     widths: dict[str, int]
@@ -81,8 +87,10 @@ class Scale:
     validation: int = 5
     repetitions: int = 9
     training: int = 500
-    pairs: int = 25
-    updates: int = 100
+    block: int = 20
+    pairs: int = 20
+    updates: int = 20
+    turns: int = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +112,8 @@ class Pairs:
 
     what: str
     goal: float
-    ours: list[float]
-    by_hand: list[float]
+    ours: Sequence[float]
+    by_hand: Sequence[float]
 
     def interval(self) -> tuple[float, float, float]:
         """The median ratio, and what the true median lies between in 95 cases of 100.
@@ -151,11 +159,38 @@ class Network(WithoutOptimizer):
 Model = TypeVar("Model", bound=WithoutOptimizer)
 
 
-class Clock(L.Callback):
-    """When the training began."""
+class Turns(L.Callback):
+    """CPU seconds of one of two trainings that take turns of `block` batches, each waiting for the other.
+
+    What slows the machine for a while then slows both. Counted from `on_train_start` until `fit` has returned.
+    """
+
+    def __init__(self, mine: Semaphore, others: Semaphore, block: int) -> None:
+        self._mine, self._others, self._block = mine, others, block
+        self.seconds = 0.0
+
+    def fit(self, module: WithoutOptimizer, scale: Scale, folder: Path, *callbacks: L.Callback) -> None:
+        trainer = L.Trainer(
+            **QUIET, max_epochs=1, callbacks=[self, *callbacks], default_root_dir=folder, log_every_n_steps=1
+        )
+        trainer.fit(module, batches(scale.training, shuffle=True), batches(scale.validation))
+        self.seconds += time.process_time() - self._since
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.began = time.process_time()
+        gc.collect()
+        self._hand_over()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % self._block == 0:
+            self.seconds += time.process_time() - self._since
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._others.release()
+        self._mine.acquire()
+        self._since = time.process_time()
 
 
 def adamw(module: nn.Module, lr: float = 1e-3) -> Optimizer:
@@ -183,7 +218,6 @@ def made(kind: type[Model], width: int) -> Model:
 
 def cpu_seconds(work: Callable[[], object]) -> float:
     """CPU time of this process, which others that run beside it do not count towards."""
-    gc.collect()
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -215,6 +249,7 @@ def measure_trials(size: str, scale: Scale, folder: Path) -> Trials:
                         LR_FINDER: partial(lr_find, network(), train, val, folder),
                     }
                     for way, work in ways.items():
+                        gc.collect()
                         seconds.setdefault(way, []).append(cpu_seconds(work))
             return adamw(self)
 
@@ -257,27 +292,52 @@ def nested_trial(model: Network, train: DataLoader[Any], val: DataLoader[Any], f
 def lr_find(model: Network, train: DataLoader[Any], val: DataLoader[Any], folder: Path) -> None:
     """As many steps of Lightning's learning rate finder, which validates at the end of the epoch too."""
     trainer = L.Trainer(**QUIET, max_epochs=1, default_root_dir=folder)
-    Tuner(trainer).lr_find(model, train, val, num_training=len(train), early_stop_threshold=None, update_attr=False)
+    with redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
+        Tuner(trainer).lr_find(model, train, val, num_training=len(train), early_stop_threshold=None, update_attr=False)
 
 
 # --- after the search -------------------------------------------------------------------------------------
 
 
 def measure_training(size: str, scale: Scale, folder: Path) -> Pairs:
-    """A training that a search has gone before, in turn with the hand-written one."""
-    width = scale.widths[size]
-    ours, by_hand = [], []
-    for pair in range(scale.pairs):
-        auto = AutoOptimizer(
-            budget=Budget(steps=60), candidates=["adamw"], storage=folder / f"{pair}.journal", report=False
-        )
-        searched = train_seconds(made(WithoutOptimizer, width), scale, folder, auto)
-        if auto.plan is None:
-            raise RuntimeError("the search chose nothing")
-        written = train_seconds(hand_written(auto.plan, width), scale, folder)
-        ours.append(searched)
-        by_hand.append(written)
+    """A training that a search has gone before, and the hand-written one, in turns."""
+    seconds = [train_both(scale.widths[size], scale, folder, folder / f"{pair}.journal") for pair in range(scale.pairs)]
+    ours, by_hand = zip(*seconds, strict=True)
     return Pairs(what=f"training after the search, {size} parameters", goal=1.03, ours=ours, by_hand=by_hand)
+
+
+def train_both(width: int, scale: Scale, folder: Path, storage: Path) -> tuple[float, float]:
+    """CPU seconds of both trainings: after the search, and by hand."""
+    auto = AutoOptimizer(budget=Budget(steps=60), candidates=["adamw"], storage=storage, report=False)
+    first, second = Semaphore(1), Semaphore(0)
+    ours, by_hand = Turns(first, second, scale.block), Turns(second, first, scale.block)
+
+    def searched() -> None:
+        torch.set_num_threads(1)  # of this Python thread
+        with first_to_last(first, second):
+            ours.fit(made(WithoutOptimizer, width), scale, folder, auto)
+
+    def written() -> None:
+        torch.set_num_threads(1)
+        with first_to_last(second, first):
+            if auto.plan is None:
+                raise RuntimeError("the search chose nothing")
+            by_hand.fit(hand_written(auto.plan, width), scale, folder)
+
+    with ThreadPoolExecutor(2) as pool:
+        for training in (pool.submit(searched), pool.submit(written)):
+            training.result()
+    return ours.seconds, by_hand.seconds
+
+
+@contextmanager
+def first_to_last(mine: Semaphore, others: Semaphore) -> Iterator[None]:
+    """Begin at one's turn; never leave the other waiting."""
+    mine.acquire()
+    try:
+        yield
+    finally:
+        others.release()
 
 
 def hand_written(plan: OptimizerPlan, width: int) -> WithoutOptimizer:
@@ -291,18 +351,6 @@ def hand_written(plan: OptimizerPlan, width: int) -> WithoutOptimizer:
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     return made(ByHand, width)
-
-
-def train_seconds(module: WithoutOptimizer, scale: Scale, folder: Path, *callbacks: L.Callback) -> float:
-    """CPU seconds from `on_train_start` until `fit` returns."""
-    clock = Clock()
-    trainer = L.Trainer(
-        **QUIET, max_epochs=1, callbacks=[clock, *callbacks], default_root_dir=folder, log_every_n_steps=1
-    )
-    train, val = batches(scale.training, shuffle=True), batches(scale.validation)
-    gc.collect()
-    trainer.fit(module, train, val)
-    return time.process_time() - clock.began
 
 
 def measure_composite(size: str, scale: Scale) -> Pairs:
@@ -326,13 +374,13 @@ def measure_composite(size: str, scale: Scale) -> Pairs:
                 child.step()
 
     composite()
-    seconds = [(cpu_seconds(composite), cpu_seconds(one_by_one)) for _ in range(scale.pairs)]
-    return Pairs(
-        what=f"composite step ({', '.join(optimizer.children)}), {size} parameters",
-        goal=1.05,
-        ours=[ours for ours, _ in seconds],
-        by_hand=[by_hand for _, by_hand in seconds],
-    )
+    gc.collect()
+    ours, by_hand = [], []
+    for _ in range(scale.turns):
+        ours.append(cpu_seconds(composite))
+        by_hand.append(cpu_seconds(one_by_one))
+    names = ", ".join(optimizer.children)
+    return Pairs(what=f"composite step ({names}), {size} parameters", goal=1.05, ours=ours, by_hand=by_hand)
 
 
 # --- the page ---------------------------------------------------------------------------------------------
@@ -366,7 +414,7 @@ CPU time of one process with one thread, {seconds / 60:.0f} minutes in all.
 
 ## One trial
 
-A trial of a network with two hidden layers: {scale.steps} AdamW steps, {scale.validation} validation batches, {BATCH} rows in each.
+A network with two hidden layers, {scale.steps} AdamW steps, {scale.validation} validation batches, {BATCH} rows each.
 All ways were run in turn in one process, {scale.repetitions} times, after a trial that draws the batches.
 Given are medians, with the smallest and the largest in brackets; a ratio is of two runs of the same turn.
 
@@ -387,16 +435,16 @@ Given are medians, with the smallest and the largest in brackets; a ratio is of 
 
 ## After the search
 
-{scale.pairs} pairs in turn.
+Both ways take turns in one process, {scale.block} batches or {scale.updates} steps each; times are medians.
 The interval holds the true median ratio in 95 cases of 100 (order statistics of the paired ratios).
 
-| what | ours, ms | by hand, ms | ratio | 95 % interval | goal | |
-|---|---|---|---|---|---|---|
+| what | pairs | ours, ms | by hand, ms | ratio | 95 % interval | goal | |
+|---|---|---|---|---|---|---|---|
 {_lines(map(_pair_row, pairs))}
 
-- **training after the search**: {scale.training} steps with `self.log` in each, from `on_train_start` until `fit` returns.
+- **training after the search**: {scale.training} steps that log, from `on_train_start` until `fit` returns.
   By hand: the module with the plan's optimizer in its `configure_optimizers`.
-- **composite step**: {scale.updates} steps of a `CompositeOptimizer` against the same children stepped by hand.
+- **composite step**: {scale.updates} steps of a `CompositeOptimizer`, and of its children by hand.
 """
 
 
@@ -440,7 +488,7 @@ def _pair_row(pair: Pairs) -> str:
     ratio, low, high = pair.interval()
     ours, by_hand = (1_000 * statistics.median(seconds) for seconds in (pair.ours, pair.by_hand))
     return (
-        f"| {pair.what} | {ours:.1f} | {by_hand:.1f} | {ratio:.3f} | {low:.3f} to {high:.3f} "
+        f"| {pair.what} | {len(pair.ours)} | {ours:.1f} | {by_hand:.1f} | {ratio:.3f} | {low:.3f} to {high:.3f} "
         f"| under {pair.goal} | {_verdict(reached=high < pair.goal)} |"
     )
 
@@ -471,13 +519,12 @@ def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=9, help="of each way to run a trial, 5 or more")
-    parser.add_argument("--pairs", type=int, default=25, help="of trainings and of optimizer steps")
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("optselect").setLevel(logging.ERROR)
-    scale = Scale(widths=WIDTHS, repetitions=given.repetitions, pairs=given.pairs)
+    scale = Scale(widths=WIDTHS, repetitions=given.repetitions)
     start = time.process_time()
     trials, pairs = measure(scale)
     PAGE.write_text(page(scale, trials, pairs, time.process_time() - start))

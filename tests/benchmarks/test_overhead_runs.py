@@ -9,7 +9,17 @@ from tests.benchmarks.overhead import BARE, BARE_IN_MEMORY, LR_FINDER, NESTED, T
 
 @pytest.fixture(scope="module")
 def tiny() -> str:
-    scale = Scale(widths={"tiny": 4, "small": 8}, steps=4, validation=2, repetitions=2, training=8, pairs=2, updates=2)
+    scale = Scale(
+        widths={"tiny": 4, "small": 8},
+        steps=4,
+        validation=2,
+        repetitions=2,
+        training=8,
+        block=4,
+        pairs=2,
+        updates=2,
+        turns=2,
+    )
     trials, pairs = measure(scale)
     assert all(set(size.seconds) == {TRIAL, BARE, BARE_IN_MEMORY, NESTED, LR_FINDER} for size in trials)
     return page(scale, trials, pairs, 1.0)

@@ -40,6 +40,15 @@ REGIMES = {
         rules={"a convolutional net with batchnorm favours nesterov"},
         first=["momentum", "nadam"],
     ),
+    "short training of a BatchNorm CNN": Expected(
+        training=trainings.short_batchnorm_cnn,
+        facts=FRESH | {"model.batch_norm": True, "steps": 300},
+        rules={
+            "a convolutional net with batchnorm favours nesterov",
+            "a short training of a convolutional net favours nadam",
+        },
+        first=["nadam"],
+    ),
     "ViT": Expected(
         training=trainings.vision_transformer,
         facts=FRESH | {"data.sequence_length": None, "data.batch_size": 64, "model.depth": 4},

@@ -69,6 +69,10 @@ class VisionTransformer(nn.Module):
 
 
 def batchnorm_cnn() -> TorchWorkload:
+    return classification(convolutional(), *digits(), steps=10_000)
+
+
+def short_batchnorm_cnn() -> TorchWorkload:
     return classification(convolutional(), *digits())
 
 

@@ -148,6 +148,12 @@ THRESHOLDS: list[tuple[Rule, Profile, Profile, str]] = [
         "momentum",
     ),
     (
+        model.a_short_training_of_a_convolutional_net_favours_nadam,
+        profile(of_model=kinds(conv=0.5), steps=1_001),
+        profile(of_model=kinds(conv=0.5), steps=1_000),
+        "nadam",
+    ),
+    (
         model.attention_favours_adaptive_steps,
         profile(of_model=kinds(attention=0.099)),
         profile(of_model=kinds(attention=0.1)),
