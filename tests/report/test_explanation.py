@@ -6,6 +6,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from optselect import Budget, OptimizerPlan, TorchWorkload, select
 from optselect.configuration import Configuration
 from optselect.plan import ModelFingerprint, TrialRecord
 from optselect.profile import Profile
+from optselect.recipes.cli import main
 from optselect.report.explanation import headline
 from optselect.rules import CLASSIC, DEFAULT, Evidence, Vote, rule
 from optselect.rules.rule import _RULES, Answer
@@ -178,6 +180,17 @@ def test_the_cost_is_said_of_the_choice_and_of_the_profile(searched: OptimizerPl
 
     assert "the choice cost " in text
     assert f"the profile took {profile.gradient.passes} forward and backward passes and read 96 rows" in text
+
+
+@pytest.mark.parametrize("markdown", [False, True])
+def test_the_command_line_says_the_same(
+    searched: OptimizerPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, markdown: bool
+) -> None:
+    searched.save(tmp_path / "plan.json")
+
+    status = main(["explain", str(tmp_path / "plan.json"), *(["--markdown"] if markdown else [])])
+
+    assert (status, capsys.readouterr().out) == (0, searched.explain(markdown=markdown) + "\n")
 
 
 def test_the_users_own_optimizer_has_no_settings_to_list() -> None:
