@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
 from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES, CombinedLoader
@@ -18,8 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.batches import BatchCache
 from optselect.errors import UnsupportedModuleError
-from optselect.loaders import RecordedLoader, is_one_shot, loader_generators, trial_loader
-from optselect.rng import generators_restored, rng_isolated, seed_rng
+from optselect.loaders import RecordedLoader, is_one_shot, loader_generators, loader_parts, rows_digest, trial_loader
+from optselect.rng import generators_restored
 from optselect.snapshot import attributes_restored
 from optselect.workload import DataSource
 
@@ -99,17 +97,9 @@ class TrialData:
             head=lambda count: [self.batches(0)[index] for index in range(count)],
         )
 
-    def digest(self) -> bytes:
-        """Of two rows of the data set, read under fixed random numbers: reading may augment."""
-        dataset = getattr(self.first_loader, "dataset", None)
-        if dataset is None or isinstance(dataset, IterableDataset):
-            return b"stream"
-        digest = hashlib.sha256(str(len(dataset)).encode())
-        with rng_isolated():
-            seed_rng(0)
-            for index in (0, len(dataset) // 2):
-                _update(digest, dataset[index])
-        return digest.digest()
+    def digest(self) -> str:
+        """Of the data set's size and a few of its rows."""
+        return rows_digest(self.first_loader)
 
     def _cache_validation(self, val_loop: Any, stack: ExitStack) -> None:
         loaders = list(val_loop._combined_loader.flattened)
@@ -141,9 +131,7 @@ class UnopenedLoader(CombinedLoader):
 def borrow_loader(loader: Any, stack: ExitStack) -> None:
     """The loader, its samplers, its data set and their generators as they were, when `stack` is left."""
     stack.enter_context(generators_restored(loader_generators(loader)))
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    parts = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-    for owner in (loader, getattr(loader, "dataset", None), *parts):
+    for owner in (loader, *loader_parts(loader)):
         if hasattr(owner, "__dict__"):
             stack.enter_context(attributes_restored(owner))
 
@@ -208,16 +196,3 @@ class _FirstBatches:
 
     def __iter__(self) -> Iterator[Any]:
         return (self._batches[index] for index in range(self._count))
-
-
-def _update(digest: Any, item: Any) -> None:
-    if isinstance(item, torch.Tensor):
-        digest.update(item.detach().cpu().to_dense().contiguous().float().numpy().tobytes())
-    elif isinstance(item, dict):
-        for key in item:
-            _update(digest, item[key])
-    elif isinstance(item, Iterable) and not isinstance(item, str | bytes):
-        for part in item:
-            _update(digest, part)
-    else:
-        digest.update(repr(item).encode())

@@ -141,7 +141,7 @@ class LightningWorkload:
     @property
     def identity(self) -> str:
         """A digest of the module's class and weights, of the data set's size and two rows, and the length."""
-        digest = hashlib.sha256(self._data.digest())
+        digest = hashlib.sha256(self._data.digest().encode())
         facts = [type(self.model).__qualname__, self.steps, self._data.epoch_batches, self.monitor, self.mode]
         digest.update(json.dumps(facts).encode())
         for name, parameter in self.model.named_parameters():

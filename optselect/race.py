@@ -37,6 +37,8 @@ HALF_DECADE = 10**0.5
 _SAME_LR_DECADES = 0.05
 _CONFIRMATION_SEEDS = (1,)
 _CONFIRMED = 3
+# torch's LBFGS evaluates the loss at most 1.25 times for each of 20 iterations.
+_CLOSURE_PASSES = 25
 # Where a Gaussian process has seen this many quarters, more add nothing (and a budget may be endless).
 _MOST_JUDGED = 60
 # Trainings' worth of budget from which the leader and the baseline are run to the end, and from which there
@@ -79,6 +81,11 @@ class Race:
     def left(self) -> float:
         """Micro-batches for trials."""
         return math.inf if self.steps is None else self.steps - self.spent
+
+    def passes(self, configuration: Configuration) -> int:
+        """Forward and backward passes of one micro-batch: an optimizer with a closure takes several."""
+        closure = any(spec.closure for spec in self.specs if spec.name == configuration.optimizer)
+        return _CLOSURE_PASSES if closure else 1
 
     @property
     def judges_untrained(self) -> bool:
@@ -152,7 +159,7 @@ def nominal_cost(race: Race, evaluations: Iterable[Evaluation]) -> float:
 
 def _trained(race: Race, evaluation: Evaluation) -> int:
     earlier = () if race.continues else sorted(evaluation.values)[:-1]
-    return evaluation.reached + sum(earlier)
+    return (evaluation.reached + sum(earlier)) * race.passes(evaluation.configuration)
 
 
 def leaders(race: Race, evaluations: Sequence[Evaluation], rung: int) -> list[tuple[Configuration, float]]:
@@ -189,7 +196,7 @@ class _Table:
         if known is None and race.trials is not None and len(self.evaluations) >= race.trials:
             return False
         done = known.reached if known and race.continues else 0
-        cost = job.until - done + race.validation_cost
+        cost = (job.until - done) * race.passes(job.configuration) + race.validation_cost
         return nominal_cost(race, self.evaluations) + cost + _kept_for_later(race, job.stage) <= race.left
 
     def judged(self, configuration: Configuration, seed: int, rung: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -188,15 +188,27 @@ class TorchWorkload:
         losses = []
         for _ in range(micro_batches):
             batch = batches[self._held_back() + training.position]
-            training.optimizer.zero_grad()
-            loss = self._loss(batch)
-            loss.backward()
-            training.optimizer.step()
+            loss = self._stepped(training.optimizer, batch)
             if training.scheduler is not None:
                 training.scheduler.step()
             training.position += 1
             losses.append(loss.detach())
         return torch.stack(losses).double().tolist() if losses else []
+
+    def _stepped(self, optimizer: Optimizer, batch: Any) -> Tensor:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = self._loss(batch)
+            loss.backward()
+            return loss
+
+        if isinstance(optimizer, LBFGS):
+            # It evaluates the loss several times, and gives the first.
+            loss: Tensor = optimizer.step(closure)
+            return loss
+        loss = closure()
+        optimizer.step()
+        return loss
 
     def validate(self) -> float:
         """The mean loss over the validation batches, weighted by their sizes, in evaluation mode."""

@@ -20,10 +20,11 @@ import platform
 import statistics
 import tempfile
 import time
+import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,7 +72,7 @@ LR_FINDER = "lr finder"
 class Scale:
     """How much is run.
 
-    widths       of the hidden layers, by what to call the size
+    widths       of the hidden layers, by what to call the size; the smallest first
     steps        training steps of a trial
     validation   validation batches of a trial
     repetitions  of each way to run a trial
@@ -88,7 +89,7 @@ class Scale:
     repetitions: int = 9
     training: int = 500
     block: int = 20
-    pairs: int = 20
+    pairs: int = 24
     updates: int = 20
     turns: int = 200
 
@@ -108,10 +109,13 @@ class Trials:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """CPU seconds of two ways to do the same thing, run in turn, and the goal for their ratio."""
+    """CPU seconds of two ways to do the same thing, run in turn.
+
+    goal  what the interval of their ratio should lie under (None: a row to compare others with)
+    """
 
     what: str
-    goal: float
+    goal: float | None
     ours: Sequence[float]
     by_hand: Sequence[float]
 
@@ -169,12 +173,15 @@ class Turns(L.Callback):
         self._mine, self._others, self._block = mine, others, block
         self.seconds = 0.0
 
-    def fit(self, module: WithoutOptimizer, scale: Scale, folder: Path, *callbacks: L.Callback) -> None:
-        trainer = L.Trainer(
-            **QUIET, max_epochs=1, callbacks=[self, *callbacks], default_root_dir=folder, log_every_n_steps=1
-        )
-        trainer.fit(module, batches(scale.training, shuffle=True), batches(scale.validation))
-        self.seconds += time.process_time() - self._since
+    def run(self, training: Callable[[L.Callback], None]) -> None:
+        """Run it when it is its turn, and never leave the other waiting."""
+        torch.set_num_threads(1)  # for this Python thread
+        self._mine.acquire()
+        try:
+            training(self)
+            self.seconds += time.process_time() - self._since
+        finally:
+            self._others.release()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         gc.collect()
@@ -301,51 +308,61 @@ def lr_find(model: Network, train: DataLoader[Any], val: DataLoader[Any], folder
 
 def measure_training(size: str, scale: Scale, folder: Path) -> Pairs:
     """A training that a search has gone before, and the hand-written one, in turns."""
-    seconds = [train_both(scale.widths[size], scale, folder, folder / f"{pair}.journal") for pair in range(scale.pairs)]
-    ours, by_hand = zip(*seconds, strict=True)
+    width = scale.widths[size]
+
+    def pair() -> tuple[float, float]:
+        storage = folder / f"{uuid.uuid4()}.journal"
+        auto = AutoOptimizer(budget=Budget(steps=60), candidates=["adamw"], storage=storage, report=False)
+        return in_turns(
+            lambda turns: fit(made(WithoutOptimizer, width), scale, folder, turns, auto),
+            lambda turns: fit(hand_written(auto.plan, width), scale, folder, turns),
+            scale.block,
+        )
+
+    ours, by_hand = zip(*(pair() for _ in range(scale.pairs)), strict=True)
     return Pairs(what=f"training after the search, {size} parameters", goal=1.03, ours=ours, by_hand=by_hand)
 
 
-def train_both(width: int, scale: Scale, folder: Path, storage: Path) -> tuple[float, float]:
-    """CPU seconds of both trainings: after the search, and by hand."""
-    auto = AutoOptimizer(budget=Budget(steps=60), candidates=["adamw"], storage=storage, report=False)
+def measure_empty_callback(size: str, scale: Scale, folder: Path) -> Pairs:
+    """The same training with a callback that does nothing, and without it, in turns."""
+    network = partial(made, Network, scale.widths[size])
+    seconds = [
+        in_turns(
+            lambda turns: fit(network(), scale, folder, turns, L.Callback()),
+            lambda turns: fit(network(), scale, folder, turns),
+            scale.block,
+        )
+        for _ in range(scale.pairs)
+    ]
+    ours, by_hand = zip(*seconds, strict=True)
+    return Pairs(what=f"an empty callback, {size} parameters", goal=None, ours=ours, by_hand=by_hand)
+
+
+def in_turns(one: Callable[[L.Callback], None], other: Callable[[L.Callback], None], block: int) -> tuple[float, float]:
+    """CPU seconds of two trainings. The first to begin comes as far as its first batch before the other begins."""
     first, second = Semaphore(1), Semaphore(0)
-    ours, by_hand = Turns(first, second, scale.block), Turns(second, first, scale.block)
-
-    def searched() -> None:
-        torch.set_num_threads(1)  # of this Python thread
-        with first_to_last(first, second):
-            ours.fit(made(WithoutOptimizer, width), scale, folder, auto)
-
-    def written() -> None:
-        torch.set_num_threads(1)
-        with first_to_last(second, first):
-            if auto.plan is None:
-                raise RuntimeError("the search chose nothing")
-            by_hand.fit(hand_written(auto.plan, width), scale, folder)
-
+    turns = Turns(first, second, block), Turns(second, first, block)
     with ThreadPoolExecutor(2) as pool:
-        for training in (pool.submit(searched), pool.submit(written)):
-            training.result()
-    return ours.seconds, by_hand.seconds
+        for running in [pool.submit(mine.run, training) for mine, training in zip(turns, (one, other), strict=True)]:
+            running.result()
+    return turns[0].seconds, turns[1].seconds
 
 
-@contextmanager
-def first_to_last(mine: Semaphore, others: Semaphore) -> Iterator[None]:
-    """Begin at one's turn; never leave the other waiting."""
-    mine.acquire()
-    try:
-        yield
-    finally:
-        others.release()
+def fit(module: WithoutOptimizer, scale: Scale, folder: Path, *callbacks: L.Callback) -> None:
+    """One epoch."""
+    trainer = L.Trainer(**QUIET, max_epochs=1, callbacks=list(callbacks), default_root_dir=folder, log_every_n_steps=1)
+    trainer.fit(module, batches(scale.training, shuffle=True), batches(scale.validation))
 
 
-def hand_written(plan: OptimizerPlan, width: int) -> WithoutOptimizer:
+def hand_written(plan: OptimizerPlan | None, width: int) -> WithoutOptimizer:
     """The network with the plan's optimizer in its `configure_optimizers`."""
+    if plan is None:
+        raise RuntimeError("the search chose nothing")
+    chosen = plan
 
     class ByHand(WithoutOptimizer):
         def configure_optimizers(self) -> Any:
-            optimizer, scheduler = plan.build(self)
+            optimizer, scheduler = chosen.build(self)
             if scheduler is None:
                 return {"optimizer": optimizer}
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -387,12 +404,13 @@ def measure_composite(size: str, scale: Scale) -> Pairs:
 
 
 def measure(scale: Scale) -> tuple[list[Trials], list[Pairs]]:
-    """All of it: trials at every size, the rest at the smallest, where overhead weighs most."""
-    smallest = min(scale.widths, key=scale.widths.__getitem__)
+    """All of it: trials at every size, trainings at the two smallest, the rest at the smallest."""
+    smallest = next(iter(scale.widths))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trials = [measure_trials(size, scale, Path(folder)) for size in scale.widths]
-        pairs = [measure_training(smallest, scale, Path(folder)), measure_composite(smallest, scale)]
+        pairs = [measure_training(size, scale, Path(folder)) for size in list(scale.widths)[:2]]
+        pairs += [measure_empty_callback(smallest, scale, Path(folder)), measure_composite(smallest, scale)]
     return trials, pairs
 
 
@@ -444,6 +462,7 @@ The interval holds the true median ratio in 95 cases of 100 (order statistics of
 
 - **training after the search**: {scale.training} steps that log, from `on_train_start` until `fit` returns.
   By hand: the module with the plan's optimizer in its `configure_optimizers`.
+- **an empty callback**: what Lightning takes to call the hooks of any one callback, with and without it.
 - **composite step**: {scale.updates} steps of a `CompositeOptimizer`, and of its children by hand.
 """
 
@@ -487,9 +506,8 @@ def _lines(rows: Iterable[str]) -> str:
 def _pair_row(pair: Pairs) -> str:
     ratio, low, high = pair.interval()
     ours, by_hand = (1_000 * statistics.median(seconds) for seconds in (pair.ours, pair.by_hand))
-    return (
-        f"| {pair.what} | {len(pair.ours)} | {ours:.1f} | {by_hand:.1f} | {ratio:.3f} | {low:.3f} to {high:.3f} "
-        f"| under {pair.goal} | {_verdict(reached=high < pair.goal)} |"
+    return f"| {pair.what} | {len(pair.ours)} | {ours:.1f} | {by_hand:.1f} | {ratio:.3f} | {low:.3f} to {high:.3f} " + (
+        f"| under {pair.goal} | {_verdict(reached=high < pair.goal)} |" if pair.goal else "| | |"
     )
 
 

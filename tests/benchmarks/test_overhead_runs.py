@@ -13,10 +13,10 @@ def tiny() -> str:
         widths={"tiny": 4, "small": 8},
         steps=4,
         validation=2,
-        repetitions=2,
+        repetitions=1,
         training=8,
         block=4,
-        pairs=2,
+        pairs=1,
         updates=2,
         turns=2,
     )

@@ -260,7 +260,7 @@ class WhileSearching(DigitsModel):
 
     def training_step(self, batch, batch_idx):
         WhileSearching.seen += 1
-        if WhileSearching.seen == 20:
+        if WhileSearching.seen == 8:
             raise KeyboardInterrupt
         return super().training_step(batch, batch_idx)
 """
