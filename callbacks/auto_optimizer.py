@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import optuna
@@ -68,7 +68,7 @@ class AutoOptimizer(pl.Callback):
     storage         an Optuna storage, its URL or a path; None: a file under the trainer's default_root_dir
     study_name      in that storage; None: a name made of model, data, length, candidates and seed
     seed            of the trials
-    report          write report.html beside plan.json
+    report          whether to write report.html beside plan.json (not in this version: it writes none)
     on_mismatch     "error" or "search": what to do when a checkpoint has no plan, or one for another model
 
     `plan`, `profile` and `study` hold the results. Raises `UnknownOptimizerError`, `BudgetError` and
@@ -83,7 +83,7 @@ class AutoOptimizer(pl.Callback):
         budget: float | Budget | None = None,
         candidates: Sequence[str] | None = None,
         rules: str | Sequence[Rule] = "default",
-        fine_tuning: bool | str = "auto",
+        fine_tuning: bool | Literal["auto"] = "auto",
         plan: OptimizerPlan | str | os.PathLike[str] | None = None,
         storage: str | os.PathLike[str] | BaseStorage | None = None,
         study_name: str | None = None,
@@ -101,10 +101,10 @@ class AutoOptimizer(pl.Callback):
             storage=storage,
             study_name=study_name,
             seed=seed,
+            fine_tuning=fine_tuning,
         )
         self.monitor = monitor
         self.mode: Mode = mode
-        self.fine_tuning = fine_tuning
         self.report = report
         self.on_mismatch = on_mismatch
         self.plan: OptimizerPlan | None = None

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from optuna.storages import BaseStorage
 from torch import nn
@@ -53,6 +54,7 @@ class Settings:
     storage: Storage = None
     study_name: str | None = None
     seed: int = 0
+    fine_tuning: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         if not isinstance(self.budget, Budget | None):
@@ -116,7 +118,7 @@ def make_selection(
                 f"{USER!r} is among the candidates, but the training brings no optimizer of its own; give it one or "
                 "leave the name out"
             )
-        profile = workload.agree(measure(workload, passes=_passes(budget)))
+        profile = workload.agree(_as_told(measure(workload, passes=_passes(budget)), fine_tuning=settings.fine_tuning))
         proposals = propose(profile, rules=settings.rules, candidates=settings.candidates)
         progress.proposed(profile, proposals)
         race = _race(workload, profile, proposals, budget, horizon)
@@ -149,6 +151,16 @@ def make_selection(
         cost=cost,
     )
     return Selection(plan=workload.agree(plan), profile=profile, study=study)
+
+
+def _as_told(profile: Profile, *, fine_tuning: bool | Literal["auto"]) -> Profile:
+    """The profile, with the user's word on whether the model is trained already in place of the measured one."""
+    if fine_tuning == "auto":
+        return profile
+    told = replace(
+        profile.model, at_initialisation=not fine_tuning, initialisation_evidence=f"fine_tuning={fine_tuning} was given"
+    )
+    return replace(profile, model=told)
 
 
 def _passes(budget: Budget) -> int:
@@ -188,7 +200,7 @@ def _model_bytes(model: nn.Module) -> int:
 def _study(workload: Workload, settings: Settings, profile: Profile) -> TrialStudy:
     """The study of this training: another one, other candidates or another seed never continue it."""
     rules = settings.rules if isinstance(settings.rules, str) else [rule.name for rule in settings.rules]
-    parts = [workload.identity, list(settings.candidates or ()), rules, settings.seed]
+    parts = [workload.identity, list(settings.candidates or ()), rules, settings.seed, settings.fine_tuning]
     identity, limited = (
         hashlib.sha256(json.dumps(each).encode()).hexdigest()[:12] for each in (parts, [*parts, repr(settings.budget)])
     )

@@ -99,3 +99,14 @@ def test_a_deep_copy_of_the_callback_is_the_callback(tmp_path: Path) -> None:
     callback = AutoOptimizer()
 
     assert copy.deepcopy(callback) is callback
+
+
+def test_the_users_word_on_training_before_counts_more_than_the_measured_one(tmp_path: Path) -> None:
+    fresh, told = auto(tmp_path / "a", budget=0), auto(tmp_path / "b", budget=0, fine_tuning=True)
+    fit(made(Classifier), fresh)
+    fit(made(Classifier), told)
+
+    assert fresh.plan is not None
+    assert told.plan is not None
+    assert (fresh.plan.profile.model.at_initialisation, told.plan.profile.model.at_initialisation) == (True, False)  # type: ignore[union-attr]
+    assert float(told.plan.hyperparameters["lr"]) < float(fresh.plan.hyperparameters["lr"])
