@@ -247,6 +247,8 @@ class AutoOptimizer(pl.Callback):
             return self.plan
         if trainer.fast_dev_run or any(map(_is_tuning, trainer.callbacks)):
             return None
+        if trainer.max_epochs == 0 or trainer.max_steps == 0:
+            return None  # nothing will be trained
         return self._search(trainer, module, user)
 
     def _search(self, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None) -> OptimizerPlan | None:

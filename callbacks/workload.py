@@ -42,8 +42,6 @@ from optselect.workload import Build, DataSource, Mode
 T = TypeVar("T")
 
 _HELD_BACK_BATCHES = 8
-# Of a huge validation set a fixed part is looked at: the same for all trials.
-_MOST_VALIDATION_BATCHES = 64
 _IDLE_LR = 0.0
 
 
@@ -335,6 +333,7 @@ class LightningWorkload:
         training, strategy = self._begun(), self._trainer.strategy
         strategy.optimizers = training.optimizers
         strategy.lr_scheduler_configs = training.schedulers
+        self._forget_metrics()
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -373,7 +372,8 @@ class LightningWorkload:
         # As Lightning builds them, which reads the step's signature anew for every batch.
         kwargs = OrderedDict(batch=batch)
         if self._takes_index:
-            kwargs["batch_idx"] = index
+            # Within the epoch: a training step may look something up by it.
+            kwargs["batch_idx"] = index % (self._data.epoch_batches or index + 1)
         return kwargs
 
     def _leave_batch(self, output: Any, batch: Any, *, last: bool) -> None:
@@ -429,6 +429,18 @@ class LightningWorkload:
         self._logged.setdefault(name, [])
         if self._judging:
             self._logged[name].append(value)
+        if isinstance(value, Tensor | int | float):
+            # The module's hooks may read it back.
+            read = value.detach() if isinstance(value, Tensor) else torch.tensor(value)
+            connector = self._trainer._logger_connector
+            for metrics in (connector._callback_metrics, connector._logged_metrics, connector._progress_bar_metrics):
+                metrics[name] = read
+
+    def _forget_metrics(self) -> None:
+        connector = self._trainer._logger_connector
+        connector.reset_metrics()
+        for name in ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics"):
+            setattr(connector, name, _TrialMetrics())
 
     # --- judging ----------------------------------------------------------------------------------
 
@@ -437,7 +449,7 @@ class LightningWorkload:
     def _validated(self) -> float | None:
         """The monitored value from Lightning's validation loop; None when only the training step logs it."""
         trainer, connector = self._trainer, self._trainer._logger_connector
-        connector.reset_metrics()
+        self._forget_metrics()
         capturing = [(part, vars(part).pop("log"), vars(part).pop("log_dict")) for part in self._lightning_parts()]
         trainer.validating = True
         try:
@@ -516,6 +528,16 @@ class LightningWorkload:
 
     def _lightning_parts(self) -> list[pl.LightningModule]:
         return [part for part in self.model.modules() if isinstance(part, pl.LightningModule)]
+
+
+class _TrialMetrics(dict[str, Tensor]):
+    """What a trial's hooks read from `trainer.callback_metrics`: NaN for what a trial does not log or reduce.
+
+    Trials are judged only now and then, and reduce nothing over epochs; a real run would have the value there.
+    """
+
+    def __missing__(self, name: str) -> Tensor:
+        return torch.tensor(math.nan)
 
 
 _MODULE_HOOKS = (

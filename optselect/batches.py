@@ -7,9 +7,11 @@ loader or from the cache.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -102,7 +104,7 @@ class BatchCache:
     def _keep(self, index: int, leaves: list[Any], spec: TreeSpec) -> None:
         if self._full or index != len(self._kept):
             return
-        size = sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, torch.Tensor))
+        size = sum(map(_nbytes, leaves))
         if self._bytes + size > self._limit:
             self._full = True
             return
@@ -114,6 +116,20 @@ def _seeded(seed: int) -> RngState:
     with rng_isolated():
         seed_rng(seed)
         return rng_state()
+
+
+def _nbytes(value: Any, depth: int = 4) -> int:
+    """About the memory that `value` holds: also where tensors or arrays are inside objects of other libraries."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    size = sys.getsizeof(value)
+    if depth:
+        parts: list[Any] = list(vars(value).values()) if hasattr(value, "__dict__") else []
+        parts += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+        size += sum(_nbytes(part, depth - 1) for part in parts)
+    return size
 
 
 def _private(batch: tuple[list[Any], TreeSpec]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import traceback
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,8 @@ class TrialRunner:
             if self._workload.processes > 1:
                 # The other processes may be waiting inside a collective: only ending all of them is safe.
                 raise
+            # Or else it would hold on to the activations: after one out of memory no other trial would fit.
+            traceback.clear_frames(error.__traceback__)
             return Outcome(value=None, cost=reached - start, reached=reached, error=error)
         self._pause(configuration, seed, reached)
         cost = reached - start + self.validation_cost
@@ -144,6 +147,8 @@ class TrialRunner:
             return False  # a training step may keep its loss to itself; validation will tell
         if not finite:
             return True
+        if configuration.optimizer == USER:
+            return False  # some losses rise by design; what stays unless it is beaten needs a value to compare with
         key = (configuration.key, seed)
         if start == 0 and key not in self._first_losses:
             self._first_losses[key] = statistics.fmean([loss for loss in given if math.isfinite(loss)][:5])

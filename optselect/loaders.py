@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.rng import Generator, generators_restored, rng_isolated, seed_rng
@@ -139,6 +139,8 @@ def _twin(owner: T, generators: dict[int, Any], seed: int) -> T:
             vars(twin)[name] = generators[id(value)]
         elif isinstance(value, DataLoader):
             vars(twin)[name] = trial_loader(value, seed)
+        elif type(value) in (list, tuple, dict) and any(True for _ in _held_loaders(value)):
+            vars(twin)[name] = tree_map(lambda held: trial_loader(held, seed) if _is_loader(held) else held, value)
         elif _is_order(value) and not isinstance(owner, DataLoader):
             # Many samplers shuffle a list of theirs in place.
             vars(twin)[name] = copy.copy(value) if not isinstance(value, torch.Tensor) else value.clone()
@@ -191,16 +193,32 @@ def rows_digest(loader: Any) -> str:
     return digest.hexdigest()
 
 
+def _is_loader(value: Any) -> bool:
+    return isinstance(value, DataLoader)
+
+
+def _held_loaders(value: Any) -> Iterator[DataLoader[Any]]:
+    """The DataLoaders that an attribute of a loader made of others is, or holds in a list, tuple or dict."""
+    parts = value.values() if type(value) is dict else value if type(value) in (list, tuple) else (value,)
+    yield from filter(_is_loader, parts)
+
+
 def loader_parts(loader: Any) -> tuple[Any, ...]:
-    """The samplers and the data set of `loader`, where it has them."""
+    """The samplers and the data set of `loader`, where it has them; and of the DataLoaders it is made of."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     parts = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-    return tuple(part for part in (*parts, getattr(loader, "dataset", None)) if part is not None)
+    own = tuple(part for part in (*parts, getattr(loader, "dataset", None)) if part is not None)
+    held = [inner for value in _attributes(loader) for inner in _held_loaders(value)]
+    return (*own, *(part for inner in held for part in (inner, *loader_parts(inner))))
 
 
 def loader_generators(loader: Any) -> Iterator[Generator]:
     """Random generators that `loader`, its samplers and its data set hold."""
     for owner in (loader, *loader_parts(loader)):
-        for value in vars(owner).values() if hasattr(owner, "__dict__") else ():
+        for value in _attributes(owner):
             if isinstance(value, _GENERATORS):
                 yield value
+
+
+def _attributes(owner: Any) -> tuple[Any, ...]:
+    return tuple(vars(owner).values()) if hasattr(owner, "__dict__") else ()
