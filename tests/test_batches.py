@@ -1,6 +1,7 @@
 """The same batches for every trial, however they are kept."""
 
 import random
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -207,3 +208,13 @@ def test_data_that_end_for_good_are_an_error_that_says_where() -> None:
 
     with pytest.raises(UnsupportedModuleError, match="ended for good after 3 batches"):
         BatchCache(lambda: iterator)[3]
+
+
+@pytest.mark.parametrize("wrapped", [lambda: UserDict(x=torch.zeros(1_000)), lambda: {"x": np.zeros(1_000)}])
+def test_what_other_libraries_wrap_counts_as_memory_too(wrapped: Callable[[], Any]) -> None:
+    batches = cache([wrapped() for _ in range(10)], limit_bytes=20_000)
+
+    for index in range(10):
+        batches[index]
+
+    assert 1 <= len(batches._kept) <= 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -258,3 +259,26 @@ def test_a_validation_that_is_not_finite_gives_no_value() -> None:
         outcome = runner.run(SGD, 0, 5)
 
     assert (outcome.value, outcome.error, outcome.cost) == (None, None, 6.0)
+
+
+def test_the_users_own_optimizer_gets_a_value_though_its_loss_rises() -> None:
+    high = {f"c{call}": 5.0 for call in range(6, 60)}
+    own = Configuration(optimizer=USER)
+
+    with trials(Losses(**high), user=lambda model: (torch.optim.SGD(model.parameters(), lr=1e-3), None)) as runner:
+        assert value(runner.run(own, 0, 40)) > 0
+
+
+def test_a_failed_trial_holds_on_to_nothing() -> None:
+    held: list[weakref.ref[Tensor]] = []
+
+    def out_of_memory(output: Tensor, target: Tensor) -> Tensor:
+        activation = torch.zeros(10)
+        held.append(weakref.ref(activation))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with trials(out_of_memory) as runner:
+        outcome = runner.run(SGD, 0, 40)
+
+    assert isinstance(outcome.error, torch.OutOfMemoryError)
+    assert held[0]() is None

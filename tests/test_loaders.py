@@ -244,3 +244,19 @@ def test_a_recorded_stream_gives_the_run_what_the_trials_read_and_then_goes_on(d
 
     by_hand = DataLoader(OneShot(), batch_size=1)
     assert run == [[batch.item() for batch in by_hand] for _ in range(2)]
+
+
+def test_a_loader_made_of_others_stays_where_it_was() -> None:
+    class InTurn:
+        def __init__(self) -> None:
+            generators = (torch.Generator().manual_seed(seed) for seed in (3, 4))
+            self.parts = [DataLoader(DATA, batch_size=8, shuffle=True, generator=each) for each in generators]
+
+        def __iter__(self) -> Iterator[Any]:
+            return (batch for part in self.parts for batch in part)
+
+    loader = InTurn()
+    trial = [batch[0].tolist() for batch in trial_loader(loader)]
+
+    assert len(list(loader_generators(loader))) >= 2
+    assert [batch[0].tolist() for batch in loader] == trial

@@ -57,8 +57,10 @@ def test_a_cosine_without_warmup_is_torchs_own() -> None:
 def test_the_last_rate_holds_beyond_the_end() -> None:
     scheduler = ScheduledLR(optimizer_of(0.5), Schedule(kind="linear", final=0.1), TOTAL)
 
-    rates = rates_over(scheduler, TOTAL + 5)
+    with pytest.warns(UserWarning, match="beyond the 12 steps") as said:
+        rates = rates_over(scheduler, TOTAL + 5)
 
+    assert len(said) == 1
     assert rates[TOTAL:] == [rates[TOTAL - 1]] * 5
 
 

@@ -345,6 +345,37 @@ def test_trials_that_all_diverge_say_so(tmp_path: Path) -> None:
     assert equal_states(module.state_dict(), before)
 
 
+class ReadsMetrics(Classifier):
+    """Its hooks read back what was logged, in this epoch and by validation, and look up batches by their index."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        assert batch_idx < len(loaders()[0])
+        return super().training_step(batch, batch_idx)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        assert torch.isfinite(self.trainer.callback_metrics["train_loss"])
+
+    def on_train_epoch_end(self) -> None:
+        float(self.trainer.callback_metrics["val_loss"])
+
+
+def test_hooks_read_metrics_in_trials(tmp_path: Path) -> None:
+    callback = auto(tmp_path, budget=Budget(steps=120))
+
+    fit(made(ReadsMetrics), callback)
+
+    assert callback.plan is not None
+    assert all(trial.value is not None for trial in callback.plan.trials)
+
+
+def test_a_training_without_steps_is_not_searched(tmp_path: Path) -> None:
+    callback = auto(tmp_path)
+
+    fit(made(Classifier), callback, epochs=0)
+
+    assert callback.plan is None
+
+
 def states(callback: AutoOptimizer, optimizer: str) -> set[str]:
     """How the trials of one optimizer ended."""
     assert callback.study is not None
