@@ -12,12 +12,14 @@ from importlib import metadata
 from optselect.arms import configuration_of
 from optselect.configuration import USER, Configuration
 from optselect.plan import TrialRecord
-from optselect.race import Race, leaders, nominal_cost
+from optselect.race import NEAR_TIE, Race, leaders, nominal_cost
 from optselect.rules import Proposal
 from optselect.study import Evaluation
 
 # A lead below this share of the baseline's value is a tie: the noise between seeds of short trials is larger.
 _TIE = 0.01
+# Two seeds of one configuration differ by about this share of the loss on small data (measured on digits).
+_SEED_NOISE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,9 @@ def first_word(proposals: Sequence[Proposal], base: Configuration) -> Choice:
 def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Proposal], monitor: str) -> Choice:
     """The best of the configurations at the deepest rung, if it beats the baseline on the same batches.
 
-    Compared are leads: how much lower the loss is, as a share of the larger of the two. With values at several
-    rungs the leads are averaged, since one run to the end says little by itself: on small data seeds differ by
-    a tenth of the loss. The mean lead must exceed 1 %, and with several seeds its standard error; else the
+    Compared are leads: how much lower the loss is, as a share of the larger of the two. The deepest rung decides.
+    Only where it shows less than a tenth, which is what seeds differ by on small data, earlier rungs count, too:
+    then the leads are averaged. The lead must exceed 1 %, and with several seeds its standard error; else the
     baseline stays.
     """
     rungs = sorted({rung for e in evaluations for rung in e.values if not e.diverged}, reverse=True)
@@ -69,7 +71,9 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
             f"the baseline ({race.baseline.describe()}) gave no value to compare with; this was the best of the rest"
         )
         return Choice(configuration=rivals[0], reasons=(sentence, *_votes(rivals[0], proposals)))
-    winner, lead = max(leads, key=lambda item: item[1].mean)
+    most = max(lead.mean for _, lead in leads)
+    # Of near ties the first of the ranking, which puts steady rates first.
+    winner, lead = next(item for item in leads if item[1].mean >= most - NEAR_TIE)
     if lead.mean <= 0:
         return Choice(configuration=race.baseline, reasons=tuple(_beaten(race, evaluations, ranked, monitor)))
     if lead.mean <= max(_TIE, lead.error):
@@ -134,7 +138,7 @@ def versions() -> Mapping[str, str]:
 class _Lead:
     """How far a configuration is ahead of the baseline.
 
-    mean    over rungs, of the mean over seeds, as a share of the larger loss
+    mean    at the deepest rung, over seeds, as a share of the larger loss; over all rungs where that is small
     error   standard error over seeds (0: one seed)
     seeds   paired seeds at the rung that has most
     values  mean (baseline, own) value by rung, as logged
@@ -159,20 +163,23 @@ def _lead(race: Race, evaluations: Sequence[Evaluation], rival: Configuration) -
         if not e.diverged and e.configuration.key in (race.baseline.key, rival.key):
             for rung, value in e.values.items():
                 table.setdefault(rung, {}).setdefault(e.seed, {})[e.configuration.key] = value
-    means, errors, values, most = [], [0.0], {}, 0
+    means: dict[int, float] = {}
+    errors, values, most = [0.0], {}, 0
     for rung, seeds in table.items():
         pairs = [(pair[race.baseline.key], pair[rival.key]) for pair in seeds.values() if len(pair) == 2]
         if not pairs:
             continue
         shares = [sign * (base - own) / max(abs(base), abs(own), 1e-12) for base, own in pairs]
-        means.append(statistics.fmean(shares))
+        means[rung] = statistics.fmean(shares)
         if len(shares) > 1:
             errors.append(statistics.stdev(shares) / math.sqrt(len(shares)))
         values[rung] = (statistics.fmean(base for base, _ in pairs), statistics.fmean(own for _, own in pairs))
         most = max(most, len(pairs))
     if not means:
         return None
-    return _Lead(mean=statistics.fmean(means), error=max(errors), seeds=most, values=values)
+    deepest = means[max(values)]
+    mean = deepest if abs(deepest) >= _SEED_NOISE else statistics.fmean(means.values())
+    return _Lead(mean=mean, error=max(errors), seeds=most, values=values)
 
 
 def _beaten(

@@ -69,6 +69,11 @@ class LogProgress(Silent):
 
     def __init__(self) -> None:
         self._share = ""
+        self._limit_shown = False
+        if not _log.hasHandlers():
+            # Nobody has set up logging: a batch job's output would say nothing of a search that takes its time.
+            _log.addHandler(logging.StreamHandler())
+            _log.setLevel(logging.INFO)
 
     def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
         """The profile and the proposals, line by line."""
@@ -76,8 +81,13 @@ class LogProgress(Silent):
             _log.info("%s", line)
 
     def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:  # said when it ends
-        """Remember how far the budget is."""
+        """Remember how far the budget is; before the first job, say what the search may cost."""
         del job
+        if not self._limit_shown and race.steps is not None:
+            _log.info(
+                "the search costs at most %d micro-batches, %.2f of the training", race.steps, race.steps / race.horizon
+            )
+        self._limit_shown = True
         spent = race.spent + nominal_cost(race, evaluations)
         self._share = f"{spent:.0f} of {race.steps} micro-batches spent" if race.steps else f"{spent:.0f} micro-batches"
 

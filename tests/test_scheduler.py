@@ -103,6 +103,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "wsd"])
+@pytest.mark.filterwarnings("ignore:the training goes on beyond")
 def test_saved_and_loaded_midway_it_goes_on_as_if_uninterrupted(kind: Any, joined: bool) -> None:
     schedule = Schedule(kind=kind, warmup_steps=4, final=0.05)
     scheduler = ScheduledLR(optimizer_of(0.5), schedule, TOTAL)
