@@ -280,8 +280,10 @@ class AutoOptimizer(pl.Callback):
         directory = trainer.log_dir or trainer.default_root_dir
         self.plan_path = Path(directory) / PLAN_FILE
         if trainer.is_global_zero:
+            new = not self.plan_path.exists()
             plan.save(self.plan_path)
-            _log.info("plan written to %s", self.plan_path)
+            if new:
+                _log.info("plan written to %s", self.plan_path)
 
     def _unsearched(self, module: pl.LightningModule, user: Callable[[], Any] | None) -> Any:
         if user is not None:
