@@ -73,7 +73,7 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
         return Choice(configuration=rivals[0], reasons=(sentence, *_votes(rivals[0], proposals)))
     most = max(lead.mean for _, lead in leads)
     # Of near ties the first of the ranking, which puts steady rates first.
-    winner, lead = next(item for item in leads if item[1].mean >= most - NEAR_TIE)
+    winner, lead = next(item for item in leads if item[1].mean >= most - NEAR_TIE * abs(most))
     if lead.mean <= 0:
         return Choice(configuration=race.baseline, reasons=tuple(_beaten(race, evaluations, ranked, monitor)))
     if lead.mean <= max(_TIE, lead.error):

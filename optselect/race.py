@@ -37,7 +37,7 @@ HALF_DECADE = 10**0.5
 _SAME_LR_DECADES = 0.05
 _CONFIRMATION_SEEDS = (1,)
 _CONFIRMED = 3
-# Losses this close after one quarter are told apart by their noise.
+# Leads over the baseline that differ by less than this share are told apart by their noise.
 NEAR_TIE = 0.05
 # torch's LBFGS evaluates the loss at most 1.25 times for each of 20 iterations.
 _CLOSURE_PASSES = 25
@@ -245,23 +245,26 @@ class _Table:
         ranked = self.standings(rung)
         confirmed = {e.configuration.key for e in self.evaluations if e.seed != 0 and e.values}
         rivals = [item for item in ranked if item[0].key in confirmed and item[0] != self.race.baseline]
-        return _steady_first([item for item in ranked if item[0].key in confirmed] if rivals else ranked)
+        base = self.loss(self.race.baseline, 0, rung)
+        return _steady_first([item for item in ranked if item[0].key in confirmed] if rivals else ranked, base)
 
 
-def _steady_first(ranked: list[tuple[Configuration, float]]) -> list[tuple[Configuration, float]]:
+def _steady_first(ranked: list[tuple[Configuration, float]], base: float | None) -> list[tuple[Configuration, float]]:
     """Of the leader and its near ties at smaller rates, the smallest rate first.
+
+    A near tie has nearly the same lead over the baseline, whose loss is `base` (None: there is no lead).
 
     A quarter of the schedule favours rates that are too high, and the high side of the valley is the steep one:
     measured on one small task, the best rate of a seed fell from .21 to .38 ± .24 on fresh ones.
     """
-    if not ranked or "lr" not in ranked[0][0].hyperparameters:
+    if not ranked or base is None or "lr" not in ranked[0][0].hyperparameters:
         return ranked
     leader, loss = ranked[0]
     ties = [
         item
         for item in ranked
         if item[0].optimizer == leader.optimizer
-        and item[1] <= loss + NEAR_TIE * abs(loss)
+        and item[1] <= loss + NEAR_TIE * max(base - loss, 0.0)
         and float(item[0].hyperparameters.get("lr", math.inf)) <= float(leader.hyperparameters["lr"])
     ]
     steady = min(ties, key=lambda item: float(item[0].hyperparameters["lr"]))
