@@ -344,7 +344,9 @@ def _finish(race: Race, table: _Table) -> Iterable[Job]:
 
 def _kept_for_later(race: Race, stage: str) -> float:
     """What the stages before the last leave to them: quarters alone cannot see that data will be overfit."""
-    if race.left == math.inf or stage == "finish" or race.left < _FINISHING * race.horizon:
+    # Without arms there is nothing to finish: they may take all.
+    first = stage in ("arms", "promotion", "finish")
+    if first or race.left == math.inf or race.left < _FINISHING * race.horizon:
         return 0.0
     done = race.rung if race.continues else 0
     to_end = race.horizon - done + race.validation_cost
