@@ -16,9 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.batches import BatchCache
 from optselect.errors import UnsupportedModuleError
-from optselect.loaders import RecordedLoader, is_one_shot, loader_generators, loader_parts, rows_digest, trial_loader
-from optselect.rng import generators_restored
-from optselect.snapshot import attributes_restored
+from optselect.loaders import RecordedLoader, is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.workload import DataSource
 
 # Of a huge validation set a fixed part is looked at: the same for all trials.
@@ -104,7 +102,7 @@ class TrialData:
     def _cache_validation(self, val_loop: Any, stack: ExitStack) -> None:
         loaders = list(val_loop._combined_loader.flattened)
         for loader in loaders:
-            borrow_loader(loader, stack)
+            stack.enter_context(loader_borrowed(loader))
         self.validation_batches = int(min(val_loop._max_batches[0], _MOST_VALIDATION_BATCHES))
         first = _FirstBatches(BatchCache(lambda: trial_loader(loaders[0])), self.validation_batches)
         others: list[list[Any]] = [[] for _ in loaders[1:]]
@@ -128,14 +126,6 @@ class UnopenedLoader(CombinedLoader):
         raise StopIteration
 
 
-def borrow_loader(loader: Any, stack: ExitStack) -> None:
-    """The loader, its samplers, its data set and their generators as they were, when `stack` is left."""
-    stack.enter_context(generators_restored(loader_generators(loader)))
-    for owner in (loader, *loader_parts(loader)):
-        if hasattr(owner, "__dict__"):
-            stack.enter_context(attributes_restored(owner))
-
-
 class UnopenedSource:
     """A data source for `FitLoop.setup_data` that wraps what the real one gives into an `UnopenedLoader`.
 
@@ -154,7 +144,7 @@ class UnopenedSource:
         combined = isinstance(loaders, CombinedLoader)
         unopened = UnopenedLoader(*((loaders.iterables, loaders._mode) if combined else (loaders, "max_size_cycle")))
         for loader in unopened.flattened:
-            borrow_loader(loader, self._stack)
+            self._stack.enter_context(loader_borrowed(loader))
         return unopened
 
     def is_defined(self) -> bool:

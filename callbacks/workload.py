@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optselect.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
+from optselect.batches import HELD_BACK_BATCHES
 from optselect.callbacks.borrowing import (
     KEPT_ATTRIBUTES,
     Progress,
@@ -36,13 +37,10 @@ from optselect.callbacks.data import TrialData
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError, nearest
 from optselect.modes import evaluated, to_training
 from optselect.rng import rng_isolated, seed_rng
-from optselect.snapshot import BorrowedModel, ModelState
+from optselect.snapshot import BorrowedModel, ModelState, evaluation_mode, training_bytes, weights_digest
 from optselect.workload import Build, DataSource, Mode
 
 T = TypeVar("T")
-
-_HELD_BACK_BATCHES = 8
-_IDLE_LR = 0.0
 
 
 @dataclass
@@ -123,7 +121,7 @@ class LightningWorkload:
     @property
     def validation_batches(self) -> int:
         """Those of the first validation loader, up to a bound, or held back; and those BatchNorm takes."""
-        judged = self._data.validation_batches if self._data.validates else _HELD_BACK_BATCHES
+        judged = self._data.validation_batches if self._data.validates else HELD_BACK_BATCHES
         return judged + (RECALIBRATION_BATCHES if self._recalibrates else 0)
 
     @property
@@ -139,13 +137,9 @@ class LightningWorkload:
     @property
     def identity(self) -> str:
         """A digest of the module's class and weights, of the data set's size and two rows, and the length."""
-        digest = hashlib.sha256(self._data.digest().encode())
-        facts = [type(self.model).__qualname__, self.steps, self._data.epoch_batches, self.monitor, self.mode]
-        digest.update(json.dumps(facts).encode())
-        for name, parameter in self.model.named_parameters():
-            digest.update(f"{name}{tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().double().abs().sum().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        length = (self.steps, self._data.epoch_batches)
+        facts = [self._data.digest(), type(self.model).__qualname__, *length, self.monitor, self.mode]
+        return hashlib.sha256(json.dumps(facts).encode() + weights_digest(self.model)).hexdigest()[:16]
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -192,7 +186,7 @@ class LightningWorkload:
         if module.automatic_optimization:
             with torch.enable_grad(), _in_hook(module, "training_step"):
                 output = strategy.training_step(*kwargs.values())
-                loss = output["loss"] if isinstance(output, dict) else output
+                loss = _loss_in(output)
                 if loss is not None:
                     strategy.backward(loss, strategy.optimizers[0])
         else:
@@ -248,15 +242,7 @@ class LightningWorkload:
 
     def paused_bytes(self) -> int:
         """Weights, buffers and optimizer states."""
-        slots = [
-            value
-            for optimizer in self._begun().optimizers
-            for state in optimizer.state.values()
-            for value in state.values()
-            if isinstance(value, Tensor)
-        ]
-        tensors = [*self.model.parameters(), *self.model.buffers(), *slots]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return training_bytes(self.model, self._begun().optimizers)
 
     def agree(self, value: T) -> T:
         """What rank 0 says."""
@@ -337,10 +323,15 @@ class LightningWorkload:
 
     # --- training ---------------------------------------------------------------------------------
 
+    @property
+    def _held_back(self) -> int:
+        """Batches at the beginning that no trial trains on."""
+        return 0 if self._data.validates else HELD_BACK_BATCHES
+
     def _train_batch(self) -> Tensor | None:
         training, loop = self._begun(), self._trainer.fit_loop.epoch_loop
         batches = self._data.batches(training.seed)
-        index = training.position + (0 if self._data.validates else _HELD_BACK_BATCHES)
+        index = self._held_back + training.position
         if training.batch_idx == 0:
             self._begin_epoch()
         batch = self._on_device(batches[index])
@@ -466,12 +457,8 @@ class LightningWorkload:
                 return float(metrics[key])
         if self._monitor is not None and name in self._logged:
             return None
-        logged = sorted({*metrics, *self._logged})
         wanted = f"monitor={name!r}" if self._monitor else "no monitor was given, and 'val_loss'"
-        raise MetricNotLoggedError(
-            f"{wanted} was never logged in a validation; logged: {', '.join(logged) or 'nothing'}."
-            f"{nearest(name, logged)} Pass monitor= with the name of a logged value."
-        )
+        raise _not_logged(f"{wanted} was never logged in a validation", name, {*metrics, *self._logged})
 
     def _recalibrated(self) -> AbstractContextManager[None]:
         # Before the first batch the module's hooks have not yet made what its training step needs.
@@ -481,8 +468,7 @@ class LightningWorkload:
     def _forward_recent(self) -> None:
         training, strategy = self._begun(), self._trainer.strategy
         batches = self._data.batches(training.seed)
-        skipped = 0 if self._data.validates else _HELD_BACK_BATCHES
-        first = skipped + max(training.position - RECALIBRATION_BATCHES, 0)
+        first = self._held_back + max(training.position - RECALIBRATION_BATCHES, 0)
         # With gradients, though none is taken: a training step may use them itself.
         with torch.enable_grad(), _in_hook(self.model, "training_step"):
             for index in range(first, first + RECALIBRATION_BATCHES):
@@ -498,31 +484,22 @@ class LightningWorkload:
                 "manual optimization without validation gives nothing to judge a trial by; "
                 "add a validation_step that logs val_loss"
             )
-        modes = [(part, part.training) for part in module.modules()]
-        module.eval()
         losses: list[float] = []
         self._logged = {name: [] for name in self._logged}
         self._judging = True
         try:
-            with torch.no_grad(), _in_hook(module, "training_step"):
-                for index in range(_HELD_BACK_BATCHES):
+            with evaluation_mode(module), torch.no_grad(), _in_hook(module, "training_step"):
+                for index in range(HELD_BACK_BATCHES):
                     batch = self._on_device(self._data.batches(0)[index])
                     kwargs = self._step_kwargs(batch, index)
-                    output = self._trainer.strategy.training_step(*kwargs.values())
-                    loss = output["loss"] if isinstance(output, dict) else output
+                    loss = _loss_in(self._trainer.strategy.training_step(*kwargs.values()))
                     if loss is not None:
                         losses.append(float(loss))
         finally:
             self._judging = False
-            for part, training in modes:
-                part.training = training
         if self._monitor is not None:
             if not (values := self._logged.get(self._monitor)):
-                logged = sorted(self._logged)
-                raise MetricNotLoggedError(
-                    f"monitor={self._monitor!r} was never logged; logged: {', '.join(logged) or 'nothing'}."
-                    f"{nearest(self._monitor, logged)} Pass monitor= with the name of a logged value."
-                )
+                raise _not_logged(f"monitor={self._monitor!r} was never logged", self._monitor, self._logged)
             losses = [float(value.compute() if hasattr(value, "compute") else value) for value in values]
         return sum(losses) / len(losses) if losses else math.nan
 
@@ -562,6 +539,19 @@ def _in_hook(module: pl.LightningModule, name: str) -> Iterator[None]:
         module._current_fx_name = before
 
 
+def _loss_in(output: Any) -> Any:
+    """The loss that a training step gave, alone or in a dict; None for a skipped batch."""
+    return output["loss"] if isinstance(output, dict) else output
+
+
+def _not_logged(what: str, name: str, logged: Iterable[str]) -> MetricNotLoggedError:
+    names = sorted(logged)
+    return MetricNotLoggedError(
+        f"{what}; logged: {', '.join(names) or 'nothing'}.{nearest(name, names)} "
+        "Pass monitor= with the name of a logged value."
+    )
+
+
 def _idle(module: torch.nn.Module) -> tuple[Optimizer, None]:
     """An optimizer that moves nothing, for the passes before any choice."""
-    return torch.optim.SGD(module.parameters(), lr=_IDLE_LR), None
+    return torch.optim.SGD(module.parameters(), lr=0.0), None

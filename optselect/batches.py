@@ -18,6 +18,8 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from optselect.errors import UnsupportedModuleError
 from optselect.rng import RngState, rng_isolated, rng_state, seed_rng, set_rng_state
 
+# Training batches that a trial is judged by, and does not train on in its first epoch, where nothing validates.
+HELD_BACK_BATCHES = 8
 DEFAULT_CACHE_BYTES = 512 * 2**20
 
 

@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.rng import Generator, generators_restored, rng_isolated, seed_rng
+from optselect.snapshot import attributes_restored
 
 T = TypeVar("T")
 _GENERATORS = get_args(Generator)
@@ -201,6 +203,17 @@ def _held_loaders(value: Any) -> Iterator[DataLoader[Any]]:
     """The DataLoaders that an attribute of a loader made of others is, or holds in a list, tuple or dict."""
     parts = value.values() if type(value) is dict else value if type(value) in (list, tuple) else (value,)
     yield from filter(_is_loader, parts)
+
+
+@contextmanager
+def loader_borrowed(loader: Any) -> Iterator[None]:
+    """The loader, its samplers, its data set and their generators as they were, on leaving."""
+    with ExitStack() as stack:
+        stack.enter_context(generators_restored(loader_generators(loader)))
+        for part in (loader, *loader_parts(loader)):
+            if hasattr(part, "__dict__"):
+                stack.enter_context(attributes_restored(part))
+        yield
 
 
 def loader_parts(loader: Any) -> tuple[Any, ...]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from optuna.storages import BaseStorage
-from torch import nn
 
 from optselect import catalogue
 from optselect.arms import arms, baseline
@@ -28,6 +27,7 @@ from optselect.progress import Progress, Silent, default_progress
 from optselect.race import Race, nominal_cost
 from optselect.rules import Proposal, Rule, propose, resolve
 from optselect.search import search
+from optselect.snapshot import training_bytes
 from optselect.study import Evaluation, TrialStudy, open_study
 from optselect.workload import Workload
 
@@ -190,11 +190,7 @@ def _race(
     if race.judges_untrained:
         race = replace(race, spent=race.spent + validation_cost)
     most = budget.trials or math.ceil((budget.steps or _MANY_TRIALS * race.rung) / race.rung)
-    return replace(race, continues=most * _STATES * _model_bytes(workload.model) <= PAUSED_BYTES)
-
-
-def _model_bytes(model: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+    return replace(race, continues=most * _STATES * training_bytes(workload.model) <= PAUSED_BYTES)
 
 
 def _study(workload: Workload, settings: Settings, profile: Profile) -> TrialStudy:

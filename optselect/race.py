@@ -46,8 +46,6 @@ _MOST_JUDGED = 60
 # Trainings' worth of budget from which the leader and the baseline are run to the end, and from which there
 # is also room for refinement and confirmation.
 _FINISHING, _THOROUGH = 3.5, 6.0
-# With more trials each suggestion takes the Gaussian process half a second and more, and finds little.
-_MOST_REFINED = 200
 # Two leaders and the baseline go on from a screening.
 _PROMOTED = 3
 
@@ -311,11 +309,11 @@ def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
 def _refinement(race: Race, table: _Table) -> Iterable[Job]:
     if race.left < _THOROUGH * race.horizon or race.left == math.inf:
         return
-    known = sum(race.rung in e.values for e in table.evaluations)
-    if not table.standings(race.rung) or known >= _MOST_JUDGED:
+    sound = table.standings(race.rung)
+    if not sound or sum(race.rung in e.values for e in table.evaluations) >= _MOST_JUDGED:
         return
     # Diverged ones count at their cap, so that the process learns where not to look.
-    judged = [*table.standings(race.rung), *table.capped(race.rung)]
+    judged = [*sound, *table.capped(race.rung)]
     configuration = suggestion([(c, loss) for c, loss in judged if c.optimizer != USER], race.specs)
     if configuration is not None and not table.judged(configuration, 0, race.rung):
         yield Job(configuration=configuration, seed=0, until=race.rung, stage="refinement")

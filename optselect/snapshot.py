@@ -10,6 +10,7 @@ themselves: they stay, and their contents are copied back.
 from __future__ import annotations
 
 import copy
+import hashlib
 import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from optselect.errors import UnsupportedModuleError
@@ -38,10 +40,6 @@ class ModelState:
     grads: tuple[tuple[nn.Parameter, bool, torch.Tensor | None], ...]
     attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]
     rng: RngState
-
-    def nbytes(self) -> int:
-        """Bytes held by the copies of parameters and buffers."""
-        return sum(copied.numel() * copied.element_size() for _, copied in self.tensors)
 
 
 class BorrowedModel:
@@ -128,6 +126,34 @@ class BorrowedModel:
             for tensor, content in state.tensors:
                 tensor.copy_(content)
         set_rng_state(state.rng)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode inside; each in the mode it had, afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def weights_digest(model: nn.Module) -> bytes:
+    """Names the parameters: their names, shapes and sums of magnitudes."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(parameter.detach().abs().double().sum().cpu().numpy().tobytes())
+    return digest.digest()
+
+
+def training_bytes(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> int:
+    """Bytes in the parameters and buffers of `model` and in the states of `optimizers`."""
+    slots = (slot for optimizer in optimizers for state in optimizer.state.values() for slot in state.values())
+    states = (slot for slot in slots if isinstance(slot, torch.Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers(), *states))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,17 +16,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
-from optselect.batches import BatchCache
+from optselect.batches import HELD_BACK_BATCHES, BatchCache
 from optselect.errors import ConfigurationError, UnsupportedModuleError
-from optselect.loaders import is_one_shot, loader_generators, loader_parts, rows_digest, trial_loader
+from optselect.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.modes import evaluated, to_training
-from optselect.rng import generators_restored, rng_isolated, seed_rng
-from optselect.snapshot import BorrowedModel, ModelState, attributes_restored
+from optselect.rng import rng_isolated, seed_rng
+from optselect.snapshot import BorrowedModel, ModelState, evaluation_mode, training_bytes, weights_digest
 from optselect.workload import Build, DataSource, Mode
 
 T = TypeVar("T")
 LossFunction = Callable[[Any, Any], Tensor]
-_HELD_BACK_BATCHES = 8
 
 
 @dataclass
@@ -102,7 +100,7 @@ class TorchWorkload:
     @property
     def _judged_batches(self) -> int:
         if self._val_loader is None:
-            return min(self._max_validation_batches, _HELD_BACK_BATCHES)
+            return min(self._max_validation_batches, HELD_BACK_BATCHES)
         return min(self._max_validation_batches, _length(self._val_loader) or self._max_validation_batches)
 
     @property
@@ -115,11 +113,7 @@ class TorchWorkload:
         """A digest of the parameters' names, shapes and sums, the steps, and the loaders' lengths and a few rows."""
         loaders = (self._train_loader, self._val_loader)
         facts = [self.steps, *map(_length, loaders), *map(rows_digest, loaders)]
-        digest = hashlib.sha256(json.dumps(facts).encode())
-        for name, parameter in self.model.named_parameters():
-            digest.update(f"{name}{tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().abs().double().sum().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return hashlib.sha256(json.dumps(facts).encode() + weights_digest(self.model)).hexdigest()[:16]
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -133,10 +127,7 @@ class TorchWorkload:
         with ExitStack() as stack:
             stack.enter_context(rng_isolated())
             for loader in loaders:
-                for part in (loader, *loader_parts(loader)):
-                    if hasattr(part, "__dict__"):
-                        stack.enter_context(attributes_restored(part))
-            stack.enter_context(generators_restored(itertools.chain.from_iterable(map(loader_generators, loaders))))
+                stack.enter_context(loader_borrowed(loader))
             self._borrowed = BorrowedModel(self.model)
             try:
                 self._train_batches: dict[int, BatchCache] = {}
@@ -214,15 +205,14 @@ class TorchWorkload:
         """The mean loss over the validation batches, weighted by their sizes, in evaluation mode."""
         held_back = self._val_loader is None
         batches = self._training_batches(0) if held_back else self._val_batches
-        modes = [(module, module.training) for module in self.model.modules()]
         total, weight = 0.0, 0
         with (
             torch.no_grad(),
             rng_isolated(),
             evaluated([self._training.optimizer]),
             recalibrated(self.model, self._forward_recent),
+            evaluation_mode(self.model),
         ):
-            self.model.eval()
             for index in range(self._judged_batches):
                 batch = batches[index]
                 size = _samples(batch)
@@ -230,8 +220,6 @@ class TorchWorkload:
                 weight += size
                 if not held_back and self._val_batches.is_last_of_epoch(index):
                     break
-            for module, mode in modes:
-                module.training = mode
         return total / weight
 
     def _forward_recent(self) -> None:
@@ -251,8 +239,7 @@ class TorchWorkload:
 
     def paused_bytes(self) -> int:
         """Weights, buffers and optimizer state."""
-        tensors = [*self.model.parameters(), *self.model.buffers(), *_tensors(self._training.optimizer.state)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return training_bytes(self.model, [self._training.optimizer])
 
     def agree(self, value: T) -> T:
         """One process: its own word."""
@@ -309,8 +296,3 @@ def _samples(batch: Any) -> int:
         batch[0] if isinstance(batch, Sequence) else next(iter(batch.values())) if isinstance(batch, dict) else batch
     )
     return len(first) if isinstance(first, Tensor) and first.ndim else 1
-
-
-def _tensors(state: Any) -> Iterator[Tensor]:
-    for slots in state.values():
-        yield from (value for value in slots.values() if isinstance(value, Tensor))

@@ -11,8 +11,8 @@ import torch
 
 from optselect import AutoOptimizer, Budget
 from optselect.rng import rng_state, seed_rng
-from tests.callbacks.modules import TRAINER, Classifier, equal_states, loaders
-from tests.callbacks.test_matrix import by_hand, checkpoints, logged_rows, python_state
+from tests.callbacks.modules import TRAINER, Classifier, by_hand, equal_states, loaders
+from tests.callbacks.test_matrix import checkpoints, logged_rows, python_state
 
 Scenario = Callable[[L.LightningModule, list[L.Callback], Path], L.Trainer]
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from optselect import AutoOptimizer, Budget
+from optselect import AutoOptimizer, Budget, OptimizerPlan
 
 FEATURES, CLASSES, ROWS, BATCH = 12, 3, 96, 8
 
@@ -127,6 +127,19 @@ def made(kind: type[L.LightningModule], seed: int = 0) -> Any:
     """A module with reproducible weights."""
     torch.manual_seed(seed)
     return kind()
+
+
+def by_hand(module_type: type[L.LightningModule], plan: OptimizerPlan) -> type[L.LightningModule]:
+    """The module as its author would have written it with the chosen optimizer."""
+
+    class ByHand(module_type):  # type: ignore[misc,valid-type]
+        def configure_optimizers(self) -> Any:
+            optimizer, scheduler = plan.build(self)
+            if scheduler is None:
+                return {"optimizer": optimizer}
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    return module_type if plan.optimizer == "user" else ByHand
 
 
 def equal_states(one: Any, other: Any) -> bool:

@@ -47,13 +47,13 @@ from tests.callbacks.modules import (
     Classifier,
     WithOptimizer,
     auto,
+    by_hand,
     equal_states,
     fit,
     loaders,
     made,
     rows,
 )
-from tests.callbacks.test_matrix import by_hand
 
 
 class WithRate(Classifier):

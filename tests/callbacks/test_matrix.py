@@ -10,11 +10,11 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from optselect import AutoOptimizer, Budget, OptimizerPlan
+from optselect import AutoOptimizer, Budget
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from optselect.rng import rng_state, seed_rng
 from tests.callbacks.kinds import KINDS, MODES, Kind
-from tests.callbacks.modules import TRAINER, equal_states
+from tests.callbacks.modules import TRAINER, by_hand, equal_states
 
 # Clipping a sparse gradient crashes in torch; test_clipping.py holds what we do there. Lightning refuses
 # to clip in manual optimization, and refuses an accumulation there or beside a scheduler of it.
@@ -134,19 +134,6 @@ def checkpoints(directory: Path) -> dict[str, Any]:
         }
         found[path.name] = content
     return found
-
-
-def by_hand(module_type: type[L.LightningModule], plan: OptimizerPlan) -> type[L.LightningModule]:
-    """The module as its author would have written it with the chosen optimizer."""
-
-    class ByHand(module_type):  # type: ignore[misc,valid-type]
-        def configure_optimizers(self) -> Any:
-            optimizer, scheduler = plan.build(self)
-            if scheduler is None:
-                return {"optimizer": optimizer}
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    return module_type if plan.optimizer == "user" else ByHand
 
 
 def check(name: str, mode: str, tmp_path: Path) -> None:

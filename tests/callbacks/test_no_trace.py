@@ -10,31 +10,19 @@ import lightning as L
 import pytest
 import torch
 
-from optselect import AutoOptimizer, OptimizerPlan
+from optselect import AutoOptimizer
 from tests.callbacks.modules import (
     Classifier,
     SparseClassifier,
     WithOptimizer,
     auto,
+    by_hand,
     equal_states,
     fit,
     loaders,
     made,
     tokens,
 )
-
-
-def by_hand(kind: type[L.LightningModule], plan: OptimizerPlan) -> type[L.LightningModule]:
-    class ByHand(kind):  # type: ignore[misc,valid-type]
-        def configure_optimizers(self) -> Any:
-            if plan.optimizer == "user":
-                return super().configure_optimizers()
-            optimizer, scheduler = plan.build(self)
-            if scheduler is None:
-                return optimizer
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    return ByHand
 
 
 @pytest.mark.parametrize("kind", [Classifier, WithOptimizer, SparseClassifier])
