@@ -24,10 +24,11 @@ _SEED_NOISE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The configuration to train with and the sentences that say why."""
+    """The configuration to train with, the sentences that say why, and its lead over the baseline (None: no trial)."""
 
     configuration: Configuration
     reasons: tuple[str, ...]
+    lead: float | None = None
 
 
 def first_word(proposals: Sequence[Proposal], base: Configuration) -> Choice:
@@ -89,6 +90,7 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
     ]
     return Choice(
         configuration=winner,
+        lead=lead.mean,
         reasons=(
             *words,
             f"its lead is {lead.describe()}",
@@ -117,6 +119,8 @@ def records(evaluations: Sequence[Evaluation]) -> tuple[TrialRecord, ...]:
             micro_batches=max(e.values, default=0) if not e.diverged else e.reached,
             value=e.values[max(e.values)] if e.values and not e.diverged else None,
             state=e.note or e.state,
+            # The last value of one that diverged is a cap.
+            earlier={rung: value for rung, value in sorted(e.values.items()) if rung < max(e.values)},
         )
         for e in evaluations
     )

@@ -230,6 +230,8 @@ def _plan(
         schedule=chosen.schedule,
         total_steps=workload.steps,
         reasons=(*choice.reasons, cost),
+        baseline=race.baseline if evaluations else None,
+        lead=choice.lead,
         profile=profile,
         proposals=tuple(proposals),
         trials=records(evaluations),

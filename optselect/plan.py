@@ -122,13 +122,23 @@ class ModelFingerprint:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial as it ended: what ran, for how many micro-batches, and the value it reached (None: it failed)."""
+    """One trial as it ended: what ran, for how many micro-batches, and the value it reached (None: it failed).
+
+    `earlier` holds the values it was judged at before, by micro-batches.
+    """
 
     configuration: Configuration
     seed: int
     micro_batches: int
     value: float | None
     state: str
+    earlier: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[int, float]:
+        """Every value it was judged at, by micro-batches."""
+        last = {} if self.value is None else {self.micro_batches: self.value}
+        return {**self.earlier, **last}
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins only, of the schedule what is not the default; inverse of `from_dict`.
@@ -143,12 +153,15 @@ class TrialRecord:
             "micro_batches": self.micro_batches,
             "value": self.value,
             "state": self.state,
+            # Pairs: JSON has no numbers for keys.
+            **({"earlier": [list(pair) for pair in self.earlier.items()]} if self.earlier else {}),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialRecord:
         """The record that `to_dict` wrote."""
-        return cls(**{**data, "configuration": Configuration.from_dict(data["configuration"])})
+        configuration = Configuration.from_dict(data["configuration"])
+        return cls(**{**data, "configuration": configuration, "earlier": dict(data.get("earlier", ()))})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +174,9 @@ class OptimizerPlan:
     schedule           of the learning rate, stepped once per optimizer step
     total_steps        optimizer steps the schedule is laid out for (None: length not known)
     reasons            sentences that a person can check
+    baseline           what it had to beat (None: nothing was compared)
+    lead               how much lower its loss is than the baseline's, as a share of the larger of the two (None: the
+                       baseline stays, or nothing was compared)
     profile            what was measured (None: a plan written by hand)
     proposals          what the rules proposed, with every vote
     trials             what was tried and what it scored
@@ -178,6 +194,8 @@ class OptimizerPlan:
     schedule: Schedule = field(default_factory=Schedule)
     total_steps: int | None = None
     reasons: tuple[str, ...] = ()
+    baseline: Configuration | None = None
+    lead: float | None = None
     profile: Profile | None = None
     proposals: tuple[Proposal, ...] = ()
     trials: tuple[TrialRecord, ...] = ()
@@ -217,6 +235,8 @@ class OptimizerPlan:
             "schedule": self.schedule.to_dict(),
             "total_steps": self.total_steps,
             "reasons": list(self.reasons),
+            "baseline": self.baseline.to_dict() if self.baseline else None,
+            "lead": self.lead,
             "search_steps": self.search_steps,
             "monitor": self.monitor,
             "param_groups": [group.to_dict() for group in self.param_groups],
@@ -249,6 +269,9 @@ class OptimizerPlan:
                 schedule=Schedule.from_dict(data["schedule"]),
                 total_steps=data["total_steps"],
                 reasons=tuple(data["reasons"]),
+                # Plans written before these were kept lack them.
+                baseline=Configuration.from_dict(data["baseline"]) if data.get("baseline") else None,
+                lead=data.get("lead"),
                 search_steps=data["search_steps"],
                 monitor=data["monitor"],
                 param_groups=tuple(ParamGroup.from_dict(group) for group in data["param_groups"]),

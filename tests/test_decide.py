@@ -136,6 +136,18 @@ def test_the_users_own_optimizer_is_a_baseline_like_any() -> None:
     assert choice.configuration == own
 
 
+def test_the_lead_is_the_share_by_which_the_loss_is_lower() -> None:
+    trials = evaluations({("base", 0): {25: 1.0}, ("other", 0): {25: 0.25}})
+
+    assert choose(race(), trials, PROPOSALS, "val_loss").lead == 0.75
+
+
+def test_a_baseline_that_stays_has_no_lead() -> None:
+    trials = evaluations({("base", 0): {25: 1.0}, ("other", 0): {25: 0.995}})
+
+    assert choose(race(), trials, PROPOSALS, "val_loss").lead is None
+
+
 # --- at the rules' word ---------------------------------------------------------------------
 
 
@@ -166,6 +178,14 @@ def test_a_record_has_the_deepest_value_and_a_failed_one_none() -> None:
     assert (one.micro_batches, one.value, one.state, one.seed) == (50, 0.8, "complete", 0)
     assert (other.micro_batches, other.value, other.seed) == (3, None, 1)
     assert "diverged" in other.state
+
+
+def test_a_record_keeps_the_values_on_the_way_and_no_cap() -> None:
+    trials = evaluations({("base", 0): {10: 1.2, 25: 1.0, 50: 0.8}, ("third", 0): {25: 1.0}, ("other", 1): None})
+
+    values = [record.values for record in records(trials)]
+
+    assert values == [{10: 1.2, 25: 1.0, 50: 0.8}, {25: 1.0}, {}]
 
 
 def test_the_cost_is_said_in_micro_batches_and_in_trainings_where_the_length_is_known() -> None:

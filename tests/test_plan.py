@@ -122,9 +122,11 @@ def test_a_later_version_is_refused_with_both_numbers(small: OptimizerPlan) -> N
 
 
 FIELDS = [field for field in OptimizerPlan.__dataclass_fields__ if field != "version"]
+# Not in the first plans that were written; a test below reads one of those.
+LATER = {"baseline", "lead"}
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", [field for field in FIELDS if field not in LATER])
 def test_a_missing_field_is_named(small: OptimizerPlan, field: str) -> None:
     data = small.to_dict()
     del data[field]
@@ -153,6 +155,33 @@ def test_a_failed_trial_has_no_value(tmp_path: Path) -> None:
     )
 
     assert TrialRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_a_trial_keeps_its_values_at_every_rung_through_json() -> None:
+    record = TrialRecord(
+        configuration=Configuration(optimizer="sgd"),
+        seed=0,
+        micro_batches=50,
+        value=0.5,
+        state="complete",
+        earlier={10: 2.0, 25: 1.0},
+    )
+
+    again = TrialRecord.from_dict(json.loads(json.dumps(record.to_dict())))
+
+    assert again == record
+    assert again.values == {10: 2.0, 25: 1.0, 50: 0.5}
+
+
+def test_a_plan_from_before_leads_and_curves_were_kept_is_still_one(plan: OptimizerPlan) -> None:
+    old = plan.to_dict()
+    trials = [{key: value for key, value in trial.items() if key != "earlier"} for trial in old["trials"]]
+    data = {key: value for key, value in old.items() if key not in ("baseline", "lead")}
+
+    read = OptimizerPlan.from_dict({**data, "trials": trials})
+
+    assert (read.baseline, read.lead) == (None, None)
+    assert [trial.value for trial in read.trials] == [trial.value for trial in plan.trials]
 
 
 # --- the fingerprint ------------------------------------------------------------------------

@@ -132,6 +132,7 @@ class _Passes:
             unused=tuple(name for name in trainable if name not in self.used),
             zero_fraction=self.zeros / self.dense if self.dense else None,
             touched_rows=self.touched / self.rows if self.rows else None,
+            norms=tuple(self.norms),
             norm_quantiles=(low, middle, high) if self.norms else None,
             relative_norms={name: math.fsum(each) / len(each) for name, each in self.relative.items()},
             noise_scale=self._noise_scale(),

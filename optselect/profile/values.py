@@ -156,7 +156,8 @@ class GradientProfile(_Record):
     unused            names of the trainable parameters that got no gradient
     zero_fraction     share of exact zeros in the dense gradients
     touched_rows      share of the rows of the sparse parameters that one batch touches
-    norm_quantiles    10 %, 50 %, 90 % of the whole gradient's norm over the passes
+    norms             the whole gradient's norm in each pass
+    norm_quantiles    10 %, 50 %, 90 % of them
     relative_norms    per layer ‖g‖/‖w‖ by parameter name, for at most 200 matrices
     noise_scale       tr(Σ)/‖G‖² in samples (McCandlish et al. 2018, arXiv:1812.06162); None also when the
                       passes could not tell the mean gradient from noise
@@ -170,6 +171,7 @@ class GradientProfile(_Record):
     unused: tuple[str, ...] = ()
     zero_fraction: float | None = None
     touched_rows: float | None = None
+    norms: tuple[float, ...] = ()
     norm_quantiles: tuple[float, float, float] | None = None
     relative_norms: Mapping[str, float] = field(default_factory=dict)
     noise_scale: float | None = None

@@ -110,6 +110,7 @@ def test_norms_are_those_of_the_whole_gradient() -> None:
 
     result = profile_gradient(model, regression(model), [batch])
 
+    assert result.norms == pytest.approx((expected,))
     assert result.norm_quantiles == pytest.approx((expected,) * 3)
     assert result.noise_scale is None
     assert result.relative_norms.keys() == {"weight"}

@@ -254,6 +254,7 @@ def test_a_plan_of_two_hundred_trials_takes_less_than_64_kib_of_a_checkpoint(sea
         micro_batches=100,
         value=0.1 + 0.2,
         state="complete",
+        earlier={40: 0.1 + 0.7},
     )
 
     checkpoint = io.BytesIO()
