@@ -57,19 +57,20 @@ class AutoOptimizer(pl.Callback):
     has is the candidate called `"user"`, replaced only on evidence. The decision is part of every
     checkpoint, so a resumed run goes on with the same optimizer and searches nothing.
 
-    monitor, mode   the logged value a trial is judged by; None: `val_loss`, else the training loss on
-                    batches held back. `mode` says whether it should be small ("min") or large ("max")
-    budget          None: 2,000 steps, at most four trainings, at least a quarter of one; a number: a share
-                    of the training; a `Budget`: limits on steps, seconds, trials; 0: the rules alone
-    candidates      catalogue names (or "user") to choose from; None: what the rules propose
-    rules           "default", "classic" or a sequence of rules
-    fine_tuning     "auto", True or False: whether the model counts as trained already
-    plan            an `OptimizerPlan` or a path to one: nothing is searched
-    storage         an Optuna storage, its URL or a path; None: a file under the trainer's default_root_dir
-    study_name      in that storage; None: a name made of model, data, length, candidates and seed
-    seed            of the trials
-    report          whether to write report.html beside plan.json (not in this version: it writes none)
-    on_mismatch     "error" or "search": what to do when a checkpoint has no plan, or one for another model
+    Args:
+        monitor: the logged value a trial is judged by; None: `val_loss`, else the training loss on batches held back.
+        mode: whether `monitor` should be small ("min") or large ("max").
+        budget: None: 2,000 steps, at most four trainings, at least a quarter of one; a number: a share of the
+            training; a `Budget`: limits on steps, seconds, trials; 0: the rules alone.
+        candidates: catalogue names (or "user") to choose from; None: what the rules propose.
+        rules: "default", "classic" or a sequence of rules.
+        fine_tuning: "auto", True or False: whether the model counts as trained already.
+        plan: an `OptimizerPlan` or a path to one: nothing is searched.
+        storage: an Optuna storage, its URL or a path; None: a file under the trainer's default_root_dir.
+        study_name: in that storage; None: a name made of model, data, length, candidates and seed.
+        seed: of the trials.
+        report: whether to write report.html beside plan.json (not in this version: it writes none).
+        on_mismatch: "error" or "search": what to do when a checkpoint has no plan, or one for another model.
 
     `plan`, `profile` and `study` hold the results. Raises `UnknownOptimizerError`, `BudgetError` and
     `ConfigurationError` at once for arguments that cannot be meant.
@@ -85,7 +86,7 @@ class AutoOptimizer(pl.Callback):
         rules: str | Sequence[Rule] = "default",
         fine_tuning: bool | Literal["auto"] = "auto",
         plan: OptimizerPlan | str | os.PathLike[str] | None = None,
-        storage: str | os.PathLike[str] | BaseStorage | None = None,
+        storage: str | BaseStorage | os.PathLike[str] | None = None,
         study_name: str | None = None,
         seed: int = 0,
         report: bool = True,
@@ -266,7 +267,7 @@ class AutoOptimizer(pl.Callback):
         except UnsupportedModuleError as error:
             own = "its own optimizers" if user is not None else "plain AdamW(1e-3)"
             warnings.warn(
-                f"AutoOptimizer cannot search here: {error} The training runs with {own}.",
+                f"AutoOptimizer cannot search here: {str(error).rstrip('.')}. The training runs with {own}.",
                 SearchFallbackWarning,
                 stacklevel=2,
             )

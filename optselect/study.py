@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optselect.configuration import Configuration
 from optselect.errors import StorageError
+from optselect.redaction import without_passwords
 from optselect.schedules import ScheduleKind
 from optselect.space import Value
 from optselect.workload import Mode
@@ -184,9 +185,11 @@ def open_study(
                 study.set_user_attr(key, value)
     except Exception as error:
         where = storage if isinstance(storage, str | os.PathLike) else type(storage).__name__
-        why = f": {error}" if isinstance(error, ValueError | OSError) and "://" not in str(where) else ""
+        told = isinstance(error, ImportError) or (isinstance(error, ValueError | OSError) and "://" not in str(where))
+        # Optuna hides which driver is missing; its cause names it.
+        why = f": {error.__cause__ or error}" if told else ""
         raise StorageError(
-            f"the study cannot be opened in {_without_password(str(where))} ({type(error).__name__}{why}); "
+            f"the study cannot be opened in {without_passwords(str(where))} ({type(error).__name__}{why}); "
             "check the path or the URL and its permissions, or pass another storage="
         ) from error
     if known.get(_IDENTITY, identity) != identity:
@@ -222,15 +225,6 @@ def _storage(storage: str | os.PathLike[str] | BaseStorage | None) -> str | Base
     if isinstance(storage, str) and "://" not in storage:
         return journal_storage(storage)
     return journal_storage(storage) if isinstance(storage, os.PathLike) else storage
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    # A password may stand before the host or in the query.
-    _, at, host = rest.rpartition("@")
-    return f"{scheme}://{'…@' if at else ''}{host.partition('?')[0]}"
 
 
 def _evaluation(trial: FrozenTrial) -> Evaluation:

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from optselect import __version__
 from optselect.errors import ConfigurationError, OptselectError, nearest
+from optselect.redaction import without_passwords
 
 DONE, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run(arguments, verbose=verbose)
     except OptselectError as error:
         if verbose:
-            traceback.print_exc()
+            print(without_passwords(traceback.format_exc()), file=sys.stderr, end="")
         _say(f"{type(error).__name__}: {' '.join(str(error).split())}")
         return WRONG_INPUT
     except KeyboardInterrupt as interrupt:
@@ -73,8 +75,8 @@ def _run(arguments: list[str], *, verbose: bool) -> None:
         known.function(known)
 
 
-def _imported(module: str, name: str) -> Callable[..., None]:
-    function: Callable[..., None] = getattr(importlib.import_module(f"optselect.recipes.{module}"), name)
+def _imported(module: str, name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(importlib.import_module(f"optselect.recipes.{module}"), name)
     return function
 
 
@@ -93,6 +95,7 @@ def _parser() -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"optselect {__version__}")
     # Only for the help: `main` has taken it out.
     parser.add_argument("-v", "--verbose", action="store_true", help="Lightning's messages, and tracebacks")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -118,6 +121,8 @@ def _parser() -> _Parser:
     catalogue = add("catalogue", answer, "list the optimizers; all about one, given its name")
     catalogue.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="such as 'adam*'")
     add("rules", answer, "list the rules that propose optimizers, with their sources")
+    completion = add("completion", _completion, "print a script that completes these commands at the Tab key")
+    completion.add_argument("shell", metavar="SHELL", help="bash, zsh, fish, tcsh or powershell")
     bench = add("bench", _bench, "compare ways to choose an optimizer on ten real tasks; resumable")
     bench.add_argument("--tasks", nargs="+", metavar="TASK", help="digits, letter, …; all ten without it")
     bench.add_argument("--methods", nargs="+", metavar="METHOD", help="default, sweep, tpe@20, ours@0.25, …")
@@ -163,12 +168,16 @@ def _cp(arguments: argparse.Namespace) -> None:
     print(f"{target} written; edit it, then: optselect fit --config {target}")
 
 
+def _completion(arguments: argparse.Namespace) -> None:
+    print(_imported("completion", "script")(_parser(), arguments.shell, _TRAININGS, _recipes()))
+
+
 def _bench(arguments: argparse.Namespace) -> None:
     _imported("bench.command", "bench")(arguments)
 
 
 def _say(message: str) -> None:
-    print(f"optselect: {message}", file=sys.stderr)
+    print(f"optselect: {without_passwords(message)}", file=sys.stderr)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import argparse
 import functools
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ from lightning.pytorch.cli import (
     LightningArgumentParser,
     LightningCLI,
     LRSchedulerTypeTuple,
+    SaveConfigCallback,
     instantiate_class,
 )
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -37,6 +37,8 @@ from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from optselect.errors import ConfigurationError, OptselectError, ResumeError, UnsupportedModuleError
 from optselect.plan import OptimizerPlan
 from optselect.profile.text import describe
+from optselect.recipes.refusals import readable, refused
+from optselect.redaction import without_passwords
 
 # What Trainer.fit takes for ckpt_path besides a path.
 _CHECKPOINT_WORDS = frozenset({"last", "best", "hpc", "registry"})
@@ -64,6 +66,8 @@ def _fit(arguments: list[str]) -> None:
     cli = _build_cli("fit", AutoOptimizer, arguments)
     _train(cli, ckpt_path=_checkpoint(cli.config.ckpt_path))
     auto, trainer = cli.auto, cli.trainer
+    if _nothing_trained(trainer):
+        raise ConfigurationError("the training data gave no batch, so nothing was trained; look at data: and limits")
     if auto.plan is not None:
         print("\n".join(_choice(auto.plan)))
     for name, value in sorted(trainer.callback_metrics.items()):
@@ -120,6 +124,19 @@ class _Profiling(AutoOptimizer):
         raise _TunerExitException
 
 
+class _ConfigSaved(SaveConfigCallback):
+    """The whole config beside the plan of a run, without passwords."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Without a logger there is no folder of the run's own, and a config.yaml that lies there is the user's.
+        if not trainer.is_global_zero or not trainer.loggers or trainer.log_dir is None:
+            return
+        target = Path(trainer.log_dir) / "config.yaml"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(without_passwords(self.parser.dump(self.config)), encoding="utf-8")
+
+
 class _AutoCLI(LightningCLI):
     """Any module and data by import path, AutoOptimizer under `auto:`, the user's own under `optimizer:`."""
 
@@ -131,16 +148,26 @@ class _AutoCLI(LightningCLI):
         super().__init__(
             args=arguments,
             run=False,
-            save_config_callback=None,
+            save_config_callback=_ConfigSaved if self._trains else None,
             # Not a random one: weights are part of the study's name, so the same line would not go on.
             seed_everything_default=0,
             # Lightning would build the `optimizer:` once; each trial needs a fresh one.
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": f"optselect {command}", "exit_on_error": False, "description": None},
+            parser_kwargs={
+                "prog": f"optselect {command}",
+                "exit_on_error": False,
+                "description": None,
+                # OPTSELECT_TRAINER__MAX_EPOCHS=3, and above all OPTSELECT_AUTO__STORAGE, which no `ps` shows.
+                "default_env": True,
+                "env_prefix": "OPTSELECT",
+            },
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(self._callback, "auto")
+        # As add_lightning_class_args does it, but for sub_configs: with them a plan or a storage that is a
+        # file of JSON or YAML would be taken for the arguments of its class.
+        parser.callback_keys.append("auto")
+        parser.add_class_arguments(self._callback, "auto", instantiate=True, sub_configs=False)
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
         if self._trains:
@@ -156,7 +183,6 @@ class _AutoCLI(LightningCLI):
             # Nothing is trained, so nothing is to appear where trainings are logged.
             self.config.trainer.logger = False
         elif self.config.plan is not None:
-            # Not before parsing: there the file would be taken for a config of the plan's class.
             self.config.auto.plan = self.config.plan
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -178,6 +204,25 @@ class _AutoCLI(LightningCLI):
             vars(self.model)["configure_optimizers"] = own
 
 
+class _Asked(_AutoCLI):
+    """Stops where the parser is whole: LightningCLI goes on in its constructor."""
+
+    class Answer(Exception):  # noqa: N818  # no error: the way out of a constructor
+        """Carries the parser."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> NoReturn:
+        raise self.Answer(parser)
+
+
+def parser_of(command: str) -> LightningArgumentParser:
+    """The parser of `fit`, `tune` or `profile`, for what asks about its options."""
+    try:
+        _Asked(command, AutoOptimizer, [])
+    except _Asked.Answer as answer:
+        parser: LightningArgumentParser = answer.args[0]
+    return parser
+
+
 def _configure(module: pl.LightningModule, optimizer: dict[str, Any], scheduler: dict[str, Any] | None) -> Any:
     built = instantiate_class(module.parameters(), optimizer)
     return LightningCLI.configure_optimizers(
@@ -197,21 +242,16 @@ def _build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str]
     except argparse.ArgumentError as error:
         raise ConfigurationError(f"{readable(str(error))}; see optselect {command} --help") from error
     # What constructors raise for arguments they cannot take.
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{readable(str(error))}; mend the config, or see the traceback with -v") from error
+    except (MisconfigurationException, TypeError, ValueError, OSError, ImportError) as error:
+        kind = "" if isinstance(error, MisconfigurationException) else f"{type(error).__name__}: "
+        raise ConfigurationError(
+            f"{kind}{readable(str(error))}; mend the config, or see the traceback with -v"
+        ) from error
 
 
 def _train(cli: _AutoCLI, *, ckpt_path: str | None = None) -> None:
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path)
-    except MisconfigurationException as error:
-        raise ConfigurationError(f"{readable(str(error))}; mend the config") from error
-    except RuntimeError as error:
-        if ckpt_path is None or "loading state_dict" not in str(error):
-            raise
-        raise ResumeError(
-            f"the checkpoint {ckpt_path} is of another model; use the one it was made with ({readable(str(error))})"
-        ) from error
     except SystemExit as leaving:
         # Lightning turns Ctrl-C into exit status 1.
         if isinstance(leaving.__context__, KeyboardInterrupt):
@@ -219,6 +259,19 @@ def _train(cli: _AutoCLI, *, ckpt_path: str | None = None) -> None:
         raise
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(_how_to_go_on(cli)) from interrupt
+    except OptselectError:
+        raise
+    except Exception as error:
+        refusal = refused(error, cli.model, ckpt_path)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def _nothing_trained(trainer: pl.Trainer) -> bool:
+    """Whether the fit ended well without a single batch, though it was to have some."""
+    wanted = trainer.max_epochs != 0 and trainer.max_steps != 0
+    return wanted and not trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
 
 def _how_to_go_on(cli: _AutoCLI) -> str:
@@ -233,8 +286,10 @@ def _checkpoint(given: str | None) -> str | None:
     """`given`, looked at before anything is set up."""
     if given is None or given in _CHECKPOINT_WORDS or "://" in given or Path(given).is_dir():
         return given
-    if not Path(given).exists():
-        raise ResumeError(f"there is no checkpoint {given}; pass the path of a .ckpt file")
+    try:
+        Path(given).open("rb").close()
+    except OSError as error:
+        raise ResumeError(f"the checkpoint {given} cannot be read ({error.strerror}); pass a .ckpt file") from error
     if not zipfile.is_zipfile(given):
         raise ResumeError(f"{given} is not a checkpoint; pass a .ckpt file that Lightning wrote")
     return given
@@ -258,22 +313,6 @@ def _choice(plan: OptimizerPlan) -> Iterator[str]:
 def _short(path: Path) -> str:
     """Relative where that is shorter to read."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def readable(message: str) -> str:
-    """A message of jsonargparse's many lines as one: the key, and what was wrong with what came."""
-    message = re.sub(r"<class '([\w.]+)'>", r"\1", message).replace("Expected a typing.Literal", "Expected one of ")
-    key = re.match(r'Parser key "([^"]+)":\s*', message)
-    where = f"{key.group(1)}: " if key else ""
-    lines = [line.strip() for line in message[key.end() if key else 0 :].splitlines() if line.strip()]
-    if "Errors:" not in lines:
-        return where + " ".join(lines)
-    # One reason for each type that was tried. What another type expected helps nobody once one says more.
-    said = " ".join(line for line in lines[lines.index("Errors:") + 1 :] if not line.startswith("Given value"))
-    reasons = [reason.strip() for reason in f" {said}".split(" - ") if "NoneType" not in reason and reason.strip()]
-    telling = [reason for reason in reasons if not reason.startswith("Expected a")] or reasons
-    given = next((f". {line}" for line in lines if line.startswith("Given value:") and "(" not in line), "")
-    return where + "; or ".join(telling) + given
 
 
 @contextmanager

@@ -139,7 +139,8 @@ def _deviations(arrays: Sequence[Numbers]) -> list[float]:
         # float64: a large mean would drown a small deviation in less. NaN is a missing value, as scikit-learn
         # has it.
         table = np.where(np.isfinite(block), block, np.nan).astype(np.float64)
-        scaler.partial_fit(table)
+        with np.errstate(invalid="ignore"):  # a feature that is missing throughout has no mean
+            scaler.partial_fit(table)
         nonzero = nonzero + np.count_nonzero(table, axis=0)
         rows += len(table)
     return [

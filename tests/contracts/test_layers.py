@@ -27,6 +27,7 @@ FOLDERS = {
 ROWS = {
     1: {
         "errors",
+        "redaction",
         "workload",
         "torch_workload",
         "batches",

@@ -1,12 +1,11 @@
-"""The command line: every command at tiny scale on digits, and each wrong input."""
+"""The command line: every command at tiny scale on digits."""
 
+import contextlib
 import json
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -14,63 +13,20 @@ import torch
 
 from optselect.plan import OptimizerPlan
 from optselect.recipes.cli import main
-from optselect.recipes.digits import DigitsModel
-from optselect.recipes.trainings import readable
+from optselect.recipes.refusals import readable
 from optselect.study import journal_storage
+from tests.recipes.tiny import TINY, Run
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
-# 8 steps to train, and so at most 32 to search.
-TINY: dict[str, Any] = {
-    "seed_everything": 0,
-    "model": {"class_path": "optselect.recipes.digits.DigitsModel", "init_args": {"hidden": 8}},
-    "data": {"class_path": "optselect.recipes.digits.DigitsData"},
-    "trainer": {
-        "max_epochs": 2,
-        "limit_train_batches": 4,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    },
-    "auto": {"monitor": "val_loss"},
-}
-
-
-@dataclass(frozen=True)
-class Done:
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in a folder of its own that holds `tiny.yaml`."""
-    monkeypatch.chdir(tmp_path)
-    Path("tiny.yaml").write_text(json.dumps(TINY))
-
-    def command(*arguments: str) -> Done:
-        capsys.readouterr()
-        status = main(arguments)
-        said = capsys.readouterr()
-        return Done(status, said.out, said.err)
-
-    return command
-
 
 @pytest.fixture(scope="session")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `optselect tune` has run."""
-    folder = tmp_path_factory.mktemp("tuned")
-    (folder / "tiny.yaml").write_text(json.dumps(TINY))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(["tune", "--config", "tiny.yaml"]) == 0
-    return folder
+def completion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The script that `optselect completion bash` prints."""
+    script = tmp_path_factory.mktemp("completion") / "optselect.bash"
+    with script.open("w") as file, contextlib.redirect_stdout(file):
+        main(["completion", "bash"])
+    return script
 
 
 def trials() -> int:
@@ -135,6 +91,29 @@ def test_rules_come_with_their_sources(run: Run) -> None:
 
     assert "hidden matrices favour muon" in done.out
     assert "arXiv:2509.02046" in done.out
+
+
+@pytest.mark.parametrize(
+    "typed, offered",
+    [
+        (("c",), "cp catalogue completion"),
+        (("cp", "di"), "digits"),
+        (("fit", "--auto.mon"), "--auto.monitor"),
+        (("tune", "--auto.mode", ""), "min max"),
+        (("explain", "tiny"), "tiny.yaml"),
+    ],
+)
+def test_the_tab_key_completes_commands_options_and_choices(
+    run: Run, completion: Path, typed: tuple[str, ...], offered: str
+) -> None:
+    words = shlex.join(["optselect", *typed])
+    tab = f'COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _shtab_optselect; echo "${{COMPREPLY[*]}}"'
+
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"source {completion}; {tab}"], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert done.stdout.strip() == offered
 
 
 # --- trainings ------------------------------------------------------------------------------------
@@ -232,6 +211,52 @@ def test_the_optimizer_of_the_config_is_the_candidate_to_beat(run: Run) -> None:
     assert (done.status, state["param_groups"][0]["initial_lr"]) == (0, 0.25)
 
 
+def test_the_environment_counts_where_neither_line_nor_config_speaks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTSELECT_AUTO__STORAGE", "of_the_environment.journal")
+    monkeypatch.setenv("OPTSELECT_TRAINER__MAX_EPOCHS", "7")
+
+    run("tune", "--config", "tiny.yaml")
+
+    assert Path("of_the_environment.journal").exists()
+    assert OptimizerPlan.load("plan.json").total_steps == 8
+
+
+def test_a_run_keeps_its_config_and_can_be_made_again_from_it(run: Run) -> None:
+    run("fit", "--config", "tiny.yaml", "--auto.budget", "0", "--trainer.logger", "true")
+    (kept,) = Path().rglob("config.yaml")
+
+    done = run("fit", "--config", str(kept), "--trainer.max_epochs", "1")
+
+    assert (done.status, done.err) == (0, "")
+    assert {file.name for file in kept.parent.iterdir()} >= {"config.yaml", "plan.json"}
+
+
+def test_a_config_of_the_users_is_left_as_it_is(run: Run) -> None:
+    mine = Path("tiny.yaml").rename("config.yaml")
+    before = mine.read_text()
+
+    run("fit", "--config", "config.yaml", "--auto.budget", "0")
+
+    assert mine.read_text() == before
+
+
+# SQLite takes parameters that it does not know: a real storage with a password in its URL, and without a server.
+STORAGE = "sqlite:///file:study.db?uri=true&password=s3cret"
+
+
+@pytest.mark.parametrize("more", [(), ("--auto.monitor", "nothing")], ids=["well", "failing"])
+def test_the_password_of_a_storage_is_shown_and_written_nowhere(run: Run, more: tuple[str, ...]) -> None:
+    Path("secret.yaml").write_text(json.dumps({**TINY, "auto": {"storage": STORAGE}}))
+    config = Path("secret.yaml").read_bytes()
+
+    done = run("fit", "--config", "secret.yaml", "-v", "--trainer.logger", "true", *more)
+
+    written = [file for file in Path().rglob("*") if file.is_file() and b"s3cret" in file.read_bytes()]
+    assert Path("study.db").exists()
+    assert (written, Path("secret.yaml").read_bytes()) == ([Path("secret.yaml")], config)
+    assert "s3cret" not in done.out + done.err
+
+
 @pytest.mark.parametrize("arguments", [("fit", "--help"), ("tune", "--config", "tiny.yaml", "--print_config")])
 def test_what_only_asks_is_answered_with_status_0(run: Run, arguments: tuple[str, ...]) -> None:
     try:
@@ -291,94 +316,9 @@ def test_an_interrupted_training_names_the_checkpoint_to_go_on_from(run: Run, tu
     assert run("fit", "--config", "tiny.yaml", "--ckpt_path", hint).status == 0
 
 
-# --- wrong inputs ---------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------
 
 FIT = ("fit", "--config", "tiny.yaml")
-WRONG: dict[str, tuple[tuple[str, ...], str]] = {
-    "no such command": (("tnue",), "invalid choice"),
-    "an argument too many": (("ls", "more"), "unknown argument 'more'"),
-    "an argument too few": (("cp", "digits"), "FILE"),
-    "no config": (("fit",), "model"),
-    "a missing config": (("fit", "--config", "none.yaml"), "does not exist"),
-    "a config that is not YAML": (("fit", "--config", "broken.yaml"), "parsing"),
-    "a key that is not there": (("tune", "--config", "tiny.yaml", "--auto.bugdet", "3"), "bugdet"),
-    "a module that is not there": (
-        (*FIT, "--model.class_path", "nowhere.Model"),
-        "No module named 'nowhere'",
-    ),
-    "a class that is not there": ((*FIT, "--model.class_path", "optselect.recipes.digits.Nix"), "'Nix'"),
-    "an argument the class does not take": ((*FIT, "--model.init_args.hiden", "3"), "hiden"),
-    "a value of the wrong type": (
-        (*FIT, "--trainer.max_epochs", "many"),
-        "trainer.max_epochs: Expected a int",
-    ),
-    "an accelerator that is not there": ((*FIT, "--trainer.accelerator", "cup"), "cup"),
-    "an unknown candidate": ((*FIT, "--auto.candidates", "[adamv]"), "Did you mean 'adam'"),
-    "no candidates": ((*FIT, "--auto.candidates", "[]"), "candidates is empty"),
-    "unknown rules": ((*FIT, "--auto.rules", "clasic"), "'clasic'"),
-    "an unknown mode": ((*FIT, "--auto.mode", "up"), "'min', 'max'"),
-    "a negative share": ((*FIT, "--auto.budget", "-1"), "BudgetError"),
-    "a negative budget": ((*FIT, "--auto.budget.steps=-3"), "steps=-3"),
-    "a misspelt monitor": ((*FIT, "--auto.monitor", "val_los"), "Did you mean 'val_loss'"),
-    "a storage that cannot be": ((*FIT, "--auto.storage", "sqlite:////nowhere/study.db"), "StorageError"),
-    "a storage of an unknown kind": ((*FIT, "--auto.storage", "nix://study"), "StorageError"),
-    "a missing plan": ((*FIT, "--plan", "none.json"), "PlanFormatError"),
-    "a plan that is not JSON": ((*FIT, "--plan", "tiny.yaml"), "PlanFormatError"),
-    "a plan of another model": (
-        (*FIT, "--plan", "plan.of.another", "--model.init_args.hidden", "9"),
-        "net.0.weight",
-    ),
-    "a plan of a later version": ((*FIT, "--plan", "later.json"), "PlanVersionError"),
-    "a plan where none is used": (("tune", "--config", "tiny.yaml", "--plan", "tiny.yaml"), "--plan"),
-    "a missing checkpoint": ((*FIT, "--ckpt_path", "none.ckpt"), "none.ckpt"),
-    "a checkpoint that is none": ((*FIT, "--ckpt_path", "tiny.yaml"), "not a checkpoint"),
-    "a checkpoint without a plan": ((*FIT, "--ckpt_path", "bare.ckpt"), "no optimizer plan"),
-    "a checkpoint of another model": (
-        (*FIT, "--ckpt_path", "bare.ckpt", "--model.init_args.hidden", "9"),
-        "size",
-    ),
-    "two AutoOptimizers": ((*FIT, "--trainer.callbacks", "optselect.AutoOptimizer"), "under auto:"),
-    "nothing to tune": (("tune", "--config", "tiny.yaml", "--trainer.fast_dev_run", "true"), "fast_dev_run"),
-    "explaining what is missing": (("explain", "none.json"), "PlanFormatError"),
-    "explaining what is not JSON": (("explain", "tiny.yaml"), "PlanFormatError"),
-    "explaining JSON that is no plan": (("explain", "list.json"), "not an optimizer plan"),
-    "explaining a checkpoint that is missing": (("explain", "none.ckpt"), "ResumeError"),
-    "explaining a checkpoint that is none": (("explain", "broken.ckpt"), "cannot be read as a checkpoint"),
-    "explaining a checkpoint without a plan": (("explain", "bare.ckpt"), "holds no optimizer plan"),
-    "an unknown recipe": (("cp", "digts", "x.yaml"), "Did you mean 'digits'"),
-    "a copy over a file": (("cp", "digits", "tiny.yaml"), "left as it is"),
-    "a copy into a folder that is not there": (("cp", "digits", "none/x.yaml"), "cannot be written"),
-    "a pattern without a match": (("catalogue", "adamz"), "Did you mean 'adam"),
-}
-
-
-@pytest.mark.parametrize("arguments, says", WRONG.values(), ids=WRONG.keys())
-def test_wrong_input_is_one_line_on_stderr_status_2_and_no_plan(
-    run: Run, tuned: Path, arguments: tuple[str, ...], says: str
-) -> None:
-    plan = json.loads((tuned / "plan.json").read_text())
-    Path("plan.of.another").write_text(json.dumps(plan))
-    Path("later.json").write_text(json.dumps({**plan, "version": 99}))
-    Path("list.json").write_text("[1, 2]")
-    Path("broken.yaml").write_text("model: [\n")
-    Path("broken.ckpt").write_bytes(b"PK and no more")
-    bare = {
-        "state_dict": DigitsModel(hidden=8).state_dict(),
-        "callbacks": {},
-        "loops": {},
-        "epoch": 0,
-        "global_step": 0,
-        "optimizer_states": [],
-    }
-    torch.save({**bare, "lr_schedulers": [], "pytorch-lightning_version": "2.6.0"}, "bare.ckpt")
-    tiny = Path("tiny.yaml").read_bytes()
-
-    done = run(*arguments)
-
-    assert (done.status, done.err.count("\n"), "Traceback" in done.err) == (2, 1, False), done.err
-    assert says in done.err
-    assert not Path("plan.json").exists()
-    assert Path("tiny.yaml").read_bytes() == tiny
 
 
 def test_verbose_shows_the_traceback(run: Run) -> None:

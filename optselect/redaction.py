@@ -1,0 +1,14 @@
+"""Passwords stay out of everything that is shown or written."""
+
+from __future__ import annotations
+
+import re
+
+# Greedy up to the last @ before a blank: a password may hold an @ itself.
+_LOGIN = re.compile(r"(?<=://)[^\s@]*(?:@[^\s@]*)*@")
+_SECRET_VALUE = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
+
+
+def without_passwords(text: str) -> str:
+    """`text` with the login of every URL, and what its query calls a password, replaced by `…`."""
+    return _SECRET_VALUE.sub(r"\1…", _LOGIN.sub("…@", text))
