@@ -37,6 +37,7 @@ from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
 from optselect.rng import RngState, rng_state, set_rng_state
 from optselect.rules import Rule
+from optselect.scaling import scaled
 from optselect.study import TrialStudy
 from optselect.workload import Mode
 
@@ -217,7 +218,7 @@ class AutoOptimizer(pl.Callback):
                     "the plan keeps the module's own optimizer, but this module has no configure_optimizers; "
                     "define it, or search anew without the plan"
                 )
-            return user()
+            return scaled(user(), **self.plan.configuration.scales)
         if self.plan.sparse:
             clip_sparse_gradients(trainer.precision_plugin)
         optimizer, scheduler = build(self.plan, module)

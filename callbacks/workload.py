@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -37,8 +37,9 @@ from optselect.callbacks.data import TrialData
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError, nearest
 from optselect.modes import evaluated, to_training
 from optselect.rng import rng_isolated, seed_rng
+from optselect.scaling import scaled
 from optselect.snapshot import BorrowedModel, ModelState, evaluation_mode, training_bytes, weights_digest
-from optselect.workload import Build, DataSource, Mode
+from optselect.workload import AS_IT_IS, Build, DataSource, Mode
 
 T = TypeVar("T")
 
@@ -195,15 +196,15 @@ class LightningWorkload:
         self._leave_batch(output, batch, last=False)
         return math.nan if loss is None else float(loss.detach())
 
-    def begin(self, build: Build | None, seed: int) -> None:
-        """Start from the borrowed weights, counters, attributes; None: with the user's own optimizer."""
+    def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = AS_IT_IS) -> None:
+        """Start from the borrowed weights, counters, attributes; None: with the user's own optimizer, at `scales`."""
         trainer, module = self._trainer, self.model
         self._model().begin()
         fresh_progress(self._progress)
         trainer.should_stop = False
         seed_rng(seed)
         if build is None:
-            optimizers, schedulers = self._user_optimizers()
+            optimizers, schedulers = scaled(self._user_optimizers(), **scales)
         else:
             optimizer, scheduler = build(module)
             optimizers = [optimizer]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from optselect import catalogue
 from optselect.configuration import USER, Configuration
@@ -25,7 +24,11 @@ def arms(proposals: Sequence[Proposal], base: Configuration) -> tuple[Configurat
     cautious arm (a tenth of the rate: small data overfit at what is best elsewhere) and a bold one (half a
     decade up: short trainings won at two or three times the usual rates), then the other proposals. Greedily
     chosen on nine tasks, complementary arms were two rates of two optimizers, one of them small.
+
+    Where the user's own optimizer is the only candidate, the arms are five rates of it, half a decade apart.
     """
+    if all(proposal.optimizer == USER for proposal in proposals) and base.optimizer == USER:
+        return (base, *(base.at_rate(factor) for factor in (HALF_DECADE, 1 / HALF_DECADE, 10.0, 0.1)))
     wanted = [configuration_of(proposal) for proposal in proposals if proposal.optimizer != USER]
     seats = {proposal.seat: configuration_of(proposal) for proposal in reversed(proposals)}
     first = wanted[:1]
@@ -45,8 +48,6 @@ def configuration_of(proposal: Proposal) -> Configuration:
 
 
 def _scaled(configuration: Configuration, factor: float) -> Configuration:
-    lr = configuration.hyperparameters.get("lr")
-    if lr is None:
+    if configuration.rate is None:
         return configuration
-    value = catalogue.get(configuration.optimizer).space["lr"].clip(float(lr) * factor)
-    return replace(configuration, hyperparameters={**configuration.hyperparameters, "lr": value})
+    return configuration.at_rate(catalogue.get(configuration.optimizer).space["lr"].clip(configuration.rate * factor))

@@ -14,20 +14,24 @@ from optselect.composite import CompositeOptimizer
 from optselect.configuration import USER
 from optselect.errors import PlanFormatError, PlanMismatchError, UnsupportedModuleError
 from optselect.plan import OptimizerPlan, ParamGroup
+from optselect.scaling import scaled
 from optselect.scheduler import ScheduledLR
 from optselect.schedules import Schedule
+from optselect.workload import Build
 
 
 def build(
-    plan: OptimizerPlan, model: nn.Module, total_steps: int | None = None
+    plan: OptimizerPlan, model: nn.Module, total_steps: int | None = None, own: Build | None = None
 ) -> tuple[Optimizer, LRScheduler | None]:
     """The optimizer and the scheduler of `plan` for `model`; see `OptimizerPlan.build`."""
     plan.model_fingerprint.check(model)
     if plan.optimizer == USER:
-        raise UnsupportedModuleError(
-            "the plan keeps the module's own optimizer, which only its configure_optimizers can build; "
-            "fit the module with AutoOptimizer, or call configure_optimizers"
-        )
+        if own is None:
+            raise UnsupportedModuleError(
+                "the plan keeps your own optimizer, which it cannot build by itself; pass own=, the function of the "
+                "model that builds it, or fit the module with AutoOptimizer"
+            )
+        return scaled(own(model), **plan.configuration.scales)
     return build_groups(
         plan.param_groups, plan.schedule, model, plan.total_steps if total_steps is None else total_steps
     )

@@ -119,7 +119,7 @@ class TrialRunner:
         if paused is not None:
             self._workload.resume(paused[0])
         else:
-            self._workload.begin(self._builder(configuration), self._seed + seed)
+            self._workload.begin(self._builder(configuration), self._seed + seed, configuration.scales)
 
     def _pause(self, configuration: Configuration, seed: int, reached: int) -> None:
         size = self._workload.paused_bytes()

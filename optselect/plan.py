@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -210,15 +210,21 @@ class OptimizerPlan:
         """The chosen optimizer, hyperparameters and schedule, without what belongs to the model."""
         return Configuration(optimizer=self.optimizer, hyperparameters=self.hyperparameters, schedule=self.schedule)
 
-    def build(self, model: nn.Module, total_steps: int | None = None) -> tuple[Optimizer, LRScheduler | None]:
+    def build(
+        self,
+        model: nn.Module,
+        total_steps: int | None = None,
+        own: Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]] | None = None,
+    ) -> tuple[Optimizer, LRScheduler | None]:
         """The optimizer and the scheduler (None when the rate is constant) for `model`.
 
-        The scheduler steps once per optimizer step. `total_steps` overrides the plan's own. Raises
-        `PlanMismatchError` when the plan was made for another model.
+        The scheduler steps once per optimizer step. `total_steps` overrides the plan's own. A plan that keeps your own
+        optimizer needs `own`, which builds it; its rates come back as the plan has scaled them, and its scheduler
+        steps as you step it. Raises `PlanMismatchError` when the plan was made for another model.
         """
         from optselect.build import build  # noqa: PLC0415  # a convenience: plans do without torch
 
-        return build(self, model, total_steps)
+        return build(self, model, total_steps, own)
 
     def explain(self, *, markdown: bool = False) -> str:
         """Why this optimizer: profile, proposals, trials, choice and cost, as plain text or as Markdown."""

@@ -24,11 +24,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from optselect.catalogue import OptimizerSpec
-from optselect.configuration import USER, Configuration
+from optselect.configuration import LR_SCALE, USER, USER_SPACE, Configuration
 from optselect.refine import suggestion
+from optselect.space import Dimension, SearchSpace
 from optselect.study import Evaluation
 from optselect.workload import Mode
 
@@ -86,6 +87,16 @@ class Race:
         """Forward and backward passes of one micro-batch: an optimizer with a closure takes several."""
         closure = any(spec.closure for spec in self.specs if spec.name == configuration.optimizer)
         return _CLOSURE_PASSES if closure else 1
+
+    @property
+    def spaces(self) -> dict[str, SearchSpace]:
+        """Bounds by optimizer, the user's own among them."""
+        return {**{spec.name: spec.space for spec in self.specs}, USER: USER_SPACE}
+
+    def rate_dimension(self, configuration: Configuration) -> Dimension | None:
+        """The bounds of a configuration's learning rate, or of the factor on the user's own; None: it has none."""
+        space = self.spaces.get(configuration.optimizer, SearchSpace())
+        return space.get(LR_SCALE if configuration.optimizer == USER else "lr")
 
     @property
     def judges_untrained(self) -> bool:
@@ -255,7 +266,7 @@ def _steady_first(ranked: list[tuple[Configuration, float]], base: float | None)
     A quarter of the schedule favours rates that are too high, and the high side of the valley is the steep one:
     measured on one small task, the best rate of a seed fell from .21 to .38 ± .24 on fresh ones.
     """
-    if not ranked or base is None or "lr" not in ranked[0][0].hyperparameters:
+    if not ranked or base is None or ranked[0][0].rate is None:
         return ranked
     leader, loss = ranked[0]
     ties = [
@@ -263,9 +274,9 @@ def _steady_first(ranked: list[tuple[Configuration, float]], base: float | None)
         for item in ranked
         if item[0].optimizer == leader.optimizer
         and item[1] <= loss + NEAR_TIE * max(base - loss, 0.0)
-        and float(item[0].hyperparameters.get("lr", math.inf)) <= float(leader.hyperparameters["lr"])
+        and (item[0].rate or math.inf) <= (leader.rate or 0.0)
     ]
-    steady = min(ties, key=lambda item: float(item[0].hyperparameters["lr"]))
+    steady = min(ties, key=lambda item: item[0].rate or math.inf)
     return [steady, *(item for item in ranked if item is not steady)]
 
 
@@ -297,7 +308,7 @@ def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
     tried = [e.configuration for e in table.evaluations if e.values]
     leaders: list[Configuration] = []
     for configuration, _ in table.standings(race.rung):
-        if configuration.optimizer != USER and configuration.optimizer not in {c.optimizer for c in leaders}:
+        if configuration.optimizer not in {c.optimizer for c in leaders}:
             leaders.append(configuration)
     for leader in leaders[:2]:
         for factor in (HALF_DECADE, 1 / HALF_DECADE):
@@ -314,7 +325,8 @@ def _refinement(race: Race, table: _Table) -> Iterable[Job]:
         return
     # Diverged ones count at their cap, so that the process learns where not to look.
     judged = [*sound, *table.capped(race.rung)]
-    configuration = suggestion([(c, loss) for c, loss in judged if c.optimizer != USER], race.specs)
+    unscheduled = {USER, *(spec.name for spec in race.specs if not spec.schedulable)}
+    configuration = suggestion(judged, race.spaces, unscheduled)
     if configuration is not None and not table.judged(configuration, 0, race.rung):
         yield Job(configuration=configuration, seed=0, until=race.rung, stage="refinement")
 
@@ -356,22 +368,17 @@ def _kept_for_later(race: Race, stage: str) -> float:
 
 def _scaled(race: Race, configuration: Configuration, factor: float) -> Configuration | None:
     """`configuration` at another learning rate; None where it has none or the bounds forbid the move."""
-    spec = next((spec for spec in race.specs if spec.name == configuration.optimizer), None)
-    if spec is None or "lr" not in spec.space or "lr" not in configuration.hyperparameters:
+    dimension, here = race.rate_dimension(configuration), configuration.rate
+    if dimension is None or here is None:
         return None
-    here = float(configuration.hyperparameters["lr"])
-    lr = spec.space["lr"].clip(here * factor)
-    if abs(math.log10(lr / here)) <= _SAME_LR_DECADES:
-        return None
-    return replace(configuration, hyperparameters={**configuration.hyperparameters, "lr": lr})
+    rate = dimension.clip(here * factor)
+    return None if abs(math.log10(rate / here)) <= _SAME_LR_DECADES else configuration.at_rate(rate)
 
 
 def _same(one: Configuration, other: Configuration) -> bool:
-    if one.optimizer != other.optimizer or one.schedule != other.schedule:
-        return False
-    lrs = [float(c.hyperparameters.get("lr", 1.0)) for c in (one, other)]
-    rest = [{k: v for k, v in c.hyperparameters.items() if k != "lr"} for c in (one, other)]
-    return rest[0] == rest[1] and abs(math.log10(lrs[0] / lrs[1])) <= _SAME_LR_DECADES
+    if one.rate is None or other.rate is None:
+        return one == other
+    return abs(math.log10(one.rate / other.rate)) <= _SAME_LR_DECADES and one.at_rate(1.0) == other.at_rate(1.0)
 
 
 def _distinct(configurations: Iterable[Configuration]) -> list[Configuration]:

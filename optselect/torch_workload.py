@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,8 +21,9 @@ from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.modes import evaluated, to_training
 from optselect.rng import rng_isolated, seed_rng
+from optselect.scaling import scaled
 from optselect.snapshot import BorrowedModel, ModelState, evaluation_mode, training_bytes, weights_digest
-from optselect.workload import Build, DataSource, Mode
+from optselect.workload import AS_IT_IS, Build, DataSource, Mode
 
 T = TypeVar("T")
 LossFunction = Callable[[Any, Any], Tensor]
@@ -161,15 +162,15 @@ class TorchWorkload:
         loss.backward()
         return float(loss.detach())
 
-    def begin(self, build: Build | None, seed: int) -> None:
-        """Start from the borrowed weights with what `build` makes; None: with the user's own optimizer."""
-        build = build or self._user_optimizer
-        if build is None:
+    def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = AS_IT_IS) -> None:
+        """Start from the borrowed weights with what `build` makes; None: with the user's own optimizer, at `scales`."""
+        made_by = build or self._user_optimizer
+        if made_by is None:
             raise ConfigurationError("this workload has no optimizer of its own; pass user_optimizer= to try it")
         self._model().begin()
         seed_rng(seed)
         self.model.train()
-        self._training = _Training(*build(self.model), seed=seed)
+        self._training = _Training(*scaled(made_by(self.model), **scales), seed=seed)
         to_training([self._training.optimizer])
 
     def train(self, micro_batches: int) -> Sequence[float | None]:

@@ -9,9 +9,10 @@ Units: a *micro-batch* is one forward and backward pass; a *step* is one optimiz
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
@@ -21,6 +22,8 @@ from torch.optim.lr_scheduler import LRScheduler
 T = TypeVar("T")
 Mode = Literal["min", "max"]
 Build = Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]]
+AS_IT_IS: Mapping[str, float] = MappingProxyType({})
+"""No factor on the user's own rates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +92,11 @@ class Workload(Protocol):
     def backward(self, batch: Any) -> float:
         """The training loss of `batch`; its gradients are left in the parameters' `.grad`."""
 
-    def begin(self, build: Build | None, seed: int) -> None:
-        """Start a training from the borrowed weights with a new optimizer; None: the user's own.
+    def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = AS_IT_IS) -> None:
+        """Start a training from the borrowed weights with a new optimizer; None: the user's own, at `scales`.
 
-        The same seed gives the same batches and the same random numbers.
+        The same seed gives the same batches and the same random numbers. `scales` are factors on
+        the user's own rates, as `optselect.scaling.scaled` takes them.
         """
 
     def train(self, micro_batches: int) -> Sequence[float | None]:

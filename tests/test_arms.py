@@ -56,3 +56,13 @@ def test_every_rate_lies_inside_its_bounds() -> None:
 
     for arm in arms([extreme], baseline(has_user_optimizer=False)):
         assert catalogue.get(arm.optimizer).space["lr"].contains(arm.hyperparameters["lr"])
+
+
+def test_where_the_users_own_is_the_only_candidate_the_arms_are_five_rates_of_it() -> None:
+    base = baseline(has_user_optimizer=True)
+
+    found = arms([OWN], base)
+
+    assert found[0] == base
+    assert {arm.optimizer for arm in found} == {USER}
+    assert sorted(arm.rate or 0.0 for arm in found) == pytest.approx([0.1, 10**-0.5, 1.0, 10**0.5, 10.0])

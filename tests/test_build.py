@@ -203,12 +203,23 @@ def test_groups_that_name_a_parameter_the_model_lacks_are_refused() -> None:
         build_groups(groups, Schedule(), nn.Linear(2, 2), None)
 
 
-def test_a_plan_that_keeps_the_users_optimizer_is_not_built_here() -> None:
+def test_a_plan_that_keeps_the_users_optimizer_asks_for_it() -> None:
     model = net()
     plan = OptimizerPlan(optimizer=USER, model_fingerprint=ModelFingerprint.of(model))
 
-    with pytest.raises(UnsupportedModuleError, match="configure_optimizers"):
+    with pytest.raises(UnsupportedModuleError, match="own="):
         plan.build(model)
+
+
+def test_a_plan_that_keeps_the_users_optimizer_scales_what_the_user_builds() -> None:
+    model = net()
+    plan = OptimizerPlan(
+        optimizer=USER, hyperparameters={"lr_scale": 0.5}, model_fingerprint=ModelFingerprint.of(model)
+    )
+
+    optimizer, scheduler = plan.build(model, own=lambda of: (torch.optim.SGD(of.parameters(), lr=0.2), None))
+
+    assert ([group["lr"] for group in optimizer.param_groups], scheduler) == ([0.1], None)
 
 
 def two_groups(first: dict[str, Any], second: dict[str, Any], optimizer: str = "adamw") -> list[ParamGroup]:

@@ -54,12 +54,12 @@ def slow_suggestions() -> None:
     """The real ones."""
 
 
-def suggestion(judged: Sequence[tuple[Configuration, float]], specs: Any) -> Configuration | None:
+def suggestion(judged: Sequence[tuple[Configuration, float]], spaces: Any, unscheduled: Any) -> Configuration | None:
     if not judged:
         return None
     best = judged[0][0]
     lr = 10 ** -(1 + 2 * random.Random(len(judged)).random())
-    return replace(best, hyperparameters={**best.hyperparameters, "lr": lr})
+    return best.at_rate(lr)
 
 
 Judge = Callable[[Configuration, int, int], float | None]
@@ -306,11 +306,12 @@ def test_nothing_is_tried_twice() -> None:
     assert len({(job.configuration.key, job.seed, job.until) for job in jobs}) == len(jobs)
 
 
-def test_the_users_own_optimizer_has_no_neighbours() -> None:
+def test_the_neighbours_of_the_users_own_optimizer_are_factors_on_its_rate() -> None:
     own = Configuration(optimizer=USER)
-    game = Game(race(arms=(own,), baseline=own)).play()
+    game = Game(race(arms=(own,), baseline=own, steps=300)).play()
 
-    assert all(job.configuration == own for job in game.jobs)
+    assert {job.configuration.optimizer for job in game.jobs} == {USER}
+    assert {round(job.configuration.rate or 0.0, 2) for job in game.jobs} >= {1.0, 3.16, 0.32}
 
 
 def test_the_leaders_and_the_baseline_are_confirmed_on_another_seed() -> None:

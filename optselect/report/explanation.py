@@ -49,7 +49,7 @@ def sections(plan: OptimizerPlan) -> list[Section]:
 def headline(plan: OptimizerPlan) -> str:
     """The choice in one line: `adamw  lr=0.003  weight_decay=0.01 (0 on norms, biases)`."""
     if plan.optimizer == USER:
-        return "your own optimizer, unchanged"
+        return plan.configuration.describe()
     undecayed = any(group.hyperparameters.get("weight_decay") == 0 for group in plan.param_groups)
     parts = [plan.optimizer]
     for name, value in plan.hyperparameters.items():

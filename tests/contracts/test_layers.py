@@ -38,6 +38,7 @@ ROWS = {
         "budget",
         "snapshot",
         "rng",
+        "scaling",
     },
     2: {"profile", "params", "schedules", "catalogue", "configuration"},
     3: {"rules", "plan"},

@@ -196,7 +196,7 @@ def test_the_command_line_says_the_same(
 def test_the_users_own_optimizer_has_no_settings_to_list() -> None:
     plan = OptimizerPlan(optimizer="user", model_fingerprint=ModelFingerprint.of(nn.Linear(3, 2)))
 
-    assert plan.explain() == "your own optimizer, unchanged"
+    assert plan.explain() == "your own optimizer, as it is"
 
 
 def test_markup_in_what_is_quoted_shows_as_it_is(bare: OptimizerPlan) -> None:
