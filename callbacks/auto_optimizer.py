@@ -21,16 +21,21 @@ from optselect.arms import baseline
 from optselect.budget import Budget
 from optselect.build import build, build_groups
 from optselect.callbacks.borrowing import is_named
+from optselect.callbacks.checkpoints import (
+    PLAN_FILE,
+    Continuation,
+    checkpoint_folders,
+    continuation,
+    forget_optimizers,
+    optimizers_in,
+    write_sidecar,
+)
 from optselect.callbacks.clipping import clip_sparse_gradients, unclip_sparse_gradients
 from optselect.callbacks.workload import LightningWorkload
 from optselect.configuration import USER
-from optselect.errors import (
-    ConfigurationError,
-    PlanMismatchError,
-    ResumeError,
-    UnsupportedModuleError,
-)
+from optselect.errors import ConfigurationError, OptselectError, PlanMismatchError, UnsupportedModuleError
 from optselect.grouping import param_groups
+from optselect.implementation import implementations
 from optselect.modes import has_modes, to_evaluation, to_training
 from optselect.pipeline import Settings, make_selection
 from optselect.plan import OptimizerPlan
@@ -43,7 +48,6 @@ from optselect.workload import Mode
 
 _log = logging.getLogger("optselect")
 
-PLAN_FILE = "plan.json"
 STUDY_FILE = "optselect_study.journal"
 
 
@@ -114,10 +118,9 @@ class AutoOptimizer(pl.Callback):
         self.study: optuna.Study | None = None
         self.plan_path: Path | None = None
         self._given = plan if plan is None or isinstance(plan, OptimizerPlan) else OptimizerPlan.load(plan)
-        self._restored: OptimizerPlan | None = None
+        self._built: list[dict[str, str]] | None = None
         self._rng: RngState | None = None
         self._loaders_open = False
-        self._unplanned_steps: int | None = None
         self._attached: tuple[pl.LightningModule, Any] | None = None
         self._configured = False
         self._trial_study: TrialStudy | None = None
@@ -157,7 +160,7 @@ class AutoOptimizer(pl.Callback):
         self._attached = None
         # The next fit resumes from what it loads itself.
         self._configured = False
-        self._restored = self._rng = self._unplanned_steps = None
+        self._rng = None
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the module as it came."""
@@ -208,58 +211,80 @@ class AutoOptimizer(pl.Callback):
         trainer: Any = module.trainer
         user = self._users_own(module)
         self._configured = True
-        self.plan = self._decided(trainer, module, user)
-        if self.plan is None:
+        steps_done = 0
+        try:
+            going_on = continuation(trainer, self.state_key, self._given)
+            if going_on is not None:
+                self._rng = going_on.rng
+                if not going_on.is_a_beginning:
+                    return self._continued(trainer, module, user, going_on)
+        except OptselectError as error:
+            if self.on_mismatch == "error" or trainer.strategy.restore_checkpoint_after_setup:
+                raise
+            self.plan, steps_done = None, forget_optimizers(trainer)
+            _log.warning("a new optimizer goes on from the weights in %s: %s", trainer.ckpt_path, error)
+        self.plan = self._decided(trainer, module, user, steps_done)
+        return self._configured_by(self.plan, trainer, module, user)
+
+    def _continued(
+        self, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None, going_on: Continuation
+    ) -> Any:
+        """As the checkpoint's run was configured. Raises an `OptselectError` where that is impossible."""
+        plan = going_on.plan_to_go_on_with(self._given)
+        if plan is not None:
+            plan.model_fingerprint.check(module)
+        configured = self._configured_by(plan, trainer, module, user)
+        going_on.check_built(optimizers_in(configured), asked_for=self._given is not None)
+        self.plan = plan
+        return configured
+
+    def _configured_by(
+        self, plan: OptimizerPlan | None, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None
+    ) -> Any:
+        if plan is None:
             return self._unsearched(module, user)
-        self._write(trainer, self.plan)
-        if self.plan.optimizer == USER:
+        self._write(trainer, plan)
+        if plan.optimizer == USER:
             if user is None:
                 raise PlanMismatchError(
                     "the plan keeps the module's own optimizer, but this module has no configure_optimizers; "
                     "define it, or search anew without the plan"
                 )
-            return scaled(user(), **self.plan.configuration.scales)
-        if self.plan.sparse:
+            return scaled(user(), **plan.configuration.scales)
+        if plan.sparse:
             clip_sparse_gradients(trainer.precision_plugin)
-        optimizer, scheduler = build(self.plan, module)
+        optimizer, scheduler = build(plan, module)
         if scheduler is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _decided(
-        self, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None
+        self, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None, steps_done: int
     ) -> OptimizerPlan | None:
-        known = self._restored or self._given
-        if known is not None:
-            try:
-                known.model_fingerprint.check(module)
-            except PlanMismatchError:
-                if self.on_mismatch == "error":
-                    raise
-            else:
-                return known
-        elif self._unplanned_steps:
-            return None  # the training fell back to its own optimizer, and goes on with it
-        elif trainer.ckpt_path is not None and self._unplanned_steps is None and self.on_mismatch == "error":
-            raise ResumeError(
-                f"the checkpoint {trainer.ckpt_path} holds no optimizer plan, so it cannot be continued with "
-                "its optimizer; pass plan= with that run's plan.json, or on_mismatch='search' to choose anew"
-            )
+        if self._given is not None:
+            if self.on_mismatch == "error":
+                self._given.model_fingerprint.check(module)
+            if _fits(self._given, module):
+                return self._given
         elif self.plan is not None and _fits(self.plan, module):
             return self.plan
         if trainer.fast_dev_run or any(map(_is_tuning, trainer.callbacks)):
             return None
         if trainer.max_epochs == 0 or trainer.max_steps == 0:
             return None  # nothing will be trained
-        return self._search(trainer, module, user)
+        return self._search(trainer, module, user, steps_done)
 
-    def _search(self, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None) -> OptimizerPlan | None:
+    def _search(
+        self, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None, steps_done: int
+    ) -> OptimizerPlan | None:
         if any(is_named(callback, "BatchSizeFinder") for callback in trainer.callbacks):
             raise ConfigurationError(
                 "BatchSizeFinder changes the batch size after the optimizer was chosen for the present one; "
                 "find it first with Tuner(trainer).scale_batch_size(model), then fit without the callback"
             )
-        workload = LightningWorkload(trainer, module, user=user, monitor=self.monitor, mode=self.mode)
+        workload = LightningWorkload(
+            trainer, module, user=user, monitor=self.monitor, mode=self.mode, steps_done=steps_done
+        )
         settings = self._settings
         if settings.storage is None:
             settings = replace(settings, storage=Path(trainer.default_root_dir) / STUDY_FILE)
@@ -279,11 +304,11 @@ class AutoOptimizer(pl.Callback):
         return selection.plan
 
     def _write(self, trainer: pl.Trainer, plan: OptimizerPlan) -> None:
-        directory = trainer.log_dir or trainer.default_root_dir
-        self.plan_path = Path(directory) / PLAN_FILE
+        folder = trainer.log_dir or trainer.default_root_dir
+        self.plan_path = Path(folder) / PLAN_FILE
         if trainer.is_global_zero:
             new = not self.plan_path.exists()
-            plan.save(self.plan_path)
+            write_sidecar(plan, [folder])
             if new:
                 _log.info("plan written to %s", self.plan_path)
 
@@ -309,25 +334,24 @@ class AutoOptimizer(pl.Callback):
     # --- checkpoints ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The plan (None: nothing was chosen) and the random number generators: builtins and tensors only."""
-        return {"plan": self.plan.to_dict() if self.plan else None, "rng": rng_state().to_dict()}
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Take the plan out of a checkpoint that a fit goes on from; validating one changes nothing here."""
-        state = checkpoint.get("callbacks", {}).get(self.state_key)
-        # LearningRateFinder loads a checkpoint in the middle of a fit, where nothing is to be continued.
-        if trainer.state.fn == "fit" and state and not self._configured:
-            self._restored = OptimizerPlan.from_dict(state["plan"]) if state["plan"] else None
-            self._unplanned_steps = checkpoint["global_step"] if self._restored is None else None
-            self._rng = RngState.from_dict(state["rng"])
+        """The plan (None: nothing was chosen), what was built, the random numbers: builtins and tensors only."""
+        return {
+            "plan": self.plan.to_dict() if self.plan else None,
+            "optimizers": self._built,
+            "rng": rng_state().to_dict(),
+        }
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Continue the random numbers of the checkpoint, which Lightning does not restore."""
+        self._built = implementations(trainer.optimizers)
         self._loaders_open = trainer.fit_loop._combined_loader is not None
         if self._rng is not None:
             set_rng_state(self._rng)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The plan lies beside the checkpoints, too: from now on there may be some."""
+        if self.plan is not None and trainer.is_global_zero:
+            write_sidecar(self.plan, checkpoint_folders(trainer))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Continue them where the loaders were opened too early, or will be opened once more."""

@@ -66,7 +66,8 @@ class LightningWorkload:
     """The training that `trainer` is about to run on `module`.
 
     It lives inside `Trainer.fit`, where `configure_optimizers` is called: the device, `setup()` and loaded
-    weights are all there by then. `user` is the module's own `configure_optimizers`, if it has one. Raises
+    weights are all there by then. `user` is the module's own `configure_optimizers`, if it has one;
+    `steps_done` are the optimizer steps in a checkpoint whose counters Lightning restores only later. Raises
     `UnsupportedModuleError` in `borrowed()`, before anything is changed, for a module that cannot be
     searched in place.
     """
@@ -79,6 +80,7 @@ class LightningWorkload:
         user: Callable[[], Any] | None = None,
         monitor: str | None = None,
         mode: Mode = "min",
+        steps_done: int = 0,
     ) -> None:
         self.model = module
         self.mode = mode
@@ -87,6 +89,7 @@ class LightningWorkload:
         self._callbacks: list[Any] = list(self._trainer.callbacks)
         self._user = user
         self._monitor = monitor
+        self._steps_done = steps_done
         self._borrowed: BorrowedModel | None = None
         self._training: _Training | None = None
         self._steps: int | None = None
@@ -261,7 +264,8 @@ class LightningWorkload:
                 return None
         # The estimate asks the trainer for the loader, which by now is the unopened one.
         estimate = self._trainer.estimated_stepping_batches
-        return int(estimate) - self._trainer.global_step if 0 < estimate < math.inf else None
+        done = self._trainer.global_step + self._steps_done
+        return int(estimate) - done if 0 < estimate < math.inf else None
 
     def _refuse_signature(self) -> None:
         module, strategy = self.model, self._trainer.strategy

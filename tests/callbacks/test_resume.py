@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from optselect import AutoOptimizer, PlanMismatchError, ResumeError
+from optselect import AutoOptimizer, OptimizerPlan, PlanMismatchError, ResumeError
 from tests.callbacks.modules import (
     Classifier,
     SparseClassifier,
@@ -100,3 +103,15 @@ def test_a_plan_of_an_earlier_run_is_used_as_it_is(tmp_path: Path) -> None:
 
     assert second.plan == first.plan
     assert second.study is None
+
+
+@pytest.mark.parametrize("folder", ["best", "memory://remote"])
+def test_the_plan_lies_in_the_log_directory_and_beside_the_checkpoints(folder: str, tmp_path: Path) -> None:
+    callback = auto(tmp_path, budget=0)
+
+    fit(made(Classifier), callback, ModelCheckpoint(folder), enable_checkpointing=True)
+
+    with get_filesystem(folder).open(f"{folder}/plan.json") as file:
+        beside = OptimizerPlan.from_dict(json.load(file))
+    assert beside == callback.plan
+    assert OptimizerPlan.load("plan.json") == callback.plan

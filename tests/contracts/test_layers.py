@@ -42,7 +42,7 @@ ROWS = {
     },
     2: {"profile", "params", "schedules", "catalogue", "configuration"},
     3: {"rules", "plan"},
-    4: {"composite", "grouping", "build", "report", "scheduler"},
+    4: {"composite", "grouping", "build", "implementation", "report", "scheduler"},
     5: {"evaluate"},
     6: {"arms", "race", "refine", "search", "study", "progress"},
     7: {"pipeline", "decide"},
