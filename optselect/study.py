@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+import random
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from optselect.configuration import Configuration
 from optselect.errors import StorageError
+from optselect.journal import journal_storage
 from optselect.redaction import without_passwords
 from optselect.schedules import ScheduleKind
 from optselect.space import Value
@@ -26,17 +30,22 @@ from optselect.workload import Mode
 State = Literal["running", "complete", "pruned", "failed"]
 
 _CONFIGURATION, _SEED = "optselect:configuration", "optselect:seed"
+# In words, for those who look at the study with other tools.
+_CANDIDATE = "candidate"
 # What belongs to the value at a micro-batch: one attribute for each, so that a kill between it and the value
 # leaves something that nobody looks at.
 _AT = "optselect:at {}"
 _USED = "optselect:used"
 _ENDED = "optselect:ended"
 _IDENTITY = "optselect:identity"
+_BIRTHMARK = "optselect:birthmark"
+# Processes that begin at the same time on an empty database meet while it gets its tables.
+_ATTEMPTS, _PAUSE_SECONDS = 12, 0.05
+# SQLite's own five seconds are few where several processes write.
+_SQLITE_WAIT_SECONDS = 60
 # One fixed set of parameters for every trial, whatever its optimizer, so that samplers and
 # optuna-dashboard see a single space.
 _LR = FloatDistribution(1e-8, 1e3, log=True)
-# How every line of a journal file begins.
-_JOURNAL_HEAD = b'{"op_code":'
 _STATES: Mapping[TrialState, State] = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "running",
@@ -54,6 +63,7 @@ class Evaluation:
     cost     micro-batches it has spent, validation included at a third
     reached  micro-batches of training behind it
     note     why it failed or diverged (empty: it did not)
+    seconds  wall-clock time it has taken
     """
 
     number: int
@@ -64,6 +74,7 @@ class Evaluation:
     reached: int
     state: State
     note: str = ""
+    seconds: float = 0.0
 
     @property
     def diverged(self) -> bool:
@@ -74,15 +85,29 @@ class Evaluation:
 class TrialStudy:
     """Trials kept in an Optuna study: intermediate values at micro-batches, configurations as user attributes."""
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(self, study: optuna.Study, where: str = "memory") -> None:
         self.study = study
+        self._where = where
+        # What has ended stays as it is: a study of thousands is read again before every job.
+        self._ended: dict[int, Evaluation] = {}
 
     def evaluations(self) -> list[Evaluation]:
         """All trials of ours, in the order they were begun."""
-        trials = self.study.get_trials(deepcopy=False)
-        found = [_evaluation(trial) for trial in trials if _CONFIGURATION in trial.user_attrs]
+        found = [self._read(trial) for trial in self._trials() if _CONFIGURATION in trial.user_attrs]
         # One that was taken up again in a new trial counts once, where it was begun.
         return list({(e.configuration.key, e.seed): e for e in found}.values())
+
+    def _read(self, trial: FrozenTrial) -> Evaluation:
+        known = self._ended.get(trial.number)
+        if known is None:
+            known = _evaluation(trial)
+            if trial.state.is_finished():
+                self._ended[trial.number] = known
+        return known
+
+    def _trials(self) -> list[FrozenTrial]:
+        with _storage_errors(self.study, self._where):
+            return self.study.get_trials(deepcopy=False)
 
     def begin(
         self,
@@ -99,54 +124,77 @@ class TrialStudy:
             "lr": float(configuration.hyperparameters.get("lr", 1.0)),
         }
         # Added as a whole, not enqueued and asked for: a kill in between would leave a waiting trial behind.
-        self.study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.RUNNING,
-                params=parameters,
-                distributions={
-                    "optimizer": CategoricalDistribution(tuple(optimizers)),
-                    "schedule": CategoricalDistribution(get_args(ScheduleKind)),
-                    "lr": _LR,
-                },
-                intermediate_values=dict(values),
-                user_attrs={
-                    _CONFIGURATION: json.dumps(configuration.to_dict()),
-                    _SEED: seed,
-                    **{_AT.format(until): {"cost": 0.0, "reached": until, "note": ""} for until in values},
-                },
-            )
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=parameters,
+            distributions={
+                "optimizer": CategoricalDistribution(tuple(optimizers)),
+                "schedule": CategoricalDistribution(get_args(ScheduleKind)),
+                "lr": _LR,
+            },
+            intermediate_values=dict(values),
+            user_attrs={
+                _CANDIDATE: configuration.describe(),
+                _CONFIGURATION: json.dumps(configuration.to_dict()),
+                _SEED: seed,
+                **{_AT.format(until): {"cost": 0.0, "reached": until, "note": ""} for until in values},
+            },
         )
-        return self.study.get_trials(deepcopy=False)[-1].number
+        with _storage_errors(self.study, self._where):
+            self.study.add_trial(trial)
+        return self._trials()[-1].number
 
-    def report(self, number: int, *, until: int, reached: int, value: float, cost: float, note: str = "") -> None:
+    def report(
+        self,
+        number: int,
+        *,
+        until: int,
+        reached: int,
+        value: float,
+        cost: float,
+        note: str = "",
+        seconds: float = 0.0,
+    ) -> None:
         """The value a trial is judged at for micro-batch `until`, and what it has cost since the last report.
 
         `reached` is less than `until` for a trial that ended early; `note` says why.
         """
         trial = self._live(number)
-        trial.set_user_attr(_AT.format(until), {"cost": cost, "reached": reached, "note": note})
-        # Last: a trial with a value at `until` is done with that rung.
-        trial.report(value, until)
+        with _storage_errors(self.study, self._where):
+            about = {"cost": cost, "reached": reached, "note": note, "seconds": round(seconds, 3)}
+            trial.set_user_attr(_AT.format(until), about)
+            # Last: a trial with a value at `until` is done with that rung.
+            trial.report(value, until)
 
     def finish(self, number: int, state: State, value: float | None = None) -> None:
         """End a trial as complete (with its value), pruned or failed."""
         ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-        self.study.tell(number, value if state == "complete" else None, state=ends[state])
+        with _storage_errors(self.study, self._where):
+            self.study.tell(number, value if state == "complete" else None, state=ends[state])
+
+    @property
+    def birthmark(self) -> str:
+        """Made up with the study: what lies beside the storage under this name is of this study alone."""
+        with _storage_errors(self.study, self._where):
+            return str(self.study.user_attrs[_BIRTHMARK])
 
     def mark_used(self) -> None:
         """The training this search was for has ended: a later run of the same training searches anew."""
-        self.study.set_user_attr(_USED, True)
+        with _storage_errors(self.study, self._where):
+            self.study.set_user_attr(_USED, True)
 
     def mark_ended(self, limits: str) -> None:
         """The search has ended at these limits: with the same ones there is nothing more to run."""
-        self.study.set_user_attr(_ENDED, limits)
+        with _storage_errors(self.study, self._where):
+            self.study.set_user_attr(_ENDED, limits)
 
     def ended_with(self, limits: str) -> bool:
         """Whether a search has ended at these limits."""
-        return bool(self.study.user_attrs.get(_ENDED) == limits)
+        with _storage_errors(self.study, self._where):
+            return bool(self.study.user_attrs.get(_ENDED) == limits)
 
     def _live(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)  # noqa: SLF001  # Optuna's own way to take up a trial by number goes by this id
+        return optuna.Trial(self.study, self._trials()[number]._trial_id)  # noqa: SLF001  # Optuna's own way to take up a trial by number goes by this id
 
 
 def open_study(
@@ -167,22 +215,7 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        opened = _storage(storage) or optuna.storages.InMemoryStorage()
-        taken = {summary.study_name: summary for summary in optuna.get_all_study_summaries(opened)}
-        chosen, count = name, 1
-        while not exact_name and chosen in taken and taken[chosen].user_attrs.get(_USED):
-            count += 1
-            chosen = f"{name}-{count}"
-        study = optuna.create_study(
-            storage=opened,
-            study_name=chosen,
-            direction="minimize" if mode == "min" else "maximize",
-            load_if_exists=True,
-        )
-        known = study.user_attrs
-        for key, value in {**facts, _IDENTITY: identity}.items():
-            if key not in known:
-                study.set_user_attr(key, value)
+        study = _created(storage, name, mode, facts={**facts, _IDENTITY: identity}, exact_name=exact_name)
     except Exception as error:
         where = storage if isinstance(storage, str | os.PathLike) else type(storage).__name__
         told = isinstance(error, ImportError) or (isinstance(error, ValueError | OSError) and "://" not in str(where))
@@ -192,39 +225,100 @@ def open_study(
             f"the study cannot be opened in {without_passwords(str(where))} ({type(error).__name__}{why}); "
             "check the path or the URL and its permissions, or pass another storage="
         ) from error
+    known = study.user_attrs
     if known.get(_IDENTITY, identity) != identity:
         raise StorageError(
-            f"the study {chosen!r} is of another training (its model, data, length, candidates, rules or seed "
-            "differ), so its trials say nothing about this one; pass another study_name"
+            f"the study {study.study_name!r} is of another training (its model, data, length, candidates, rules or "
+            "seed differ), so its trials say nothing about this one; pass another study_name"
         )
-    return TrialStudy(study)
+    return TrialStudy(study, _place(storage))
 
 
-def journal_storage(path: str | os.PathLike[str]) -> JournalStorage:
-    """Optuna's journal file at `path`, a torn last line cut off first.
+def _created(
+    storage: str | os.PathLike[str] | BaseStorage | None,
+    name: str,
+    mode: Mode,
+    *,
+    facts: Mapping[str, Any],
+    exact_name: bool,
+) -> optuna.Study:
+    for attempt in itertools.count(1):
+        try:
+            opened = _storage(storage)
+            study = optuna.create_study(
+                storage=opened,
+                study_name=name if exact_name else _unused(name, opened),
+                direction="minimize" if mode == "min" else "maximize",
+                load_if_exists=True,
+            )
+            known = study.user_attrs
+            for key, value in {**facts, _BIRTHMARK: uuid.uuid4().hex}.items():
+                if key not in known:
+                    study.set_user_attr(key, value)
+        except Exception as error:
+            if attempt == _ATTEMPTS or not _is_meeting(error):
+                raise
+            time.sleep(random.uniform(1, 2) * attempt * _PAUSE_SECONDS)
+        else:
+            return study
+    raise AssertionError("unreachable")
 
-    After a full disk or a power cut the file may end in half a line; the next append would join it and
-    make the file unreadable for good (measured on Optuna 5.0).
-    """
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.exists():
-        content = file.read_bytes()
-        head = content[: len(_JOURNAL_HEAD)]
-        if head != _JOURNAL_HEAD[: len(head)]:
-            # Above all not to be cut: it may be a database, or anything else of the user's.
-            raise ValueError("not an Optuna journal file; for a database, pass its URL, as in sqlite:///path")
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            with file.open("r+b") as handle:
-                handle.truncate(len(whole))
-    return JournalStorage(JournalFileBackend(str(file)))
+
+def _unused(name: str, storage: BaseStorage) -> str:
+    """`name`, or the first of `name-2`, `name-3`, … whose training has not ended."""
+    taken = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
+    names = itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2)))
+    return next(each for each in names if each not in taken or not taken[each].user_attrs.get(_USED))
 
 
-def _storage(storage: str | os.PathLike[str] | BaseStorage | None) -> str | BaseStorage | None:
-    if isinstance(storage, str) and "://" not in storage:
+def _is_meeting(error: BaseException) -> bool:
+    """Whether another process was making the same tables or rows at that moment."""
+    causes = _causes(error)
+    kinds = {type(cause).__name__ for cause in causes}
+    words = " ".join(map(str, causes))
+    return "IntegrityError" in kinds or any(what in words for what in ("already exists", "is locked", "no such table"))
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    causes: list[BaseException] = []
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    return causes
+
+
+@contextmanager
+def _storage_errors(study: optuna.Study, where: str) -> Iterator[None]:
+    """Whatever a storage raises comes out as a `StorageError` that keeps passwords to itself."""
+    try:
+        yield
+    except Exception as error:
+        root = _causes(error)[-1]
+        # The first line: databases add the statement and its parameters.
+        why = without_passwords((str(root).splitlines() or [""])[0])
+        raise StorageError(
+            f"the study {study.study_name!r} in {where} can no longer be read or written ({type(root).__name__}: "
+            f"{why}); what was stored is still there. Mend the cause and start the same line again: the search goes on"
+        ) from error
+
+
+def _place(storage: str | os.PathLike[str] | BaseStorage | None) -> str:
+    if storage is None:
+        return "memory"
+    return without_passwords(str(storage)) if isinstance(storage, str | os.PathLike) else type(storage).__name__
+
+
+def _storage(storage: str | os.PathLike[str] | BaseStorage | None) -> BaseStorage:
+    if storage is None:
+        return optuna.storages.InMemoryStorage()
+    if not isinstance(storage, str | os.PathLike):
+        return storage
+    if "://" not in str(storage):
         return journal_storage(storage)
-    return journal_storage(storage) if isinstance(storage, os.PathLike) else storage
+    is_file = str(storage).startswith("sqlite")
+    return RDBStorage(
+        str(storage), engine_kwargs={"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}} if is_file else None
+    )
 
 
 def _evaluation(trial: FrozenTrial) -> Evaluation:
@@ -240,4 +334,5 @@ def _evaluation(trial: FrozenTrial) -> Evaluation:
         reached=reports[-1]["reached"] if reports else 0,
         state=_STATES[trial.state],
         note=reports[-1]["note"] if reports else "",
+        seconds=sum(report.get("seconds", 0.0) for report in reports),
     )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sqlite3
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +16,13 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import event
 
 from optselect.configuration import USER, Configuration
 from optselect.errors import StorageError
+from optselect.journal import journal_storage
 from optselect.schedules import Schedule
-from optselect.study import TrialStudy, journal_storage, open_study
+from optselect.study import TrialStudy, open_study
 from optselect.workload import Mode
 
 SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1}, schedule=Schedule(kind="cosine", warmup_steps=3))
@@ -256,6 +263,96 @@ def test_a_broken_line_in_the_middle_is_an_error_that_names_the_file(tmp_path: P
 
     with pytest.raises(StorageError, match=r"study\.journal"):
         opened(path)
+
+
+# --- processes at the same time -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sqlite:///{}/study.db", "{}/study.journal"])
+def test_eight_processes_that_begin_at_once_make_one_study(name: str, tmp_path: Path) -> None:
+    # Forked, so that the imports are paid once.
+    program = """
+import os, sys, time
+from optselect.study import open_study
+moment = time.time() + 0.3
+[os.fork() for _ in range(3)]  # eight processes
+while time.time() < moment:
+    pass
+study = open_study(storage=sys.argv[1], name="study", mode="min", facts={"monitor": "val_loss"}, identity="one")
+print(study.study.study_name, study.study.user_attrs["monitor"], flush=True)
+while True:
+    try:
+        if os.wait()[1] != 0:
+            os._exit(1)
+    except ChildProcessError:
+        break
+"""
+    storage = name.format(tmp_path)
+
+    said = subprocess.run([sys.executable, "-c", program, storage], capture_output=True, text=True, check=True).stdout
+
+    assert said.split("\n") == ["study val_loss"] * 8 + [""]
+    assert len(optuna.get_all_study_summaries(storage if "://" in storage else journal_storage(storage))) == 1
+
+
+# --- storages that break while they are used ------------------------------------------------
+
+
+def steps_of(study: TrialStudy) -> list[Callable[[], Any]]:
+    return [
+        study.evaluations,
+        lambda: study.begin(SGD, 5, NAMES),
+        lambda: study.report(3, until=10, reached=10, value=1.0, cost=1.0),
+        lambda: study.finish(3, "failed"),
+        study.mark_used,
+        lambda: study.mark_ended("[1]"),
+        lambda: study.ended_with("[1]"),
+    ]
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_a_database_that_goes_away_is_a_named_error_without_passwords(step: int, tmp_path: Path) -> None:
+    # No server is at hand: SQLite plays one, with what a server's driver may say.
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = filled(opened(url))
+    before = opened(url).evaluations()
+
+    def gone(*_: Any, **__: Any) -> Any:
+        raise sqlite3.OperationalError("cannot reach postgresql://me:s3cret@host/optuna\n[SQL: SELECT]")
+
+    storage: Any = study.study._storage
+    event.listen(storage._backend.engine, "do_connect", gone)
+    storage._backend.engine.dispose()
+    storage._backend.scoped_session.remove()
+
+    with pytest.raises(
+        StorageError, match=r"'study'.*postgresql://…@host/optuna.*still there.*same line again"
+    ) as caught:
+        steps_of(study)[step]()
+
+    assert "s3cret" not in str(caught.value)
+    assert "SELECT" not in str(caught.value)
+    assert opened(url).evaluations() == before
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+def test_a_full_disk_is_a_named_error_and_loses_nothing_that_was_stored(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "study.journal"
+    study = filled(opened(path))
+    before = study.evaluations()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"study\.journal can no longer.*No space left on device"):
+            steps_of(study)[step]()
+
+    assert study.evaluations() == opened(path).evaluations() == before
+    steps_of(study)[step]()
 
 
 # --- storages that cannot be opened ---------------------------------------------------------

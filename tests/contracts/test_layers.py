@@ -44,7 +44,7 @@ ROWS = {
     3: {"rules", "plan"},
     4: {"composite", "grouping", "build", "implementation", "report", "scheduler"},
     5: {"evaluate"},
-    6: {"arms", "race", "refine", "search", "study", "progress"},
+    6: {"arms", "race", "refine", "search", "study", "progress", "journal"},
     7: {"pipeline", "decide"},
     8: {"callbacks"},
     9: {"recipes", "testing"},

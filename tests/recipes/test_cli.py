@@ -11,10 +11,10 @@ import optuna
 import pytest
 import torch
 
+from optselect.journal import journal_storage
 from optselect.plan import OptimizerPlan
 from optselect.recipes.cli import main
 from optselect.recipes.refusals import readable
-from optselect.study import journal_storage
 from tests.recipes.tiny import TINY, Run
 
 RECIPES = Path(__file__).parents[2] / "recipes"
