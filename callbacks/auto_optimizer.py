@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import optuna
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from optuna.storages import BaseStorage
 from torch.optim import Optimizer
@@ -40,6 +41,7 @@ from optselect.modes import has_modes, to_evaluation, to_training
 from optselect.pipeline import Settings, make_selection
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
+from optselect.report import as_html, can_draw, is_page_of, logged_facts, write_report
 from optselect.rng import RngState, rng_state, set_rng_state
 from optselect.rules import Rule
 from optselect.scaling import scaled
@@ -48,6 +50,7 @@ from optselect.workload import Mode
 
 _log = logging.getLogger("optselect")
 
+REPORT_FILE = "report.html"
 STUDY_FILE = "optselect_study.journal"
 
 
@@ -74,7 +77,7 @@ class AutoOptimizer(pl.Callback):
         storage: an Optuna storage, its URL or a path; None: a file under the trainer's default_root_dir.
         study_name: in that storage; None: a name made of model, data, length, candidates and seed.
         seed: of the trials.
-        report: whether to write report.html beside plan.json (not in this version: it writes none).
+        report: whether to write report.html beside plan.json; its plots need matplotlib.
         on_mismatch: "error" or "search": what to do when a checkpoint has no plan, or one for another model.
 
     `plan`, `profile` and `study` hold the results. Raises `UnknownOptimizerError`, `BudgetError` and
@@ -117,6 +120,7 @@ class AutoOptimizer(pl.Callback):
         self.profile: Profile | None = None
         self.study: optuna.Study | None = None
         self.plan_path: Path | None = None
+        self.report_path: Path | None = None
         self._given = plan if plan is None or isinstance(plan, OptimizerPlan) else OptimizerPlan.load(plan)
         self._built: list[dict[str, str]] | None = None
         self._rng: RngState | None = None
@@ -311,6 +315,23 @@ class AutoOptimizer(pl.Callback):
             write_sidecar(plan, [folder])
             if new:
                 _log.info("plan written to %s", self.plan_path)
+            if self.report:
+                self._write_report(plan, folder)
+
+    def _write_report(self, plan: OptimizerPlan, folder: str) -> None:
+        path = Path(folder) / REPORT_FILE
+        try:
+            if "://" in folder:
+                with get_filesystem(folder).open(f"{folder}/{REPORT_FILE}", "w", encoding="utf-8") as file:
+                    file.write(as_html(plan))
+            elif not is_page_of(plan, path):
+                write_report(plan, path)
+                hint = "" if can_draw() else " without plots, for which: pip install 'optselect[report]'"
+                _log.info("report written to %s%s", path, hint)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is no reason to end a training
+            _log.warning("no report is written to %s (%s: %s)", path, type(error).__name__, error)
+        else:
+            self.report_path = path
 
     def _unsearched(self, module: pl.LightningModule, user: Callable[[], Any] | None) -> Any:
         if user is not None:
@@ -342,8 +363,10 @@ class AutoOptimizer(pl.Callback):
         }
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Continue the random numbers of the checkpoint, which Lightning does not restore."""
+        """Tell the loggers; continue the random numbers of the checkpoint, which Lightning does not restore."""
         self._built = implementations(trainer.optimizers)
+        if self.plan is not None:
+            _tell_loggers(trainer, pl_module, self.plan)
         self._loaders_open = trainer.fit_loop._combined_loader is not None
         if self._rng is not None:
             set_rng_state(self._rng)
@@ -397,6 +420,18 @@ class _Provided(functools.partial[Any]):
             return functools.partial, (type(module).configure_optimizers, module)
         # cast is a function of the standard library that returns what it is given.
         return cast, (object, own)
+
+
+def _tell_loggers(trainer: Any, module: pl.LightningModule, plan: OptimizerPlan) -> None:
+    """The choice as hyperparameters, through the interface that every logger of Lightning has."""
+    owners = [owner for owner in (module, trainer.datamodule) if owner is not None and owner._log_hyperparams]
+    # TensorBoard shows what it is told first and nothing later, and Lightning tells it these later.
+    known = {name: value for owner in owners for name, value in owner.hparams_initial.items() if name != "_class_path"}
+    for logger in trainer.loggers:
+        try:
+            logger.log_hyperparams({**known, **logged_facts(plan)})
+        except Exception as error:  # noqa: BLE001  # as with the report
+            _log.warning("%s takes no hyperparameters (%s: %s)", type(logger).__name__, type(error).__name__, error)
 
 
 def _is_tuning(callback: pl.Callback) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -12,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optselect import catalogue
 from optselect.composite import CompositeOptimizer
 from optselect.configuration import USER
-from optselect.errors import PlanFormatError, PlanMismatchError, UnsupportedModuleError
+from optselect.errors import PlanMismatchError, UnsupportedModuleError
 from optselect.plan import OptimizerPlan, ParamGroup
 from optselect.scaling import scaled
 from optselect.scheduler import ScheduledLR
@@ -65,16 +64,10 @@ def _child(name: str, groups: Iterable[ParamGroup], parameters: dict[str, nn.Par
     spec = catalogue.get(name)
     factory = spec.load()
     groups = list(groups)
-    common = spec.arguments(groups[0].hyperparameters)
-    torch_groups: list[dict[str, Any]] = []
-    for group in groups:
-        own = spec.arguments(group.hyperparameters)
-        if own.keys() != common.keys():
-            raise PlanFormatError(
-                f"the groups {groups[0].name} and {group.name} of {name} give different hyperparameters: "
-                f"{', '.join(sorted(own.keys() ^ common.keys()))}; give all of them in each group"
-            )
-        differing = {key: value for key, value in own.items() if common[key] != value}
-        torch_groups.append({"params": [parameters[n] for n in group.parameters], "name": group.name, **differing})
+    common, own = spec.arguments_by_group([group.hyperparameters for group in groups])
+    torch_groups = [
+        {"params": [parameters[n] for n in group.parameters], "name": group.name, **differing}
+        for group, differing in zip(groups, own, strict=True)
+    ]
     optimizer: Optimizer = factory(torch_groups, **common)
     return optimizer

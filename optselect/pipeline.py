@@ -239,5 +239,6 @@ def _plan(
         model_fingerprint=fingerprint,
         sparse=sparse,
         monitor=workload.monitor,
+        mode=workload.mode,
         versions=versions(),
     )

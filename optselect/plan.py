@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from optselect.configuration import Configuration
 from optselect.errors import PlanFormatError, PlanMismatchError, PlanVersionError
+from optselect.files import write_whole
 from optselect.profile.values import Profile
 from optselect.rules.rule import Proposal
 from optselect.schedules import Schedule
@@ -184,6 +185,7 @@ class OptimizerPlan:
     model_fingerprint  the model it is for
     sparse             parameters whose gradients are sparse tensors
     monitor            what the trials were judged by
+    mode               whether small or large values of it are good
     versions           of the packages that made the choice
     """
 
@@ -202,6 +204,7 @@ class OptimizerPlan:
     search_steps: int = 0
     sparse: tuple[str, ...] = ()
     monitor: str = ""
+    mode: Literal["min", "max"] = "min"
     versions: Mapping[str, str] = field(default_factory=dict)
     version: int = PLAN_VERSION
 
@@ -245,6 +248,7 @@ class OptimizerPlan:
             "lead": self.lead,
             "search_steps": self.search_steps,
             "monitor": self.monitor,
+            "mode": self.mode,
             "param_groups": [group.to_dict() for group in self.param_groups],
             "sparse": list(self.sparse),
             "profile": self.profile.to_dict() if self.profile else None,
@@ -278,6 +282,7 @@ class OptimizerPlan:
                 # Plans written before these were kept lack them.
                 baseline=Configuration.from_dict(data["baseline"]) if data.get("baseline") else None,
                 lead=data.get("lead"),
+                mode=data.get("mode", "min"),
                 search_steps=data["search_steps"],
                 monitor=data["monitor"],
                 param_groups=tuple(ParamGroup.from_dict(group) for group in data["param_groups"]),
@@ -295,14 +300,7 @@ class OptimizerPlan:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan as JSON; the file is whole or absent, never half written."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> OptimizerPlan:

@@ -66,13 +66,17 @@ class Schedule:
             raise ConfigurationError(
                 f"a {self.kind} schedule needs the length of the training; pass total_steps or use kind='constant'"
             )
-        start = self.warmup_steps if self.kind != "wsd" else total_steps - round(self.decay * total_steps)
-        # Divided by the number of steps, not of intervals: the last step still moves when final is 0,
-        # as with torch's CosineAnnealingLR(T_max=total_steps).
-        last = max(total_steps - 1, start)
-        progress = (min(max(step, start), last) - start) / max(total_steps - start, 1)
+        start, last, steps = self.slope(total_steps)
+        progress = (min(max(step, start), last) - start) / steps
         remaining = (1.0 + math.cos(math.pi * progress)) / 2.0 if self.kind == "cosine" else 1.0 - progress
         return self.final + (1.0 - self.final) * remaining
+
+    def slope(self, total_steps: int) -> tuple[int, int, int]:
+        """The first and the last step of the decay, and the number of steps it is divided by."""
+        start = self.warmup_steps if self.kind != "wsd" else total_steps - round(self.decay * total_steps)
+        # The number of steps, not of intervals: the last step still moves when final is 0, as with torch's
+        # CosineAnnealingLR(T_max=total_steps).
+        return start, max(total_steps - 1, start), max(total_steps - start, 1)
 
     def describe(self) -> str:
         """In words: `cosine after 20 warmup steps`."""

@@ -1,4 +1,4 @@
-"""`optselect explain`, `catalogue` and `rules`: questions that need no training, and mostly no torch."""
+"""`optselect explain`, `report`, `catalogue` and `rules`: questions that need no training, and mostly no torch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from optselect import catalogue as optimizers
-from optselect.errors import ResumeError, UnknownOptimizerError
+from optselect.errors import ConfigurationError, PlanFormatError, ResumeError, UnknownOptimizerError
 from optselect.plan import OptimizerPlan
+from optselect.report import can_draw, write_report
 from optselect.report.tables import catalogue_lines, entry_lines, rules_lines
 
 # Of AutoOptimizer in a checkpoint's "callbacks": Lightning takes the class's name.
@@ -19,12 +20,23 @@ _STATE_KEY = "AutoOptimizer"
 
 def explain(arguments: argparse.Namespace) -> None:
     """Print why the plan in a plan.json or a checkpoint was chosen."""
-    file: Path = arguments.file
-    if zipfile.is_zipfile(file) or file.suffix == ".ckpt":
-        plan = OptimizerPlan.from_dict(_plan_in_checkpoint(file))
-    else:
-        plan = OptimizerPlan.load(file)
-    print(plan.explain(markdown=arguments.markdown))
+    print(_plan(arguments.file).explain(markdown=arguments.markdown))
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Write the same with plots, as one HTML page."""
+    target: Path = arguments.output / "report.html" if arguments.output.is_dir() else arguments.output
+    plan = _plan(arguments.file)
+    try:
+        write_report(plan, target)
+    except OSError as error:
+        raise ConfigurationError(f"{target} cannot be written ({error.strerror}); choose another place") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PlanFormatError(
+            f"the plan in {arguments.file} cannot be shown ({type(error).__name__}: {error}); was it edited?"
+        ) from error
+    hint = "" if can_draw() else "; for plots in it: pip install 'optselect[report]'"
+    print(f"{target} written; open it in a browser{hint}")
 
 
 def catalogue(arguments: argparse.Namespace) -> None:
@@ -40,6 +52,12 @@ def catalogue(arguments: argparse.Namespace) -> None:
 def rules(_: argparse.Namespace) -> None:
     """List the rules with their mechanism, their source and what speaks against them."""
     print("\n".join(rules_lines()))
+
+
+def _plan(file: Path) -> OptimizerPlan:
+    if zipfile.is_zipfile(file) or file.suffix == ".ckpt":
+        return OptimizerPlan.from_dict(_plan_in_checkpoint(file))
+    return OptimizerPlan.load(file)
 
 
 def _plan_in_checkpoint(file: Path) -> Mapping[str, Any]:

@@ -73,7 +73,7 @@ def _fit(arguments: list[str]) -> None:
     for name, value in sorted(trainer.callback_metrics.items()):
         print(f"{name:<20} {float(value):.5g}")
     checkpoint = _last_checkpoint(trainer)
-    for what, file in (("plan", auto.plan_path), ("checkpoint", checkpoint)):
+    for what, file in (("plan", auto.plan_path), ("report", auto.report_path), ("checkpoint", checkpoint)):
         if file is not None:
             print(f"{what:<20} {_short(file)}")
 
@@ -92,6 +92,8 @@ def _tune(arguments: list[str]) -> None:
         raise ConfigurationError("nothing was searched: fast_dev_run and auto.plan leave nothing to tune; remove them")
     print("\n".join(_choice(auto.plan)))
     print(f"plan                 {_short(auto.plan_path)}")
+    if auto.report_path is not None:
+        print(f"report               {_short(auto.report_path)}")
     print(f"to train with it     optselect fit … --plan {_short(auto.plan_path)}")
 
 

@@ -123,7 +123,7 @@ def test_a_later_version_is_refused_with_both_numbers(small: OptimizerPlan) -> N
 
 FIELDS = [field for field in OptimizerPlan.__dataclass_fields__ if field != "version"]
 # Not in the first plans that were written; a test below reads one of those.
-LATER = {"baseline", "lead"}
+LATER = {"baseline", "lead", "mode"}
 
 
 @pytest.mark.parametrize("field", [field for field in FIELDS if field not in LATER])
@@ -176,11 +176,11 @@ def test_a_trial_keeps_its_values_at_every_rung_through_json() -> None:
 def test_a_plan_from_before_leads_and_curves_were_kept_is_still_one(plan: OptimizerPlan) -> None:
     old = plan.to_dict()
     trials = [{key: value for key, value in trial.items() if key != "earlier"} for trial in old["trials"]]
-    data = {key: value for key, value in old.items() if key not in ("baseline", "lead")}
+    data = {key: value for key, value in old.items() if key not in LATER}
 
     read = OptimizerPlan.from_dict({**data, "trials": trials})
 
-    assert (read.baseline, read.lead) == (None, None)
+    assert (read.baseline, read.lead, read.mode) == (None, None, "min")
     assert [trial.value for trial in read.trials] == [trial.value for trial in plan.trials]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from optselect.errors import ConfigurationError, MissingExtraError
+from optselect.errors import ConfigurationError, MissingExtraError, PlanFormatError
 from optselect.space import SearchSpace, Value
 
 StepCost = Literal["elementwise", "matrix", "closure"]
@@ -118,6 +118,23 @@ class OptimizerSpec:
         if any(name in values for name in betas):
             arguments["betas"] = tuple(values.get(name, self.space[name].centre) for name in betas)
         return arguments
+
+    def arguments_by_group(
+        self, groups: Sequence[Mapping[str, Value]]
+    ) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
+        """Constructor arguments for all param groups, and what each group has of its own.
+
+        Raises `ConfigurationError` as `arguments` does, and `PlanFormatError` for groups that differ in what they give.
+        """
+        common, *others = map(self.arguments, groups)
+        for own in others:
+            if own.keys() != common.keys():
+                raise PlanFormatError(
+                    f"the plan's groups of {self.name} give different hyperparameters: "
+                    f"{', '.join(sorted(own.keys() ^ common.keys()))}; give all of them in each group"
+                )
+        differing = ({key: value for key, value in own.items() if common[key] != value} for own in (common, *others))
+        return common, tuple(differing)
 
 
 def slots(count: float) -> Callable[[Sequence[int], int], int]:

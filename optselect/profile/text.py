@@ -7,17 +7,18 @@ from optselect.profile.values import DataProfile, GradientProfile, ModelProfile,
 
 def describe(profile: Profile) -> list[str]:
     """About five lines for a terminal: data, targets, model, gradients, training."""
+    return [f"{title + ':':<11}{', '.join(parts)}" for title, parts in described(profile)]
+
+
+def described(profile: Profile) -> list[tuple[str, list[str]]]:
+    """The same by title."""
     return [
-        _line("data", _data(profile.data)),
-        _line("targets", _targets(profile.data)),
-        _line("model", _model(profile.model)),
-        _line("gradients", _gradients(profile.gradient)),
-        _line("training", _training(profile)),
+        ("data", _data(profile.data)),
+        ("targets", _targets(profile.data)),
+        ("model", _model(profile.model)),
+        ("gradients", _gradients(profile.gradient)),
+        ("training", _training(profile)),
     ]
-
-
-def _line(title: str, parts: list[str]) -> str:
-    return f"{title + ':':<11}{', '.join(parts)}"
 
 
 def _data(data: DataProfile) -> list[str]:

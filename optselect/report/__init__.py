@@ -1,11 +1,19 @@
 """A plan explained to a person, and the tables of what there is to choose from."""
 
+from __future__ import annotations
+
+import os
+
+from optselect.files import write_whole
 from optselect.plan import OptimizerPlan
 from optselect.report.explanation import headline
+from optselect.report.facts import logged_facts
+from optselect.report.figures import available as can_draw
 from optselect.report.markdown import as_markdown
+from optselect.report.page import as_html, is_page_of
 from optselect.report.text import as_text
 
-__all__ = ["explain", "headline"]
+__all__ = ["as_html", "can_draw", "explain", "headline", "is_page_of", "logged_facts", "write_report"]
 
 
 def explain(plan: OptimizerPlan, *, markdown: bool = False) -> str:
@@ -14,3 +22,11 @@ def explain(plan: OptimizerPlan, *, markdown: bool = False) -> str:
     Plain text is at most 100 columns wide.
     """
     return as_markdown(plan) if markdown else as_text(plan)
+
+
+def write_report(plan: OptimizerPlan, path: str | os.PathLike[str]) -> None:
+    """Write the same with plots to `path`, as one HTML page that needs no network.
+
+    Where matplotlib is missing (`pip install 'optselect[report]'`) the page has tables in place of the plots.
+    """
+    write_whole(path, as_html(plan))

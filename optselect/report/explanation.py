@@ -64,32 +64,56 @@ def proposal_item(proposal: Proposal) -> Item:
     lr = proposal.hyperparameters.get("lr")
     rate = f"  lr={format_value(lr)}" if lr is not None else ""
     score = f"[{proposal.seat}, score {proposal.score:+.1f}]"
-    votes = sorted((*proposal.because, *proposal.against), key=lambda vote: -vote.weight)
     return Item(
         text=f"{proposal.optimizer}{rate}  {proposal.schedule.describe()}  {score}",
-        below=tuple(Item(text=f"{_signed(vote)} {vote.rule}: {vote.because.describe()}") for vote in votes),
+        below=tuple(
+            Item(text=f"{_signed(vote)} {vote.rule}: {vote.because.describe()}") for vote in by_weight(proposal)
+        ),
     )
 
 
+def because(plan: OptimizerPlan) -> list[str]:
+    """The reasons for the choice."""
+    return [reason for reason in plan.reasons if not reason.startswith(_COST)]
+
+
+def cost(plan: OptimizerPlan) -> list[str]:
+    """What the choice cost, and the profile of it."""
+    said = [reason for reason in plan.reasons if reason.startswith(_COST)]
+    if plan.search_steps and not said:
+        said = [f"{_COST}{plan.search_steps:,} micro-batches"]
+    if plan.profile is not None:
+        passes, rows = plan.profile.gradient.passes, plan.profile.data.rows_read
+        said.append(f"the profile took {passes} forward and backward passes and read {rows:,} rows")
+    return said
+
+
+def by_weight(proposal: Proposal) -> list[Vote]:
+    """The votes for and against a proposal, the heaviest first."""
+    return sorted((*proposal.because, *proposal.against), key=lambda vote: -vote.weight)
+
+
+def speakers(proposals: Iterable[Proposal]) -> list[Vote]:
+    """One vote of each rule that says why it holds."""
+    votes = {vote.rule: vote for proposal in proposals for vote in proposal.votes if not vote.veto}
+    return [vote for vote in votes.values() if vote.cites or vote.mechanism]
+
+
+def source(vote: Vote) -> str:
+    """How well the rule is founded, and on what."""
+    # "measured here (digits)" says its strength itself.
+    strength = "" if vote.cites.startswith(vote.strength) else f"{vote.strength}: "
+    return f"{strength}{vote.cites}"
+
+
 def _choice(plan: OptimizerPlan) -> Iterator[Item]:
-    for reason in plan.reasons:
-        if not reason.startswith(_COST):
-            yield _item(f"because {reason}")
+    for reason in because(plan):
+        yield _item(f"because {reason}")
     if plan.optimizer != USER:
         length = f", {plan.total_steps:,} steps" if plan.total_steps else ""
         yield _item(f"schedule: {plan.schedule.describe()}{length}")
         yield from map(_group, plan.param_groups)
-    yield from map(_item, _cost(plan))
-
-
-def _cost(plan: OptimizerPlan) -> Iterator[str]:
-    said = [reason for reason in plan.reasons if reason.startswith(_COST)]
-    if plan.search_steps and not said:
-        said = [f"{_COST}{plan.search_steps:,} micro-batches"]
-    yield from said
-    if plan.profile is not None:
-        passes, rows = plan.profile.gradient.passes, plan.profile.data.rows_read
-        yield f"the profile took {passes} forward and backward passes and read {rows:,} rows"
+    yield from map(_item, cost(plan))
 
 
 def _group(group: ParamGroup) -> Item:
@@ -107,18 +131,10 @@ def _trial(trial: TrialRecord) -> Item:
 
 def _rules(proposals: Iterable[Proposal]) -> Iterator[Item]:
     """Each rule that voted once, with its mechanism, its source, and what speaks against the rule itself."""
-    votes = {vote.rule: vote for proposal in proposals for vote in proposal.votes if not vote.veto}
-    for vote in votes.values():
-        if vote.cites or vote.mechanism:
-            yield Item(text=vote.rule, below=tuple(map(_item, _source(vote))))
-
-
-def _source(vote: Vote) -> Iterator[str]:
-    # "measured here (digits)" says its strength itself.
-    strength = "" if vote.cites.startswith(vote.strength) else f"{vote.strength}: "
-    yield f"{vote.mechanism} [{strength}{vote.cites}]"
-    if vote.counter:
-        yield f"but: {vote.counter}"
+    for vote in speakers(proposals):
+        counter = [f"but: {vote.counter}"] if vote.counter else []
+        below = [f"{vote.mechanism} [{source(vote)}]", *counter]
+        yield Item(text=vote.rule, below=tuple(map(_item, below)))
 
 
 def _signed(vote: Vote) -> str:

@@ -103,7 +103,8 @@ def loaders(data: Callable[[int], TensorDataset] = rows) -> tuple[DataLoader[Any
 
 def auto(tmp_path: Any, **arguments: Any) -> AutoOptimizer:
     """A callback whose search is small."""
-    return AutoOptimizer(**{"budget": Budget(steps=60), "storage": tmp_path / "study.journal", **arguments})
+    quick = {"budget": Budget(steps=60), "storage": tmp_path / "study.journal", "report": False}
+    return AutoOptimizer(**{**quick, **arguments})
 
 
 def fit(

@@ -28,6 +28,7 @@ ROWS = {
     1: {
         "errors",
         "redaction",
+        "files",
         "workload",
         "torch_workload",
         "batches",

@@ -43,7 +43,7 @@ def test_the_wheel_holds_every_source_file_once_and_nothing_else(shipped: set[st
         f"{prefix}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, prefix in FOLDERS.items()
         for path in files_below(ROOT / folder)
-        if path.suffix == ".py"
+        if path.suffix in {".py", ".css"}
         or path.name == "py.typed"
         or (folder == "recipes" and path.suffix in {".yaml", ".json"})
     }

@@ -126,10 +126,10 @@ def test_profile_prints_the_measurements_and_writes_nothing(run: Run) -> None:
     assert [file.name for file in Path().iterdir()] == ["tiny.yaml"]
 
 
-def test_tune_leaves_a_plan_and_a_study_and_nothing_else(tuned: Path) -> None:
+def test_tune_leaves_a_plan_its_report_and_a_study_and_nothing_else(tuned: Path) -> None:
     left = sorted(file.name for file in tuned.iterdir())
 
-    assert left == ["optselect_study.journal", "plan.json", "tiny.yaml"]
+    assert left == ["optselect_study.journal", "plan.json", "report.html", "tiny.yaml"]
 
 
 def test_tuning_again_runs_no_trial_twice(run: Run) -> None:

@@ -1,0 +1,138 @@
+"""Plans to show: as a search writes them, by hand, and with whatever a user may put into a name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from optselect import Budget, OptimizerPlan, TorchWorkload, select
+from optselect.plan import ModelFingerprint, ParamGroup
+from optselect.rules import Evidence, Proposal, Vote
+from optselect.schedules import Schedule
+from tests.small import loader, net, sentences, vectors, words
+
+HOSTILE = (
+    "</script></style><script>alert('1')</script>\"><img src=x onerror=alert(2)>&amp; $x^2_ {0} %s \\n "
+    "\x00\x1b 😀 汉字 "
+)
+
+
+@functools.cache
+def searched() -> OptimizerPlan:
+    """Sparse gradients, so that the plan is one of two optimizers; trials at several rungs."""
+    torch.manual_seed(0)
+    workload = TorchWorkload(words(), nn.CrossEntropyLoss(), loader(sentences()), loader(sentences(48)), steps=40)
+    return select(workload, Budget(steps=200))
+
+
+@functools.cache
+def unsearched() -> OptimizerPlan:
+    """At the rules' word: no trial, no lead."""
+    torch.manual_seed(0)
+    return select(TorchWorkload(net(), nn.CrossEntropyLoss(), loader(vectors()), steps=40), 0)
+
+
+def bare() -> OptimizerPlan:
+    """Written by hand: nothing was measured, proposed or tried."""
+    return OptimizerPlan(
+        optimizer="sgd",
+        model_fingerprint=ModelFingerprint.of(nn.Linear(3, 2)),
+        hyperparameters={"lr": 0.1},
+        param_groups=(
+            ParamGroup(name="sgd", optimizer="sgd", parameters=("weight", "bias"), hyperparameters={"lr": 0.1}),
+        ),
+    )
+
+
+def own() -> OptimizerPlan:
+    """The user's own optimizer stayed."""
+    plan = searched()
+    trials = tuple(
+        replace(trial, configuration=replace(trial.configuration, optimizer="user", hyperparameters={}))
+        if trial.configuration == plan.baseline
+        else trial
+        for trial in plan.trials
+    )
+    user = next(trial.configuration for trial in trials if trial.configuration.optimizer == "user")
+    return replace(
+        plan,
+        optimizer="user",
+        hyperparameters={},
+        schedule=user.schedule,
+        param_groups=(),
+        trials=trials,
+        baseline=user,
+        lead=None,
+    )
+
+
+def failed() -> OptimizerPlan:
+    """All diverged but one, and that one has no rate; larger is better."""
+    plan = searched()
+    first, *others = plan.trials
+    prodigy = replace(first.configuration, optimizer="prodigy", hyperparameters={"d_coef": 1.0})
+    lost = (replace(each, value=None, earlier={}, state="diverged after 3 micro-batches") for each in others)
+    return replace(plan, mode="max", trials=(replace(first, configuration=prodigy), *lost))
+
+
+def hostile() -> OptimizerPlan:
+    """Names, sentences and values of which each could end a tag, a string or a formula."""
+    plan = searched()
+    assert plan.profile is not None
+    gradient = replace(
+        plan.profile.gradient,
+        relative_norms={f"{number}{HOSTILE}{'layer.' * 20}": 0.1 * number for number in (1, 2, 3)},
+    )
+    vote = Vote(
+        optimizer=HOSTILE,
+        because=Evidence(quantity=HOSTILE, value=HOSTILE),
+        rule=HOSTILE,
+        mechanism=HOSTILE,
+        cites=HOSTILE,
+        counter=HOSTILE,
+    )
+    group = ParamGroup(
+        name=HOSTILE, optimizer="sgd", parameters=(HOSTILE, HOSTILE * 5), hyperparameters={"lr": 0.1, HOSTILE: HOSTILE}
+    )
+    configuration = replace(plan.trials[0].configuration, optimizer=HOSTILE)
+    return replace(
+        plan,
+        optimizer=HOSTILE,
+        hyperparameters={"lr": 0.1, HOSTILE: HOSTILE},
+        param_groups=(group,),
+        reasons=(HOSTILE, f"{HOSTILE} [{HOSTILE}]", *plan.reasons),
+        profile=replace(plan.profile, gradient=gradient),
+        proposals=(
+            Proposal(optimizer=HOSTILE, hyperparameters={HOSTILE: HOSTILE}, schedule=Schedule(), votes=(vote,)),
+        ),
+        trials=(replace(plan.trials[0], configuration=configuration, state=HOSTILE), *plan.trials[1:]),
+        monitor=HOSTILE,
+        versions={HOSTILE: HOSTILE},
+        model_fingerprint=replace(plan.model_fingerprint, shapes={HOSTILE: (2, 3)}, frozen=frozenset({HOSTILE + "f"})),
+    )
+
+
+def scaled() -> OptimizerPlan:
+    """The user's own optimizer at another rate, out of a search that tried nothing else."""
+    plan = own()
+    user = next(trial for trial in plan.trials if trial.configuration.optimizer == "user")
+    trials = tuple(
+        replace(user, configuration=user.configuration.at_rate(rate), value=1 + abs(rate - 2))
+        for rate in (1, 0.5, 2, 4)
+    )
+    return replace(plan, hyperparameters={"lr_scale": 2}, trials=trials, lead=0.5, proposals=())
+
+
+PLANS: dict[str, Callable[[], OptimizerPlan]] = {
+    "searched": searched,
+    "unsearched": unsearched,
+    "bare": bare,
+    "own": own,
+    "scaled": scaled,
+    "failed": failed,
+    "hostile": hostile,
+}
