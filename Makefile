@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types build bench-data overhead clean
+.PHONY: help demo test lint types docs build bench-data overhead clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ lint: $(INSTALLED)  ## ruff: rules and format
 types: $(INSTALLED)  ## mypy, strict
 	$(BIN)/mypy
 
+docs: $(INSTALLED)  ## the reference out of the code, and all pages as HTML into docs/_build; links are checked
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going --fresh-env docs docs/_build
+
 build: $(INSTALLED)  ## sdist and wheel into dist/
 	rm -rf build dist
 	$(BIN)/python -m build
@@ -34,7 +38,7 @@ overhead: $(INSTALLED)  ## what a trial costs beside its steps, into docs/refere
 	$(BIN)/python -m tests.benchmarks.overhead
 
 clean:  ## remove what the other targets made, but for the environment
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage htmlcov
+	rm -rf build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage htmlcov
 
 # A file, so that a warm run installs nothing. torch comes first and from its pin: asked for through a range, an
 # installer may fetch a newer, much larger build and then replace it. The data (235 MB, 16 s) come with --no-deps, so

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], *, verbose: bool) -> None:
-    parser = _parser()
+    parser = command_parser()
     known, rest = parser.parse_known_args(arguments)
     if known.command is None:
         parser.print_help()
@@ -87,7 +87,8 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigurationError(f"{message}; see {self.prog} --help")
 
 
-def _parser() -> _Parser:
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `fit`, `tune` and `profile` leave their arguments to LightningCLI."""
     parser = _Parser(
         prog="optselect",
         description="Choose, tune and explain the optimizer of a PyTorch Lightning training.",
@@ -116,7 +117,7 @@ def _parser() -> _Parser:
         # No help of its own: `optselect fit --help` is LightningCLI's, which knows all arguments.
         commands.add_parser(name, help=f"--config FILE: {summary}", add_help=False, allow_abbrev=False)
     explain = add("explain", answer, "why this optimizer, out of a plan.json or a checkpoint")
-    explain.add_argument("file", metavar="PLAN_OR_CHECKPOINT", type=Path)
+    explain.add_argument("file", metavar="PLAN_OR_CHECKPOINT", type=Path, help="a plan.json or a .ckpt file")
     explain.add_argument("--markdown", action="store_true", help="as Markdown")
     report = add("report", answer, "the same with plots, as one HTML page")
     report.add_argument("file", metavar="PLAN_OR_CHECKPOINT", type=Path)
@@ -172,7 +173,7 @@ def _cp(arguments: argparse.Namespace) -> None:
 
 
 def _completion(arguments: argparse.Namespace) -> None:
-    print(_imported("completion", "script")(_parser(), arguments.shell, _TRAININGS, _recipes()))
+    print(_imported("completion", "script")(command_parser(), arguments.shell, _TRAININGS, _recipes()))
 
 
 def _bench(arguments: argparse.Namespace) -> None:

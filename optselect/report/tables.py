@@ -25,7 +25,7 @@ _GROUPS: tuple[tuple[str, str, tuple[Rule, ...]], ...] = (
     ("Measured rules", "they go by measurements", tuple(each for each in DEFAULT if each not in CLASSIC)),
     ("Classic rules", "the textbook's, each with what has been found since", CLASSIC),
 )
-_GENERATED = "This page is generated from the code by `python -m optselect.report.tables docs/reference`."
+_GENERATED = "This page is generated from the code by `make docs`."
 
 
 # --- the catalogue --------------------------------------------------------------------------------

@@ -1,0 +1,32 @@
+"""The pages that the code says by itself, and the site that is built of all pages."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_generated_page_is_what_the_code_says(name: str) -> None:
+    page = PAGES[name]()
+
+    assert (DOCS / "reference" / name).read_text("utf-8") == page, "run: make docs (or python docs/generate.py)"
+
+
+def test_all_pages_are_built_without_a_warning_or_a_broken_link(tmp_path: Path) -> None:
+    strictly = ["--quiet", "--nitpicky", "--fail-on-warning", "--keep-going"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *strictly, str(DOCS), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "index.html").exists()
