@@ -279,7 +279,7 @@ moment = time.time() + 0.3
 while time.time() < moment:
     pass
 study = open_study(storage=sys.argv[1], name="study", mode="min", facts={"monitor": "val_loss"}, identity="one")
-print(study.study.study_name, study.study.user_attrs["monitor"], flush=True)
+os.write(1, f"{study.study.study_name} {study.study.user_attrs['monitor']}\\n".encode())
 while True:
     try:
         if os.wait()[1] != 0:
