@@ -86,7 +86,7 @@ def _sections(plan: OptimizerPlan) -> Iterator[tuple[str, str, Content]]:
     if plan.proposals:
         yield "proposals", "What the rules proposed", list(_proposals(plan.proposals))
     yield "code", "Without optselect", list(_code(plan))
-    yield "cost", "Cost and versions", list(_cost(plan))
+    yield "cost", "Cost", list(_cost(plan))
 
 
 # --- the choice in short --------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def _hero(plan: OptimizerPlan) -> Iterator[Html]:
 def _tiles(plan: OptimizerPlan) -> Iterator[tuple[str, ...]]:
     """A title, a figure, and what it means."""
     if plan.lead is not None and plan.baseline is not None:
-        base = short(plan.baseline.optimizer)
+        base = "your own optimizer as it is" if plan.baseline.optimizer == USER else plan.baseline.optimizer
         yield "lead", f"{plan.lead:.0%}", f"over the baseline, {base}"
     chosen = next((each.record for each in tried(plan) if each.is_chosen and each.record.value is not None), None)
     if chosen is not None and chosen.value is not None:
@@ -154,7 +154,7 @@ def _trials(plan: OptimizerPlan) -> Iterator[Html]:
     yield element(
         "p",
         f"Trials run the beginning of the real schedule and are judged by {plan.monitor or 'the monitored value'} "
-        f"({sense} is better). All of them see the same batches.",
+        f"({sense} is better). All trials of one seed see the same batches.",
     )
     if rung is not None:
         yield _legend(plan)
@@ -416,7 +416,7 @@ def _code(plan: OptimizerPlan) -> Iterator[Html]:
         python, yaml = as_python(plan), as_yaml(plan)
     except ConfigurationError as error:
         said = str(error)
-        yield element("p", f"{said[:1].upper()}{said[1:]}")
+        yield element("p", f"{said[:1].upper()}{said[1:].rstrip('.')}.")
         return
     yield element("p", "The same optimizer and schedule, to the last bit, for a project that does not use optselect.")
     for title, language, code in (("Python", "python", python), ("YAML for LightningCLI", "yaml", yaml)):
