@@ -436,7 +436,8 @@ def page(scale: Scale, trials: Sequence[Trials], pairs: Sequence[Pairs], seconds
 What a trial costs beside the steps it takes, against the same steps in plain PyTorch.
 This page is written by
 
-```
+<!-- not run: takes long -->
+```bash
 make overhead                          # python -m tests.benchmarks.overhead
 ```
 
