@@ -102,6 +102,24 @@ def set_progress(progress: Progress) -> None:
         setattr(loop, name, value)
 
 
+def stored_progress(trainer: Any) -> list[Any]:
+    """What the loops' counters say, in builtins."""
+    return [[name, _counted(value)] for _, name, value in progress_of(trainer)]
+
+
+def restore_progress(trainer: Any, stored: list[Any]) -> None:
+    """Let the counters say what they said."""
+    for (loop, name, value), (_, counted) in zip(progress_of(trainer), stored, strict=True):
+        if isinstance(value, _BaseProgress):
+            value.load_state_dict(counted)
+        else:
+            setattr(loop, name, counted)
+
+
+def _counted(value: Any) -> Any:
+    return value.state_dict() if isinstance(value, _BaseProgress) else value
+
+
 @contextmanager
 def logging_replaced(module: pl.LightningModule, log: Callable[..., None]) -> Iterator[None]:
     """`self.log` of `module` and of every LightningModule in it is `log`; `log_dict` goes entry by entry."""

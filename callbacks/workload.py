@@ -30,12 +30,21 @@ from optselect.callbacks.borrowing import (
     is_named,
     logging_replaced,
     progress_of,
+    restore_progress,
     set_progress,
+    stored_progress,
     trainer_borrowed,
 )
 from optselect.callbacks.data import TrialData
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError, nearest
 from optselect.modes import evaluated, to_training
+from optselect.plain import (
+    NotPlainError,
+    restore_optimizer,
+    restore_schedulers,
+    stored_optimizer,
+    stored_schedulers,
+)
 from optselect.rng import rng_isolated, seed_rng
 from optselect.scaling import scaled
 from optselect.snapshot import BorrowedModel, ModelState, evaluation_mode, training_bytes, weights_digest
@@ -201,11 +210,17 @@ class LightningWorkload:
 
     def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = AS_IT_IS) -> None:
         """Start from the borrowed weights, counters, attributes; None: with the user's own optimizer, at `scales`."""
+        self._prepare(build, seed, scales)
+        for hook in ("on_fit_start", "on_train_start"):
+            self._call(hook)
+
+    def _prepare(self, build: Build | None, seed: int, scales: Mapping[str, float]) -> None:
         trainer, module = self._trainer, self.model
         self._model().begin()
         fresh_progress(self._progress)
         trainer.should_stop = False
         seed_rng(seed)
+        self._data.batches(seed)  # now: a training that is restored goes on with other random numbers
         if build is None:
             optimizers, schedulers = scaled(self._user_optimizers(), **scales)
         else:
@@ -215,8 +230,6 @@ class LightningWorkload:
         self._training = _Training(optimizers=optimizers, schedulers=schedulers, seed=seed)
         to_training(optimizers)
         self._attach()
-        for hook in ("on_fit_start", "on_train_start"):
-            self._call(hook)
 
     def train(self, micro_batches: int) -> Sequence[float | None]:
         """Go on batch by batch, as Lightning's training epoch loop does, with the module's own hooks."""
@@ -243,6 +256,34 @@ class LightningWorkload:
         self._model().resume(paused.model)
         set_progress(paused.progress)
         self._attach()
+
+    def store(self) -> dict[str, Any] | None:
+        """Optimizers, schedulers, counters and the model's state; None for one-shot streams and loss scaling."""
+        training, trainer = self._begun(), self._trainer
+        if self._data.replay is not None or getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return None
+        try:
+            return {
+                "model": self._model().store(),
+                "optimizers": [stored_optimizer(each, self.model.parameters()) for each in training.optimizers],
+                "schedulers": stored_schedulers([config.scheduler for config in training.schedulers]),
+                "progress": stored_progress(trainer),
+                "at": [training.seed, training.position, training.batch_idx],
+            }
+        except NotPlainError:
+            return None
+
+    def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = AS_IT_IS) -> None:
+        """Go on with what was stored, with optimizers of the same kinds; the hooks at the beginning are behind it."""
+        seed, position, batch_idx = stored["at"]
+        self._prepare(build, seed, scales)
+        training = self._begun()
+        self._model().restore_stored(stored["model"])
+        for optimizer, state in zip(training.optimizers, stored["optimizers"], strict=True):
+            restore_optimizer(optimizer, state)
+        restore_schedulers([config.scheduler for config in training.schedulers], stored["schedulers"])
+        restore_progress(self._trainer, stored["progress"])
+        training.position, training.batch_idx = position, batch_idx
 
     def paused_bytes(self) -> int:
         """Weights, buffers and optimizer states."""

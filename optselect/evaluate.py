@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 import traceback
@@ -18,6 +19,7 @@ from optselect.build import build_groups
 from optselect.configuration import USER, Configuration
 from optselect.errors import MetricNotLoggedError
 from optselect.grouping import param_groups
+from optselect.rung_states import RungStates
 from optselect.workload import Build, Workload
 
 # Losses are looked at this often: a diverged trial costs at most this many micro-batches more.
@@ -25,6 +27,9 @@ _CHUNK = 20
 # A loss three times the initial one after the warmup does not come back within a short trial.
 _DIVERGED = 3.0
 PAUSED_BYTES = 2 * 2**30
+
+
+_log = logging.getLogger("optselect")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,8 @@ class TrialRunner:
     """Runs trials of one workload, inside `workload.borrowed()`.
 
     A trial that is continued goes on exactly where it stood; trials put aside are kept in memory up to
-    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly). Divergence
+    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly), and in `states` on
+    disk, for a later process. Divergence
     is measured by `initial_loss`, the training loss at the borrowed weights, and by a trial's own first losses:
     never by another trial's, which a search that goes on after a kill may not have run.
     """
@@ -60,11 +66,13 @@ class TrialRunner:
         seed: int = 0,
         initial_loss: float | None = None,
         paused_bytes: int = PAUSED_BYTES,
+        states: RungStates | None = None,
     ) -> None:
         self._workload = workload
         self._sparse = sparse
         self._seed = seed
         self._limit = paused_bytes
+        self._states = states if workload.processes == 1 and paused_bytes else None
         self._paused: dict[tuple[str, int], tuple[Any, int, int]] = {}
         self._initial_loss = initial_loss
         self._first_losses: dict[tuple[str, int], float] = {}
@@ -93,7 +101,7 @@ class TrialRunner:
         start = reached = self.position(configuration, seed)
         losses: list[float | None] = []
         try:
-            self._resume_or_begin(configuration, seed)
+            start = reached = self._resume_or_begin(configuration, seed, until)
             while reached < until:
                 count = min(_CHUNK, until - reached)
                 reached += count  # before it is run: an exception in its midst has cost at most that
@@ -114,15 +122,43 @@ class TrialRunner:
         cost = reached - start + self.validation_cost
         return Outcome(value=value if math.isfinite(value) else None, cost=cost, reached=reached)
 
-    def _resume_or_begin(self, configuration: Configuration, seed: int) -> None:
+    def end(self) -> None:
+        """The search is over: nothing will be gone on with."""
+        self._paused.clear()
+        if self._states is not None:
+            self._states.clear()
+
+    def _resume_or_begin(self, configuration: Configuration, seed: int, until: int) -> int:
         paused = self._paused.pop((configuration.key, seed), None)
         if paused is not None:
             self._workload.resume(paused[0])
-        else:
-            self._workload.begin(self._builder(configuration), self._seed + seed, configuration.scales)
+            return paused[1]
+        kept = self._states.load(_trial(configuration, seed)) if self._states is not None else None
+        # A search with other limits may have had other rungs.
+        if kept is not None and kept[0] <= until and self._restored(configuration, seed, kept[1]):
+            return kept[0]
+        self._workload.begin(self._builder(configuration), self._seed + seed, configuration.scales)
+        return 0
+
+    def _restored(self, configuration: Configuration, seed: int, stored: dict[str, Any]) -> bool:
+        try:
+            self._workload.restore(stored["training"], self._builder(configuration), configuration.scales)
+        except Exception as error:  # noqa: BLE001  # whatever does not fit any more: the trial starts over
+            _log.info("the trial of %s starts over: %r", configuration.describe(), error)
+            return False
+        if stored["first_loss"] is not None:
+            self._first_losses[configuration.key, seed] = stored["first_loss"]
+        return True
+
+    def _keep(self, configuration: Configuration, seed: int, reached: int, size: int) -> None:
+        training = self._workload.store() if self._states is not None and reached else None
+        if self._states is not None and training is not None:
+            stored = {"training": training, "first_loss": self._first_losses.get((configuration.key, seed))}
+            self._states.save(_trial(configuration, seed), reached, stored, about_bytes=size)
 
     def _pause(self, configuration: Configuration, seed: int, reached: int) -> None:
         size = self._workload.paused_bytes()
+        self._keep(configuration, seed, reached, size)
         if size + sum(bytes_ for _, _, bytes_ in self._paused.values()) <= self._limit:
             self._paused[configuration.key, seed] = (self._workload.pause(), reached, size)
 
@@ -156,3 +192,7 @@ class TrialRunner:
         # Its own first losses count too: some losses are ramped up over the first steps.
         initial = max(abs(self._initial_loss or 0.0), abs(self._first_losses.get(key, 0.0)))
         return warm and initial > 0.0 and statistics.fmean(finite) > initial * _DIVERGED
+
+
+def _trial(configuration: Configuration, seed: int) -> str:
+    return f"{configuration.key}-{seed}"

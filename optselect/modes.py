@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch.optim import Optimizer
 
 
@@ -28,13 +29,19 @@ def to_evaluation(optimizers: Iterable[Optimizer]) -> None:
 
 @contextmanager
 def evaluated(optimizers: Iterable[Optimizer]) -> Iterator[None]:
-    """In evaluation mode inside, in training mode afterwards."""
-    optimizers = list(optimizers)
-    to_evaluation(optimizers)
+    """In evaluation mode inside, in training mode afterwards, with the same weights to the bit."""
+    switched = [optimizer for optimizer in optimizers if has_modes(optimizer)]
+    groups = (group for optimizer in switched for group in optimizer.param_groups)
+    # There and back they interpolate, and round.
+    weights = [(parameter, parameter.detach().clone()) for group in groups for parameter in group["params"]]
+    to_evaluation(switched)
     try:
         yield
     finally:
-        to_training(optimizers)
+        to_training(switched)
+        with torch.no_grad():
+            for parameter, weight in weights:
+                parameter.copy_(weight)
 
 
 def has_modes(optimizer: Optimizer) -> bool:

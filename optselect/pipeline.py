@@ -130,6 +130,7 @@ def make_selection(
                 seed=settings.seed,
                 initial_loss=profile.gradient.initial_loss,
                 paused_bytes=PAUSED_BYTES if race.continues else 0,
+                states=study.states() if study is not None else None,
             )
             evaluations = search(workload, race, study, runner, seconds=budget.seconds, progress=progress)
     if not evaluations:

@@ -60,6 +60,7 @@ def search(
             if errors and len(errors) == trials_run >= len(race.arms):
                 break
         evaluations = workload.agree(_closed(study, race) if study else [])
+        runner.end()
     if evaluations and all(e.diverged for e in evaluations):
         if study is not None:
             # A rerun with the cause mended must not find these again.

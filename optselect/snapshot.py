@@ -24,10 +24,13 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from optselect.errors import UnsupportedModuleError
+from optselect.plain import NotPlainError, plain, unchanged, unplain
 from optselect.rng import RngState, rng_state, set_rng_state
 
 # A compiled wrapper keeps its compiler's state in these: caches, whose deep copies fail.
 _COMPILER_CACHES = frozenset({"_orig_mod", "dynamo_ctx", "_compiled_call_impl"})
+# What these hold is compared object by object, and its contents are stored apart.
+_TENSOR_HOLDERS = frozenset({"_parameters", "_buffers", "_modules"})
 _MOST_STATE_ENTRIES = 10_000
 _ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
 
@@ -100,6 +103,45 @@ class BorrowedModel:
         with torch.no_grad():
             for grad, content in self._grad_contents:
                 grad.copy_(content)
+
+    def store(self) -> dict[str, Any]:
+        """The present state in builtins and tensors. Raises `NotPlainError` when these cannot say it."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        writable = [tensor for tensor in tensors if _is_writable(tensor)]
+        if list(map(id, writable)) != [id(tensor) for tensor, _ in self._start.tensors]:
+            raise NotPlainError("the model has other parameters or buffers than at first")
+        pinned = frozenset(map(id, self._pins))
+        attributes = []
+        for module, before in self._pristine:
+            now = self._present(module)
+            if now.keys() != before.keys() and not now.keys() > before.keys():
+                raise NotPlainError("an attribute is gone")
+            changed = {
+                name: value
+                for name, value in now.items()
+                if name not in _TENSOR_HOLDERS and not (name in before and unchanged(value, before[name], pinned))
+            }
+            attributes.append(plain(changed))
+        return {
+            "tensors": [tensor.detach() for tensor in writable],
+            "grads": [(p.requires_grad, p.grad) for p in self.model.parameters()],
+            "attributes": attributes,
+            "rng": rng_state().to_dict(),
+        }
+
+    def restore_stored(self, stored: dict[str, Any]) -> None:
+        """Back to a stored state, from the borrowed one."""
+        self.begin()
+        attributes = tuple(
+            (module, {**self._present(module), **unplain(changed)})
+            for (module, _), changed in zip(self._pristine, stored["attributes"], strict=True)
+        )
+        tensors = tuple(
+            (tensor, content) for (tensor, _), content in zip(self._start.tensors, stored["tensors"], strict=True)
+        )
+        rng = RngState.from_dict(stored["rng"])
+        grads = tuple((p, *saved) for p, saved in zip(self.model.parameters(), stored["grads"], strict=True))
+        self.resume(ModelState(tensors=tensors, grads=grads, attributes=attributes, rng=rng))
 
     def _present(self, module: nn.Module) -> dict[str, Any]:
         return {name: value for name, value in vars(module).items() if name not in self._kept}

@@ -17,12 +17,14 @@ from typing import Any, Literal, get_args
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from optselect.configuration import Configuration
 from optselect.errors import StorageError
 from optselect.journal import journal_storage
 from optselect.redaction import without_passwords
+from optselect.rung_states import RungStates, clear_strays, states_folder
 from optselect.schedules import ScheduleKind
 from optselect.space import Value
 from optselect.workload import Mode
@@ -172,6 +174,18 @@ class TrialStudy:
         with _storage_errors(self.study, self._where):
             self.study.tell(number, value if state == "complete" else None, state=ends[state])
 
+    def states(self) -> RungStates | None:
+        """Room beside the storage for trials put aside; None for one that is not a file here."""
+        storage: Any = self.study._storage  # noqa: SLF001  # Optuna has no public way to a study's storage
+        file = _file_of(getattr(storage, "_backend", storage))
+        if file is None:
+            return None
+        folder = states_folder(file, self.study.study_name, self.birthmark)
+        with _storage_errors(self.study, self._where):
+            summaries = optuna.get_all_study_summaries(storage)
+        clear_strays(folder, {str(summary.user_attrs.get(_BIRTHMARK)) for summary in summaries})
+        return RungStates(folder)
+
     @property
     def birthmark(self) -> str:
         """Made up with the study: what lies beside the storage under this name is of this study alone."""
@@ -319,6 +333,16 @@ def _storage(storage: str | os.PathLike[str] | BaseStorage | None) -> BaseStorag
     return RDBStorage(
         str(storage), engine_kwargs={"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}} if is_file else None
     )
+
+
+def _file_of(backend: Any) -> str | None:
+    """The file that a journal or an SQLite database is kept in."""
+    if isinstance(backend, JournalFileBackend):
+        return backend._file_path  # noqa: SLF001  # it has no public name
+    if isinstance(backend, RDBStorage) and backend.engine.url.get_backend_name() == "sqlite":
+        database = backend.engine.url.database
+        return None if database in (None, "", ":memory:") else database
+    return None
 
 
 def _evaluation(trial: FrozenTrial) -> Evaluation:

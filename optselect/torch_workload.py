@@ -20,6 +20,13 @@ from optselect.batches import HELD_BACK_BATCHES, BatchCache
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.modes import evaluated, to_training
+from optselect.plain import (
+    NotPlainError,
+    restore_optimizer,
+    restore_schedulers,
+    stored_optimizer,
+    stored_schedulers,
+)
 from optselect.rng import rng_isolated, seed_rng
 from optselect.scaling import scaled
 from optselect.snapshot import BorrowedModel, ModelState, evaluation_mode, training_bytes, weights_digest
@@ -237,6 +244,29 @@ class TorchWorkload:
         """Go on with a paused training."""
         self._training, state = paused
         self._model().resume(state)
+
+    def store(self) -> dict[str, Any] | None:
+        """Optimizer, scheduler, position and the model's state."""
+        training = self._training
+        try:
+            return {
+                "model": self._model().store(),
+                "optimizer": stored_optimizer(training.optimizer, self.model.parameters()),
+                "schedulers": stored_schedulers([training.scheduler] if training.scheduler else []),
+                "at": [training.seed, training.position],
+            }
+        except NotPlainError:
+            return None
+
+    def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = AS_IT_IS) -> None:
+        """Go on with what was stored, with an optimizer of the same kind."""
+        seed, position = stored["at"]
+        self.begin(build, seed, scales)
+        training = self._training
+        self._model().restore_stored(stored["model"])
+        restore_optimizer(training.optimizer, stored["optimizer"])
+        restore_schedulers([training.scheduler] if training.scheduler else [], stored["schedulers"])
+        training.position = position
 
     def paused_bytes(self) -> int:
         """Weights, buffers and optimizer state."""

@@ -111,6 +111,16 @@ class Workload(Protocol):
     def resume(self, paused: Any) -> None:
         """Go on with what `pause` put aside, exactly where it stood. A paused training can be resumed once."""
 
+    def store(self) -> dict[str, Any] | None:
+        """The training that was begun, in builtins and tensors; None where these cannot say all of it."""
+
+    def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = AS_IT_IS) -> None:
+        """Go on with what `store` said, in this or in a later process, exactly where it stood.
+
+        `build` and `scales` are those the training was begun with. Raises some error when it cannot
+        be gone on with; then it has to be begun.
+        """
+
     def paused_bytes(self) -> int:
         """Memory that putting the present training aside would hold."""
 

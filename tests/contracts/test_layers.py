@@ -39,6 +39,8 @@ ROWS = {
         "budget",
         "snapshot",
         "rng",
+        "plain",
+        "rung_states",
         "scaling",
     },
     2: {"profile", "params", "schedules", "catalogue", "configuration"},
