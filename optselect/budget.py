@@ -21,7 +21,8 @@ class Budget:
     """Limits on a search; whichever is reached first ends it. None: no such limit.
 
     steps    micro-batches in all, profile, trials and validation included
-    seconds  wall-clock time on the first process, looked at between jobs
+    seconds  wall-clock time of the trials on the first process; a job that would not end in time, at the pace of
+             those before it, is not begun
     trials   trials started
     """
 

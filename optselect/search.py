@@ -33,28 +33,32 @@ def search(
     interrupt leaves the study as it is; the next call goes on from it. Raises the model's own exception
     when it hit every trial, and `SearchError` when all trials failed in other ways.
     """
-    deadline = None if seconds is None else time.monotonic() + seconds
+    clock = _Clock(seconds, study.evaluations() if study else [])
     trials_run = 0
     errors: list[Exception] = []
     untrained: float | None = None if race.judges_untrained else math.nan
     with progress:
         while True:
             evaluations = workload.agree(study.evaluations() if study else [])
-            late = deadline is not None and time.monotonic() > deadline
             over = study is not None and study.ended_with(_limits(race))
-            job = workload.agree(None if late or over else next_job(race, evaluations))
+            job = None if over else next_job(race, evaluations)
+            job = workload.agree(job if job is not None and clock.has_time_for(job, race, evaluations) else None)
             if job is None:
                 break
             if untrained is None:
                 untrained = runner.untrained_value()
             progress.started(job, race, evaluations)
+            # Before it runs: whoever looks at the study sees it, with the time at which it began.
+            number = _begun(study, race, evaluations, job) if study is not None else 0
+            begun = time.monotonic()
             outcome = runner.run(job.configuration, job.seed, job.until)
             trials_run += 1
             if outcome.error is not None:
                 errors.append(outcome.error)
                 _log.warning("the trial of %s failed: %r", job.configuration.describe(), outcome.error)
             if study is not None:
-                _record(study, race, evaluations, job=job, outcome=outcome, untrained=untrained)
+                cap = _cap(race, evaluations, untrained)
+                _record(study, number, job=job, outcome=outcome, cap=cap, seconds=time.monotonic() - begun)
             workload.agree(None)  # nobody reads the study before it is written
             progress.finished(job, outcome)
             if errors and len(errors) == trials_run >= len(race.arms):
@@ -75,27 +79,54 @@ def search(
     return tuple(evaluations)
 
 
-def _record(
-    study: TrialStudy,
-    race: Race,
-    evaluations: Collection[Evaluation],
-    *,
-    job: Job,
-    outcome: Outcome,
-    untrained: float,
-) -> None:
-    trial = next((e for e in evaluations if (e.configuration.key, e.seed) == (job.configuration.key, job.seed)), None)
+class _Clock:
+    """A limit in seconds: a job is begun only when what it will take, at the pace so far, is left.
+
+    What an earlier process spent on the same study counts.
+    """
+
+    def __init__(self, seconds: float | None, evaluations: Collection[Evaluation]) -> None:
+        spent = sum(evaluation.seconds for evaluation in evaluations)
+        self._deadline = math.inf if seconds is None else time.monotonic() + seconds - spent
+
+    def has_time_for(self, job: Job, race: Race, evaluations: Collection[Evaluation]) -> bool:
+        known = _trial_of(job, evaluations)
+        done = known.reached if known is not None and race.continues else 0
+        cost = job.until - done + race.validation_cost
+        # The first job has no pace to go by.
+        spent = sum(evaluation.cost for evaluation in evaluations)
+        pace = sum(evaluation.seconds for evaluation in evaluations) / spent if spent else 0.0
+        return time.monotonic() + pace * cost <= self._deadline
+
+
+def _trial_of(job: Job, evaluations: Collection[Evaluation]) -> Evaluation | None:
+    return next((e for e in evaluations if (e.configuration.key, e.seed) == (job.configuration.key, job.seed)), None)
+
+
+def _begun(study: TrialStudy, race: Race, evaluations: Collection[Evaluation], job: Job) -> int:
+    """The number of the job's trial in the study, a new one where there is none."""
+    trial = _trial_of(job, evaluations)
     if trial is not None and trial.state == "running":
-        number = trial.number
-    else:
-        # A trial that an earlier search has ended is taken up in a new one.
-        number = study.begin(job.configuration, job.seed, _names(race), trial.values if trial else {})
+        return trial.number
+    # A trial that an earlier search has ended is taken up in a new one.
+    return study.begin(job.configuration, job.seed, _names(race), trial.values if trial else {})
+
+
+def _record(study: TrialStudy, number: int, *, job: Job, outcome: Outcome, cap: float, seconds: float) -> None:
     note = ""
     value = outcome.value
     if value is None:
         note = repr(outcome.error) if outcome.error else f"diverged after {outcome.reached} micro-batches"
-        value = _cap(race, evaluations, untrained)
-    study.report(number, reached=outcome.reached, until=job.until, value=value, cost=outcome.cost, note=note)
+        value = cap
+    study.report(
+        number,
+        reached=outcome.reached,
+        until=job.until,
+        value=value,
+        cost=outcome.cost,
+        note=note,
+        seconds=seconds,
+    )
     if outcome.error is not None:
         study.finish(number, "failed")
 

@@ -186,6 +186,53 @@ def test_a_search_that_its_clock_ended_is_over_and_not_taken_up_again(tmp_path: 
     assert said(second) == said(first)
 
 
+def test_a_job_that_would_not_end_in_time_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def ticking(output: Tensor, target: Tensor) -> Tensor:
+        now[0] += torch.is_grad_enabled()  # a second for each micro-batch
+        return nn.functional.cross_entropy(output, target)
+
+    monkeypatch.setattr("optselect.search.time.monotonic", lambda: now[0])
+    plan = run(None, ticking, budget=Budget(seconds=30)).plan
+
+    assert plan.profile is not None
+    spent = now[0] - plan.profile.gradient.passes
+    assert 20 < spent <= 30  # rungs of four, and no job of twelve at the end
+
+
+def test_time_spent_before_a_kill_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def ticking(output: Tensor, target: Tensor) -> Tensor:
+        now[0] += torch.is_grad_enabled()
+        if now[0] == dies_at:
+            raise Killed
+        return nn.functional.cross_entropy(output, target)
+
+    monkeypatch.setattr("optselect.search.time.monotonic", lambda: now[0])
+    dies_at = 23.0
+    with pytest.raises(Killed):
+        run(tmp_path / "study.journal", ticking, budget=Budget(seconds=30))
+
+    plan = run(tmp_path / "study.journal", ticking, budget=Budget(seconds=30)).plan
+
+    assert plan.trials == run(None, ticking, budget=Budget(seconds=30)).plan.trials
+
+
+def test_a_trial_that_runs_is_in_the_study(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    with pytest.raises(Killed):
+        run(path, Clock(dies_at=30))
+
+    last = optuna_trials(path)[-1]
+
+    assert last.state == TrialState.RUNNING
+    assert last.datetime_start is not None
+    assert last.intermediate_values == {}
+    assert last.user_attrs["candidate"]
+
+
 def test_a_larger_budget_goes_on_from_a_study_of_the_same_name(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     small = run(path, budget=Budget(steps=45), study_name="mine").plan
