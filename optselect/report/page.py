@@ -443,13 +443,22 @@ def _made_by(plan: OptimizerPlan) -> str:
 def _figure(title: str, caption: str, draw: Callable[[], Html], table: Html | None = None) -> Html:
     """A plot with its numbers; without matplotlib the numbers alone."""
     name = re.sub(r"\W+", "-", title.lower())
-    can = figures.available()
-    said = caption if can else f"{caption} The plot needs matplotlib: pip install 'optselect[report]'."
+    plot = None
+    if figures.available():
+        try:
+            plot = draw()
+        # matplotlib gives up on axes from 1e-300 to 1e300, and a diverged trial may be as far off.
+        except Exception:  # noqa: BLE001  # whatever it is: the numbers are there
+            said = f"{caption} The numbers are too far apart for a plot."
+        else:
+            said = caption
+    else:
+        said = f"{caption} The plot needs matplotlib: pip install 'optselect[report]'."
     return element(
         "figure",
         element("figcaption", element("h3", title, id=f"figure-{name}"), element("p", said)),
-        draw() if can else None,
-        element("details", element("summary", "The numbers"), table, open=not can) if table else None,
+        plot,
+        element("details", element("summary", "The numbers"), table, open=plot is None) if table else None,
         aria_labelledby=f"figure-{name}",
     )
 

@@ -79,6 +79,32 @@ def failed() -> OptimizerPlan:
     return replace(plan, mode="max", trials=(replace(first, configuration=prodigy), *lost))
 
 
+def extreme() -> OptimizerPlan:
+    """Values at both ends of what a float can be, next to none and next to nothing."""
+    plan = searched()
+    assert plan.profile is not None
+    values = (1.7e308, 5e-324, -1e-9, 0.0, 1e30, None)
+    rates = (1e-300, 1e300, 0.0, -1.0, 1e-3, 1.0)
+    trials = tuple(
+        replace(
+            trial,
+            value=value,
+            earlier={1: -1.0, 10**6: 1e30},
+            configuration=replace(trial.configuration, hyperparameters={"lr": rate}),
+        )
+        for trial, value, rate in zip(plan.trials, values, rates, strict=False)
+    )
+    gradient = replace(plan.profile.gradient, norms=(0.0, 1e-30, 1e30), relative_norms={"one": 1e-300, "two": 1e20})
+    data = replace(plan.profile.data, class_counts=(10**9, *[1] * 999))
+    return replace(
+        plan,
+        trials=trials,
+        profile=replace(plan.profile, gradient=gradient, data=data),
+        schedule=Schedule(kind="wsd", warmup_steps=3, decay=1.0),
+        total_steps=1,
+    )
+
+
 def hostile() -> OptimizerPlan:
     """Names, sentences and values of which each could end a tag, a string or a formula."""
     plan = searched()
@@ -134,5 +160,6 @@ PLANS: dict[str, Callable[[], OptimizerPlan]] = {
     "own": own,
     "scaled": scaled,
     "failed": failed,
+    "extreme": extreme,
     "hostile": hostile,
 }
