@@ -35,6 +35,7 @@ from optselect import measure
 from optselect.callbacks import AutoOptimizer, LightningWorkload
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from optselect.errors import ConfigurationError, OptselectError, ResumeError, UnsupportedModuleError
+from optselect.files import write_whole
 from optselect.plan import OptimizerPlan
 from optselect.profile.text import describe
 from optselect.recipes.refusals import readable, refused
@@ -135,8 +136,7 @@ class _ConfigSaved(SaveConfigCallback):
             return
         target = Path(trainer.log_dir) / "config.yaml"
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(without_passwords(self.parser.dump(self.config)), encoding="utf-8")
+            write_whole(target, without_passwords(self.parser.dump(self.config)))
 
 
 class _AutoCLI(LightningCLI):

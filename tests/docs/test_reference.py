@@ -1,11 +1,15 @@
 """The pages that the code says by itself, and the site that is built of all pages."""
 
+import inspect
+import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from optselect import errors
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
@@ -30,3 +34,16 @@ def test_all_pages_are_built_without_a_warning_or_a_broken_link(tmp_path: Path) 
 
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "index.html").exists()
+
+
+def test_every_error_has_a_word_on_what_helps() -> None:
+    headings = " ".join(
+        re.findall(r"^## (.*)", (DOCS / "how-to" / "trouble.md").read_text("utf-8"), flags=re.MULTILINE)
+    )
+    leaves = {each for each in vars(errors).values() if inspect.isclass(each) and not each.__subclasses__()}
+
+    missing = {each.__name__ for each in leaves if issubclass(each, errors.OptselectError)} - set(
+        headings.replace(",", "").split()
+    )
+
+    assert missing == set()
