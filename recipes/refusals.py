@@ -12,7 +12,7 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from optselect.errors import ConfigurationError, MissingExtraError, OptselectError, ResumeError, StorageError
+from optselect.errors import ConfigurationError, MissingExtraError, OptselectError, ResumeError
 
 # An exception that one of these raises is about what it was given; one that a user's own line raises is a bug
 # in that line, and keeps its traceback.
@@ -31,13 +31,7 @@ def refused(error: Exception, model: nn.Module, ckpt_path: str | None) -> Optsel
     frames = _frames(error)
     said, where = f"{type(error).__name__}: {readable(str(error))}", _where(frames)
     if ckpt_path is not None and any(frame.function == "resume_start" for frame in frames):
-        # torch explains at length how to switch off what protects from a file that runs code.
-        first = str(error).partition("\n")[0]
-        return ResumeError(
-            f"the checkpoint {ckpt_path} cannot be read ({type(error).__name__}: {first}); pass another one, {_SHOWN}"
-        )
-    if {"optuna", "sqlalchemy"} & {frame.package for frame in frames}:
-        return StorageError(f"the study cannot be kept ({said}); mend its storage, and the same line goes on")
+        return unreadable(ckpt_path, error)
     if isinstance(error, ImportError):
         return MissingExtraError(f"{said}{where}; install what is missing, {_SHOWN}")
     if isinstance(error, OSError):
@@ -51,6 +45,15 @@ def refused(error: Exception, model: nn.Module, ckpt_path: str | None) -> Optsel
         cure = "make data and model fit each other" if frames[-1].package == "torch" else "mend the config"
         return ConfigurationError(f"{said}{where}; {cure}, {_SHOWN}")
     return None
+
+
+def unreadable(ckpt_path: str, error: Exception) -> ResumeError:
+    """What is wrong with a checkpoint that torch cannot load, or will not because it would run code."""
+    # The first line says it; then torch explains at length how to switch off what protects.
+    first = str(error).partition("\n")[0]
+    return ResumeError(
+        f"the checkpoint {ckpt_path} cannot be read ({type(error).__name__}: {first}); pass another one, {_SHOWN}"
+    )
 
 
 def readable(message: str) -> str:

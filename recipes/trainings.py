@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.cli import (
@@ -38,7 +39,7 @@ from optselect.errors import ConfigurationError, OptselectError, ResumeError, Un
 from optselect.files import write_whole
 from optselect.plan import OptimizerPlan
 from optselect.profile.text import describe
-from optselect.recipes.refusals import readable, refused
+from optselect.recipes.refusals import readable, refused, unreadable
 from optselect.redaction import without_passwords
 
 # What Trainer.fit takes for ckpt_path besides a path.
@@ -294,6 +295,12 @@ def _checkpoint(given: str | None) -> str | None:
         raise ResumeError(f"the checkpoint {given} cannot be read ({error.strerror}); pass a .ckpt file") from error
     if not zipfile.is_zipfile(given):
         raise ResumeError(f"{given} is not a checkpoint; pass a .ckpt file that Lightning wrote")
+    try:
+        # Before 2.6 Lightning itself would unpickle whatever is in it.
+        torch.load(given, map_location="cpu", weights_only=True, mmap=True)
+    # torch raises what the file leads it to: RuntimeError, UnpicklingError, EOFError, ...
+    except Exception as error:
+        raise unreadable(given, error) from error
     return given
 
 

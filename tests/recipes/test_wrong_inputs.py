@@ -167,7 +167,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "a storage whose driver is missing": ((*FIT, "--auto.storage", "firebird://host/db"), "firebird"),
     "a storage that is another file": ((*FIT, "--auto.storage", "tiny.yaml"), "not an Optuna journal"),
     "a storage one may not write to": ((*FIT, "--auto.storage", "locked/study.journal"), "Permission denied"),
-    "a storage that goes down": (("fit", "--config", "dying.yaml"), "the same line goes on"),
+    "a storage that goes down": (("fit", "--config", "dying.yaml"), "start the same line again"),
     "an output folder that is a file": ((*FIT, "--trainer.default_root_dir", "tiny.yaml/x"), "Not a directory"),
     "an output folder one may not write to": ((*FIT, "--trainer.default_root_dir", "locked"), "Permission denied"),
     # plans and checkpoints
