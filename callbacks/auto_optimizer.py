@@ -20,18 +20,21 @@ from torch.optim import Optimizer
 
 from optselect.arms import baseline
 from optselect.budget import Budget
-from optselect.build import build, build_groups
+from optselect.build import build_groups
 from optselect.callbacks.borrowing import is_named
 from optselect.callbacks.checkpoints import (
     PLAN_FILE,
     Continuation,
     checkpoint_folders,
     continuation,
+    continuation_of,
     forget_optimizers,
     optimizers_in,
     write_sidecar,
 )
 from optselect.callbacks.clipping import clip_sparse_gradients, unclip_sparse_gradients
+from optselect.callbacks.letter import Letter
+from optselect.callbacks.sharding import build_on, check_fits, fits
 from optselect.callbacks.workload import LightningWorkload
 from optselect.configuration import USER
 from optselect.errors import ConfigurationError, OptselectError, PlanMismatchError, UnsupportedModuleError
@@ -116,7 +119,8 @@ class AutoOptimizer(pl.Callback):
         self.mode: Mode = mode
         self.report = report
         self.on_mismatch = on_mismatch
-        self.plan: OptimizerPlan | None = None
+        self._plan: OptimizerPlan | None = None
+        self._letter = Letter()
         self.profile: Profile | None = None
         self.study: optuna.Study | None = None
         self.plan_path: Path | None = None
@@ -128,6 +132,18 @@ class AutoOptimizer(pl.Callback):
         self._attached: tuple[pl.LightningModule, Any] | None = None
         self._configured = False
         self._trial_study: TrialStudy | None = None
+
+    @property
+    def plan(self) -> OptimizerPlan | None:
+        """What was chosen; None: nothing, or not yet. After `ddp_spawn` what its processes chose."""
+        if self._plan is None and (sent := self._letter.read()) is not None:
+            self._plan, self.plan_path = sent
+            self.profile = self._plan.profile
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: OptimizerPlan | None) -> None:
+        self._plan = plan
 
     # --- attachment -------------------------------------------------------------------------------
 
@@ -236,7 +252,7 @@ class AutoOptimizer(pl.Callback):
         """As the checkpoint's run was configured. Raises an `OptselectError` where that is impossible."""
         plan = going_on.plan_to_go_on_with(self._given)
         if plan is not None:
-            plan.model_fingerprint.check(module)
+            check_fits(plan, module)
         configured = self._configured_by(plan, trainer, module, user)
         going_on.check_built(optimizers_in(configured), asked_for=self._given is not None)
         self.plan = plan
@@ -257,7 +273,7 @@ class AutoOptimizer(pl.Callback):
             return scaled(user(), **plan.configuration.scales)
         if plan.sparse:
             clip_sparse_gradients(trainer.precision_plugin)
-        optimizer, scheduler = build(plan, module)
+        optimizer, scheduler = build_on(plan, module)
         if scheduler is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -267,10 +283,10 @@ class AutoOptimizer(pl.Callback):
     ) -> OptimizerPlan | None:
         if self._given is not None:
             if self.on_mismatch == "error":
-                self._given.model_fingerprint.check(module)
-            if _fits(self._given, module):
+                check_fits(self._given, module)
+            if fits(self._given, module):
                 return self._given
-        elif self.plan is not None and _fits(self.plan, module):
+        elif self.plan is not None and fits(self.plan, module):
             return self.plan
         if trainer.fast_dev_run or any(map(_is_tuning, trainer.callbacks)):
             return None
@@ -313,6 +329,7 @@ class AutoOptimizer(pl.Callback):
         if trainer.is_global_zero:
             new = not self.plan_path.exists()
             write_sidecar(plan, [folder])
+            self._letter.write(trainer, plan, self.plan_path)
             if new:
                 _log.info("plan written to %s", self.plan_path)
             if self.report:
@@ -362,6 +379,18 @@ class AutoOptimizer(pl.Callback):
             "rng": rng_state().to_dict(),
         }
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """A strategy that opens the checkpoint only now: the optimizer was built before."""
+        if self._configured and trainer.strategy.restore_checkpoint_after_setup and trainer.state.fn == "fit":
+            restored = continuation_of(checkpoint, trainer.ckpt_path, self.state_key, readable=False)
+            if restored.recorded:
+                restored.plan_to_go_on_with(self.plan)
+            if restored.rng is not None and self._rng is None:
+                self._rng = restored.rng
+                set_rng_state(restored.rng)
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the loggers; continue the random numbers of the checkpoint, which Lightning does not restore."""
         self._built = implementations(trainer.optimizers)
@@ -400,7 +429,7 @@ class AutoOptimizer(pl.Callback):
     def __getstate__(self) -> dict[str, Any]:
         # Studies hold open files; a spawned process opens its own, and attaches to its own module.
         own = {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
-        return {**own, "study": None, "_trial_study": None, "_attached": None, "_configured": False}
+        return {**own, "_plan": self.plan, "study": None, "_trial_study": None, "_attached": None, "_configured": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -437,14 +466,6 @@ def _tell_loggers(trainer: Any, module: pl.LightningModule, plan: OptimizerPlan)
 def _is_tuning(callback: pl.Callback) -> bool:
     """Whether it is the callback of `Tuner.lr_find` or `Tuner.scale_batch_size`, which ends the fit."""
     return bool(getattr(callback, "_early_exit", False))
-
-
-def _fits(plan: OptimizerPlan, module: pl.LightningModule) -> bool:
-    try:
-        plan.model_fingerprint.check(module)
-    except PlanMismatchError:
-        return False
-    return True
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

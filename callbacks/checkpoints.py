@@ -123,7 +123,7 @@ def continuation(trainer: Any, state_key: str, given: OptimizerPlan | None) -> C
     """
     if not trainer.strategy.restore_checkpoint_after_setup:
         checkpoint = trainer._checkpoint_connector._loaded_checkpoint
-        return _continuation(checkpoint, trainer.ckpt_path, state_key) if checkpoint else None
+        return continuation_of(checkpoint, trainer.ckpt_path, state_key) if checkpoint else None
     path = _asked_for(trainer)
     if not path:
         return None
@@ -193,7 +193,7 @@ def write_sidecar(plan: OptimizerPlan, folders: Iterable[str]) -> None:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _continuation(checkpoint: Mapping[str, Any], path: Any, state_key: str, *, readable: bool = True) -> Continuation:
+def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *, readable: bool = True) -> Continuation:
     """What `checkpoint` says; its optimizer states are compared where they are `readable`."""
     found = Continuation(
         path=str(path),
@@ -229,18 +229,18 @@ def _asked_for(trainer: Any) -> Any:
 def _read_early(path: str, state_key: str, given: OptimizerPlan | None) -> Continuation:
     """Out of the checkpoint, where it can be read without the strategy; else out of a side-car."""
     file = Path(path)
+    if "://" not in path and not file.exists():
+        raise ResumeError(f"there is no checkpoint at {path}; check the path given as ckpt_path")
     try:
         # Mapped, not read: of weights and states nothing is needed here.
         checkpoint = torch.load(
             file / _SHARDED_METADATA if file.is_dir() else file, map_location="cpu", mmap=True, weights_only=True
         )
     except Exception:  # noqa: BLE001  # whatever the strategy's own format brings; the side-car is there for it
-        checkpoint = {}
-    if state_key in checkpoint.get("callbacks", {}):
-        return _continuation(checkpoint, path, state_key, readable=False)
-    for sidecar in [] if given else sidecars_of(path):
-        try:
-            return Continuation(path=path, recorded=True, plan=OptimizerPlan.load(sidecar))
-        except PlanFormatError:
-            continue
-    return Continuation(path=path)
+        for sidecar in [] if given else sidecars_of(path):
+            try:
+                return Continuation(path=path, recorded=True, plan=OptimizerPlan.load(sidecar))
+            except PlanFormatError:
+                continue
+        return Continuation(path=path)
+    return continuation_of(checkpoint, path, state_key, readable=False)

@@ -1,7 +1,16 @@
-"""A training on two processes: `python ddp_run.py FOLDER STRATEGY searched|by_hand|collective`."""
+"""Trainings on two processes, one after another: `python ddp_run.py FOLDER STRATEGY VARIANT...`.
+
+searched    chooses and trains
+by_hand     trains with the plan of `searched` written down
+collective  as searched, with collectives in the training step
+half, rest  stops after the first epoch, with a checkpoint; goes on from it
+from_one    goes on from a checkpoint of one process
+dies        the second process ends without a word in a trial
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,13 +27,15 @@ from optselect import AutoOptimizer, Budget, OptimizerPlan
 class Model(L.LightningModule):
     """BatchNorm and dropout; `collective` gathers in the training step."""
 
-    def __init__(self, plan: str = "", *, collective: bool = False) -> None:
+    def __init__(self, plan: str = "", *, collective: bool = False, dies: bool = False) -> None:
         super().__init__()
-        self.plan_file, self.collective = plan, collective
+        self.plan_file, self.collective, self.dies = plan, collective, dies
         self.net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = F.cross_entropy(self.net(batch[0]), batch[1])
+        if self.dies and self.trainer.global_rank == 1 and batch_idx == 5:
+            os._exit(9)
         if self.collective:
             gathered = self.all_gather(loss.detach())
             assert isinstance(gathered, Tensor)
@@ -45,36 +56,62 @@ class ByHand(Model):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def main(folder: Path, strategy: str, variant: str) -> None:
-    """Train; each process saves its weights as FOLDER/VARIANT.RANK.pt."""
+class Stop(L.Callback):
+    """Ends a fit after its first epoch."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = True
+
+
+def rows() -> TensorDataset:
+    """Three classes that a linear map separates."""
+    generator = torch.Generator().manual_seed(7)
+    inputs = torch.randn(128, 6, generator=generator)
+    return TensorDataset(inputs, (inputs @ torch.randn(6, 3, generator=generator)).argmax(1))
+
+
+def train(
+    folder: Path, variant: str, model: Model, *, ckpt_path: Path | None = None, **kwargs: Any
+) -> tuple[L.Trainer, AutoOptimizer]:
+    """Two epochs."""
     torch.manual_seed(0)
-    inputs = torch.randn(128, 6)
-    data = TensorDataset(inputs, (inputs @ torch.randn(6, 3)).argmax(1))
-    by_hand = variant == "by_hand"
-    model = ByHand(str(folder / "plan.json")) if by_hand else Model(collective=variant == "collective")
-    callbacks: list[L.Callback] = (
-        [] if by_hand else [AutoOptimizer(budget=Budget(steps=60), storage=folder / "study.journal")]
-    )
+    auto = AutoOptimizer(budget=Budget(steps=60), storage=folder / f"{variant}.journal")
+    callbacks: list[L.Callback] = [] if variant == "by_hand" else [auto]
+    if variant == "half":
+        callbacks.append(Stop())
     trainer = L.Trainer(
         accelerator="cpu",
-        devices=2,
-        strategy=strategy,
         max_epochs=2,
         callbacks=callbacks,
-        default_root_dir=folder,
+        default_root_dir=folder / variant,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **kwargs,
     )
-    trainer.fit(model, DataLoader(data, batch_size=8, shuffle=True), DataLoader(data, batch_size=32))
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    if strategy == "ddp":
+    batches = DataLoader(rows(), batch_size=8, shuffle=True), DataLoader(rows(), batch_size=32)
+    trainer.fit(model, *batches, ckpt_path=ckpt_path)
+    return trainer, auto
+
+
+def main(folder: Path, strategy: str, variants: list[str]) -> None:
+    """Train each; each process saves its weights as FOLDER/VARIANT.RANK.pt, the plan as FOLDER/VARIANT.RANK.json."""
+    checkpoints = {"rest": folder / "half.ckpt", "from_one": folder / "one.ckpt"}
+    for variant in variants:
+        torch.manual_seed(0)
+        plan = str(folder / "searched.0.json")
+        by_hand = variant == "by_hand"
+        model = ByHand(plan) if by_hand else Model(collective=variant == "collective", dies=variant == "dies")
+        trainer, auto = train(folder, variant, model, ckpt_path=checkpoints.get(variant), devices=2, strategy=strategy)
         # Spawned processes have ended by now; the first one's weights came back to this one.
-        torch.save(weights, folder / f"{variant}.{trainer.global_rank}.pt")
-    else:
-        torch.save(weights, folder / f"{variant}.0.pt")
+        name = f"{variant}.{trainer.global_rank if strategy == 'ddp' else 0}"
+        torch.save({key: value.clone() for key, value in model.state_dict().items()}, folder / f"{name}.pt")
+        if auto.plan is not None:
+            auto.plan.save(folder / f"{name}.json")
+        if variant == "half":
+            trainer.save_checkpoint(folder / "half.ckpt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

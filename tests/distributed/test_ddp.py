@@ -1,47 +1,89 @@
-"""Two processes search in lock-step, decide once, and train as if by hand."""
+"""Two processes search in lock-step, decide once, train as if by hand, and resume on as many as there are."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-_SCRIPT = Path(__file__).parent / "ddp_run.py"
+from optselect import OptimizerPlan
+from tests.distributed.ddp_run import Model, train
+from tests.distributed.launch import launched
 
 
-def train(folder: Path, strategy: str, variant: str) -> dict[str, torch.Tensor]:
-    """Run the script on two processes; the first one's weights."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(_SCRIPT), str(folder), strategy, variant]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that a script on two processes trains, in one start: a checkpoint of one process is there already."""
+    folder = tmp_path_factory.mktemp("ddp")
+    torch.manual_seed(0)
+    trainer, auto = train(folder, "half", Model(), devices=1)
+    trainer.save_checkpoint(folder / "one.ckpt")
+    assert auto.plan is not None
+    auto.plan.save(folder / "one.json")
+    done = launched("ddp_run.py", folder, "ddp", "searched", "by_hand", "half", "rest", "from_one", "collective")
     assert done.returncode == 0, done.stderr
-    return weights(folder, variant, 0)
+    return folder
 
 
-def weights(folder: Path, variant: str, rank: int) -> dict[str, torch.Tensor]:
+def weights(folder: Path, variant: str, rank: int = 0) -> dict[str, torch.Tensor]:
     loaded: dict[str, torch.Tensor] = torch.load(folder / f"{variant}.{rank}.pt", weights_only=True)
     return loaded
+
+
+def plan(folder: Path, variant: str, rank: int = 0) -> OptimizerPlan:
+    return OptimizerPlan.load(folder / f"{variant}.{rank}.json")
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
-def test_a_searched_run_on_two_processes_equals_the_hand_written_one(strategy: str, tmp_path: Path) -> None:
-    searched = train(tmp_path, strategy, "searched")
-    written = train(tmp_path, strategy, "by_hand")
-
-    assert equal(searched, written)
+def parameters(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without BatchNorm's statistics, which are each process's own, by hand too."""
+    return {name: value for name, value in weights.items() if "running" not in name}
 
 
-def test_collectives_in_the_training_step_do_not_hang_and_ranks_agree(tmp_path: Path) -> None:
-    first = train(tmp_path, "ddp", "collective")
-    second = weights(tmp_path, "collective", 1)
+def test_a_searched_run_on_two_processes_equals_the_hand_written_one(scripted: Path) -> None:
+    assert equal(weights(scripted, "searched"), weights(scripted, "by_hand"))
 
-    # BatchNorm's statistics are each process's own, by hand too.
-    assert equal(*({name: value for name, value in w.items() if "running" not in name} for w in (first, second)))
+
+@pytest.mark.parametrize("variant", ["searched", "collective", "rest", "from_one"])
+def test_the_processes_decide_once_and_end_with_equal_weights(variant: str, scripted: Path) -> None:
+    """With collectives in the training step, too, which do not hang."""
+    assert plan(scripted, variant, 0) == plan(scripted, variant, 1)
+    assert equal(parameters(weights(scripted, variant, 0)), parameters(weights(scripted, variant, 1)))
+
+
+def test_a_run_resumed_on_two_processes_equals_the_uninterrupted_one(scripted: Path) -> None:
+    assert equal(weights(scripted, "rest"), weights(scripted, "searched"))
+
+
+def test_a_run_of_one_process_goes_on_on_two_with_its_plan_and_no_search(scripted: Path) -> None:
+    assert plan(scripted, "from_one") == OptimizerPlan.load(scripted / "one.json")
+    assert not (scripted / "from_one.journal").exists()
+
+
+def test_a_run_of_two_processes_goes_on_on_one_with_its_plan_and_no_search(scripted: Path) -> None:
+    # One process takes twice the steps that the schedule was laid out for.
+    with pytest.warns(UserWarning, match="goes on beyond the 16 steps"):
+        trainer, auto = train(scripted, "on_one", Model(), ckpt_path=scripted / "half.ckpt", devices=1)
+
+    assert trainer.global_step == 24
+    assert auto.plan == plan(scripted, "half")
+    assert not (scripted / "on_one.journal").exists()
+
+
+def test_spawned_processes_equal_the_hand_written_run_and_the_parent_knows_their_plan(tmp_path: Path) -> None:
+    done = launched("ddp_run.py", tmp_path, "ddp_spawn", "searched", "by_hand")
+
+    assert done.returncode == 0, done.stderr
+    assert equal(weights(tmp_path, "searched"), weights(tmp_path, "by_hand"))
+    assert plan(tmp_path, "searched") == OptimizerPlan.load(tmp_path / "searched/plan.json")
+
+
+def test_a_process_that_dies_ends_the_others_with_an_error(tmp_path: Path) -> None:
+    done = launched("ddp_run.py", tmp_path, "ddp", "dies", seconds=120)
+
+    assert done.returncode != 0
+    assert "Error" in done.stderr
