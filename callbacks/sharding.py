@@ -15,8 +15,10 @@ from optselect.build import build_groups
 from optselect.errors import PlanMismatchError, UnsupportedModuleError
 from optselect.plan import OptimizerPlan
 
-# What FSDP, activation checkpointing and torch.compile put into the names of what they wrap.
-_WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
+# What FSDPStrategy puts into the names of what it wraps. Where FSDP is not, a wrapper is the user's own, and the
+# plan knows the parameters by its name.
+_FSDP = "_fsdp_wrapped_module."
+_CHECKPOINTED = "_checkpoint_wrapped_module."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +39,10 @@ class Unwrapped:
     def named_parameters(self) -> Iterator[tuple[str, Any]]:
         """As a module gives them."""
         shapes = dict(_flat_shapes(self._module))
-        for name, parameter in self._module.named_parameters():
-            for wrapper in _WRAPPERS:
+        parameters = list(self._module.named_parameters())
+        wrappers = (_FSDP, _CHECKPOINTED) if any(_FSDP in name for name, _ in parameters) else ()
+        for name, parameter in parameters:
+            for wrapper in wrappers:
                 name = name.replace(wrapper, "")  # noqa: PLW2901  # the same name, more of it taken off
             # DeepSpeed's shards know their whole shape; DTensors have no other.
             shape = shapes.get(id(parameter), getattr(parameter, "ds_shape", parameter.shape))
