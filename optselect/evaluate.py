@@ -55,7 +55,8 @@ class TrialRunner:
     `paused_bytes`, beyond which one that is continued starts over (and costs accordingly), and in `states` on
     disk, for a later process. Divergence
     is measured by `initial_loss`, the training loss at the borrowed weights, and by a trial's own first losses:
-    never by another trial's, which a search that goes on after a kill may not have run.
+    never by another trial's, which a search that goes on after a kill may not have run. Schedules are laid out for
+    `steps` optimizer steps (None: those of the workload).
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class TrialRunner:
         sparse: Collection[str] = (),
         seed: int = 0,
         initial_loss: float | None = None,
+        steps: int | None = None,
         paused_bytes: int = PAUSED_BYTES,
         states: RungStates | None = None,
     ) -> None:
         self._workload = workload
         self._sparse = sparse
         self._seed = seed
+        self._steps = workload.steps if steps is None else steps
         self._limit = paused_bytes
         self._states = states if workload.processes == 1 and paused_bytes else None
         self._paused: dict[tuple[str, int], tuple[Any, int, int]] = {}
@@ -171,7 +174,7 @@ class TrialRunner:
 
         def build(model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
             groups = param_groups(model, chosen, self._sparse)
-            return build_groups(groups, chosen.schedule, model, self._workload.steps)
+            return build_groups(groups, chosen.schedule, model, self._steps)
 
         return build
 

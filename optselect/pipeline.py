@@ -20,6 +20,7 @@ from optselect.decide import Choice, choose, cost_sentence, first_word, records,
 from optselect.errors import ConfigurationError, UnknownOptimizerError
 from optselect.evaluate import PAUSED_BYTES, TrialRunner
 from optselect.grouping import param_groups
+from optselect.horizon import carried_over, exponent, for_the_whole_training, search_horizon
 from optselect.plan import ModelFingerprint, OptimizerPlan
 from optselect.profile import Profile
 from optselect.profile.measure import measure
@@ -129,6 +130,7 @@ def make_selection(
                 sparse=profile.gradient.sparse,
                 seed=settings.seed,
                 initial_loss=profile.gradient.initial_loss,
+                steps=race.horizon // workload.accumulate if race.training else None,
                 paused_bytes=PAUSED_BYTES if race.continues else 0,
                 states=study.states() if study is not None else None,
             )
@@ -140,6 +142,7 @@ def make_selection(
         if budget.searches
         else first_word(proposals, race.baseline)
     )
+    choice = for_the_whole_training(choice, race, evaluations, profile)
     cost = cost_sentence(race, evaluations, known_length=horizon is not None)
     plan = _plan(
         workload,
@@ -177,10 +180,15 @@ def _race(
     base = baseline(has_user_optimizer=workload.has_user_optimizer)
     contenders = arms(proposals, base)
     validation_cost = workload.validation_batches * VALIDATION_COST
+    searched = horizon or budget.steps or UNKNOWN_LENGTH_STEPS
+    if horizon is not None and budget.searches and (searched := search_horizon(horizon, budget.steps)) < horizon:
+        ratio = searched / horizon
+        contenders = tuple(c if c == base else carried_over(c, ratio, exponent(c, profile)) for c in contenders)
     race = Race(
         arms=contenders,
         baseline=base,
-        horizon=horizon or budget.steps or UNKNOWN_LENGTH_STEPS,
+        horizon=searched,
+        training=horizon if horizon is not None and searched < horizon else None,
         steps=budget.steps,
         trials=budget.trials,
         spent=profile.gradient.passes,

@@ -85,7 +85,7 @@ class LogProgress(Silent):
         del job
         if not self._limit_shown and race.steps is not None:
             _log.info(
-                "the search costs at most %d micro-batches, %.2f of the training", race.steps, race.steps / race.horizon
+                "the search costs at most %d micro-batches, %.2f of the training", race.steps, race.steps / race.whole
             )
         self._limit_shown = True
         spent = race.spent + nominal_cost(race, evaluations)

@@ -217,7 +217,7 @@ def test_the_arms_come_first_in_their_order_to_a_quarter_of_the_training() -> No
 
 
 def test_the_stages_come_in_order() -> None:
-    stages = ["arms", "promotion", "neighbours", "refinement", "confirmation", "finish"]
+    stages = ["arms", "promotion", "neighbours", "refinement", "halves", "confirmation", "finish"]
 
     for steps in range(50, 2_000, 61):
         met = Game(race(steps=steps)).play().stages()
@@ -226,19 +226,25 @@ def test_the_stages_come_in_order() -> None:
 
 
 def test_a_large_budget_has_every_stage_but_the_screening() -> None:
-    stages = ["arms", "neighbours", "refinement", "confirmation", "finish"]
+    stages = ["arms", "neighbours", "refinement", "halves", "confirmation", "finish"]
 
     assert Game(race(steps=2_000)).play().stages() == stages
 
 
-def test_where_not_all_arms_can_go_to_a_quarter_more_go_to_a_tenth_and_the_best_and_the_baseline_go_on() -> None:
-    game = Game(race(steps=100, arms=(*ARMS, arm("nadam", lr=0.05)))).play()
+def test_four_arms_at_a_quarter_are_preferred_to_more_at_a_tenth() -> None:
+    layout = race(steps=100, arms=(*ARMS, arm("nadam", lr=0.05))).layout
+
+    assert (layout.arms, layout.screen) == (5, None)
+
+
+def test_where_four_arms_cannot_go_to_a_quarter_as_many_go_to_a_tenth_and_the_best_and_the_baseline_go_on() -> None:
+    game = Game(race(steps=79, arms=(*ARMS, arm("nadam", lr=0.05)))).play()
 
     assert game.race.layout.screen == 10
     screened = [job for job in game.jobs if job.stage == "arms"]
     promoted = [job.configuration for job in game.jobs if job.stage == "promotion"]
     assert {job.until for job in screened} == {10}
-    assert len(screened) > 4
+    assert len(screened) >= 4
     assert BASELINE in promoted
     ranked = [c for c, _ in standings(game.race, game.evaluations, 10) if c != BASELINE]
     assert promoted[:2] == ranked[:2]
@@ -319,9 +325,9 @@ def test_the_leaders_and_the_baseline_are_confirmed_on_another_seed() -> None:
     confirmed = [job for job in game.jobs if job.stage == "confirmation"]
 
     assert BASELINE in [job.configuration for job in confirmed]
-    assert {(job.seed, job.until) for job in confirmed} == {(1, 25)}
+    assert {(job.seed, job.until) for job in confirmed} == {(1, 50)}
     assert len(confirmed) >= 3
-    assert leaders(game.race, game.evaluations, 25)[0][0] in [job.configuration for job in confirmed]
+    assert leaders(game.race, game.evaluations, 50)[0][0] in [job.configuration for job in confirmed]
 
 
 def test_below_two_trainings_nothing_is_confirmed() -> None:
@@ -350,11 +356,48 @@ def test_refinement_goes_on_after_a_suggestion_that_diverges() -> None:
 
 
 def test_the_real_suggestions_are_a_pure_function_too(slow_suggestions: None) -> None:
-    games = [Game(race(steps=620)).play() for _ in range(2)]
+    games = [Game(race(steps=900)).play() for _ in range(2)]
 
     assert "refinement" in games[0].stages()
     assert games[0].jobs == games[1].jobs
     assert vars(optselect.race)["suggestion"] is not suggestion
+
+
+def overfits(configuration: Configuration, seed: int, until: int) -> float:
+    """High rates lead at a quarter and lose it later."""
+    rate = configuration.rate or 0.0
+    return 1.0 / (1.0 + 100 * rate) + (rate * until / 10 if until > 25 else 0.0)
+
+
+@pytest.mark.parametrize("steps", [300, 400, 1_000])
+def test_at_half_of_the_training_half_the_leaders_rate_is_tried_too_and_the_baseline(steps: int) -> None:
+    game = Game(race(steps=steps), overfits).play()
+
+    halved = [job.configuration for job in game.jobs if job.until == 50 and job.seed == 0]
+    leader = halved[0]
+    assert BASELINE in halved
+    assert leader.at_rate((leader.rate or 0.0) / 2) in halved
+    others = {configuration.optimizer for configuration in halved} - {BASELINE.optimizer, leader.optimizer}
+    assert bool(others) is (steps == 1_000)
+
+
+def test_a_leader_that_overfits_gives_way_to_a_smaller_rate_before_the_end() -> None:
+    game = Game(race(), overfits).play()
+
+    at_a_quarter = standings(game.race, game.evaluations, 25)[0][0]
+    finished = [job.configuration for job in game.jobs if job.until == 100]
+    assert (finished[0].rate or 0.0) < (at_a_quarter.rate or 0.0)
+
+
+def test_below_two_and_a_half_trainings_nothing_goes_beyond_a_quarter() -> None:
+    assert max(job.until for job in Game(race(steps=249)).play().jobs) == 25
+
+
+def test_without_a_limit_on_steps_trials_go_to_the_end() -> None:
+    game = Game(race(steps=None, trials=6)).play()
+
+    assert len(game.evaluations) == 6
+    assert max(job.until for job in game.jobs) == 100
 
 
 @pytest.mark.parametrize("steps", [400, 600, 1_000, 2_000])
@@ -364,7 +407,7 @@ def test_the_leader_and_the_baseline_are_finished_at_the_end_of_the_training(ste
     partial = Game(game.race)
     for job in before:
         partial.run(job)
-    leader = leaders(game.race, partial.evaluations, game.race.rung)[0][0]
+    leader = leaders(game.race, partial.evaluations, 50)[0][0]
 
     finished = [job.configuration for job in game.jobs if job.stage == "finish" and job.until == 100]
 
@@ -408,7 +451,7 @@ def test_what_failed_or_diverged_is_not_run_again_and_not_ranked() -> None:
     assert "muon" not in ranked
 
 
-@pytest.mark.parametrize("seed, until", [(0, 100), (1, 25)])
+@pytest.mark.parametrize("seed, until", [(0, 50), (0, 100), (1, 50)])
 def test_a_configuration_that_diverges_later_or_on_another_seed_is_ranked_nowhere(seed: int, until: int) -> None:
     best = arm("nadam", lr=0.0123)
 
@@ -442,7 +485,7 @@ def test_a_cap_is_no_value_to_be_paired_with() -> None:
 def test_a_race_of_failures_ends() -> None:
     game = Game(race(), judge=lambda *_: None).play()
 
-    # Each arm once, and the baseline on its other seed.
+    # Each arm once, and the baseline on its other seed where there is one.
     assert len(game.jobs) <= len(ARMS) + 1
 
 

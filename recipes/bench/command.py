@@ -16,7 +16,8 @@ import torch
 
 from optselect.errors import MissingExtraError
 from optselect.recipes.bench import oracle, plot, scores, tasks
-from optselect.recipes.bench.methods import STANDARD, Arena, grid_point, method
+from optselect.recipes.bench.contenders import STANDARD, method
+from optselect.recipes.bench.methods import Arena, grid_point
 from optselect.recipes.bench.oracle import Reference
 from optselect.recipes.bench.tasks import Splits, Task
 from optselect.recipes.bench.training import Lines, Trainings

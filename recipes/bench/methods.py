@@ -6,11 +6,10 @@ of validation counts a third of one. A variant of a method is one more function 
 
 from __future__ import annotations
 
-import functools
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,6 @@ import torch
 
 from optselect import catalogue, select
 from optselect.configuration import Configuration
-from optselect.errors import ConfigurationError, nearest
 from optselect.progress import Silent
 from optselect.recipes.bench.lightning_tuner import suggested_lr
 from optselect.recipes.bench.sources import tool
@@ -71,20 +69,6 @@ class Choice:
 
 
 Method = Callable[[Arena], Choice]
-
-
-def method(name: str) -> Method:
-    """The method called `name`: `default`, `tpe@20`, `ours@0.25`, … Raises `ConfigurationError`."""
-    kind, separator, amount = name.partition("@")
-    if kind in FIXED and not separator:
-        return FIXED[kind]
-    if kind in SCALED and separator:
-        try:
-            return functools.partial(SCALED[kind], amount=float(amount))
-        except ValueError as error:
-            raise ConfigurationError(f"{name!r}: after the @ stands a number, but got {amount!r}") from error
-    known = [*FIXED, *(f"{scaled}@NUMBER" for scaled in SCALED)]
-    raise ConfigurationError(f"there is no method {name!r}.{nearest(name, known)} Known: {', '.join(known)}")
 
 
 # --- what one does without a search -------------------------------------------------------------------
@@ -192,24 +176,3 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-FIXED: Mapping[str, Method] = {
-    "default": default,
-    "sweep": sweep,
-    "lr_find": lr_find,
-    "prodigy": prodigy,
-    "schedule_free": schedule_free,
-}
-SCALED: Mapping[str, Callable[..., Choice]] = {
-    "random": random_search,
-    "tpe": tpe,
-    "ours": ours,
-    "ours-classic": classic_rules,
-}
-# In the order that a table is read and a run is afforded: cheap ones first.
-STANDARD = (
-    *FIXED,
-    *(f"ours@{amount}" for amount in ("0.25", "1", "4", "8")),
-    *(f"{kind}@{trials}" for kind in ("random", "tpe") for trials in (20, 40)),
-)

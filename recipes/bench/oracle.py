@@ -71,7 +71,8 @@ def make_reference(task: Task, data: Splits, trainings: Trainings, grid: Sequenc
     def test(recipe: Recipe, seed: int) -> float:
         return trainings.run(task, data, recipe, seed).test
 
-    grid = grid or [grid_point(name, lr) for name, lrs in HALF_DECADES.items() for lr in lrs]
+    rivals = task.rivals or tuple(HALF_DECADES)
+    grid = grid or [grid_point(name, lr) for name in rivals for lr in HALF_DECADES[name]]
     plain = default(Arena(task=task, data=data, seed=0, trainings=trainings)).recipe
     baseline = {str(seed): test(plain, seed) for seed in task.fresh_seeds}
     first = {recipe.describe: test(recipe, _GRID_SEED) for recipe in grid}

@@ -47,6 +47,7 @@ class Task:
             the same values
     steps   gradient steps of the training, T
     judges  trainings, each with another fresh seed, that a choice is judged by: more where seeds differ much
+    rivals  optimizers of the grid that the oracle is the best of (None: all)
     """
 
     name: str
@@ -59,6 +60,7 @@ class Task:
     steps: int
     sparse: bool = False
     judges: int = 5
+    rivals: tuple[str, ...] | None = None
 
     @property
     def fresh_seeds(self) -> range:
@@ -95,6 +97,10 @@ class Task:
     def lasting(self, steps: int) -> Task:
         """The same training with another length."""
         return replace(self, steps=steps)
+
+    def long(self, rivals: tuple[str, ...]) -> Task:
+        """The same training ten times as long, under a name of its own, with a smaller grid and fewer judges."""
+        return replace(self, name=f"{self.name}-long", steps=10 * self.steps, judges=3, rivals=rivals)
 
 
 class Shuffled(Sampler[int]):
@@ -145,10 +151,11 @@ def default_cache() -> Path:
 
 def named(names: Sequence[str]) -> list[Task]:
     """The tasks of these names. Raises `ConfigurationError` on a name that is none."""
+    known = {**TASKS, **LONG}
     for name in names:
-        if name not in TASKS:
-            raise ConfigurationError(f"there is no task {name!r}.{nearest(name, TASKS)} Known: {', '.join(TASKS)}")
-    return [TASKS[name] for name in names]
+        if name not in known:
+            raise ConfigurationError(f"there is no task {name!r}.{nearest(name, known)} Known: {', '.join(known)}")
+    return [known[name] for name in names]
 
 
 def _write(file: Path, content: Mapping[str, list[Tensor]]) -> None:
@@ -273,3 +280,13 @@ _ALL = (
 )
 
 TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
+
+# What the transfer of learning rates to longer trainings is measured on: asked for by name.
+LONG: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        TASKS["digits"].long(("adamw", "nadam", "muon")),
+        TASKS["letter"].long(("adamw", "nadam", "muon")),
+        TASKS["ml-100k"].long(("adamw", "nadam", "adagrad")),
+    )
+}

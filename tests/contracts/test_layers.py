@@ -48,7 +48,7 @@ ROWS = {
     4: {"composite", "grouping", "build", "implementation", "report", "scheduler"},
     5: {"evaluate"},
     6: {"arms", "race", "refine", "search", "study", "progress", "journal"},
-    7: {"pipeline", "decide"},
+    7: {"pipeline", "decide", "horizon"},
     8: {"callbacks"},
     9: {"recipes", "testing"},
 }

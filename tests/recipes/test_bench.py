@@ -14,7 +14,8 @@ from torch import Tensor
 
 from optselect.errors import ConfigurationError, MissingExtraError
 from optselect.recipes.bench import oracle, plot, scores, sources
-from optselect.recipes.bench.methods import Arena, method
+from optselect.recipes.bench.contenders import method
+from optselect.recipes.bench.methods import Arena
 from optselect.recipes.bench.oracle import Reference
 from optselect.recipes.bench.scores import Score
 from optselect.recipes.bench.tasks import TASKS, Splits, orders, training_loader, validation_cost, workload

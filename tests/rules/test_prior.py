@@ -13,7 +13,7 @@ from optselect.schedules import Schedule
 from optselect.testing import PROFILES
 
 FRESH = Profile(
-    data=DataProfile(size=1_000, batch_size=64, batches=16, label_kind="multiclass"),
+    data=DataProfile(size=10_000, batch_size=64, batches=160, label_kind="multiclass"),
     model=ModelProfile(parameters=1_000, tensors=4, kinds={"conv": 1_000}, at_initialisation=True),
     gradient=GradientProfile(passes=3),
     steps=800,
@@ -61,7 +61,16 @@ def test_at_the_reference_horizon_the_start_is_the_catalogues_centre(optimizer: 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "nadam", "muon", "rmsprop", "schedulefree_adamw"])
 def test_a_longer_training_starts_with_a_smaller_lr(optimizer: str) -> None:
-    assert lr(optimizer, replace(FRESH, steps=80_000)) == pytest.approx(lr(optimizer, FRESH) * 100**-0.3)
+    large = with_data(FRESH, size=1_000_000, batches=16_000)
+
+    assert lr(optimizer, replace(large, steps=80_000)) == pytest.approx(lr(optimizer, FRESH) * 100**-0.3)
+
+
+@pytest.mark.parametrize("optimizer, factor", [("muon", 0.5), ("nadam", 1.0)])
+def test_muon_starts_with_half_the_rate_where_each_row_is_seen_twenty_times(optimizer: str, factor: float) -> None:
+    rarely, often = (with_data(FRESH, batches=count) for count in (41, 40))
+
+    assert lr(optimizer, often) == pytest.approx(factor * lr(optimizer, rarely))
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "sgd", "adagrad", "lbfgs"])

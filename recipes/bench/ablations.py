@@ -1,0 +1,107 @@
+"""optselect with one part of its search taken out, to see what the part is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+from optselect import catalogue, horizon, pipeline, race
+from optselect.configuration import Configuration
+from optselect.decide import Choice
+from optselect.evaluate import Outcome, TrialRunner
+from optselect.profile import Profile
+from optselect.race import Job, Race
+from optselect.recipes.bench import methods
+from optselect.rules import proposals
+from optselect.schedules import Schedule
+from optselect.study import Evaluation
+
+
+def without_rules(arena: methods.Arena, amount: float) -> methods.Choice:
+    """Every optimizer of the oracle's grid in the order of their names, each at the catalogue's centre."""
+
+    def centre(name: str, _: Profile) -> tuple[dict[str, Any], Schedule]:
+        return catalogue.get(name).defaults(), methods.COSINE
+
+    with _replaced(proposals, configuration=centre):
+        return methods.ours(arena, amount, rules=(), candidates=tuple(methods.HALF_DECADES))
+
+
+def without_race(arena: methods.Arena, amount: float) -> methods.Choice:
+    """The arms one after another, each to the end of the training."""
+
+    def whole(of: Race, table: Any) -> Iterable[Job]:
+        wanted = (Job(configuration=arm, seed=0, until=of.horizon, stage="arms") for arm in of.arms)
+        return (job for job in wanted if not table.judged(job.configuration, 0, of.horizon))
+
+    with _replaced(race, _STAGES={"arms": whole}):
+        return methods.ours(arena, amount)
+
+
+def without_refinement(arena: methods.Arena, amount: float) -> methods.Choice:
+    """What is left of a large budget goes to confirmation and the finish alone."""
+    return _without_stage(arena, amount, "refinement")
+
+
+def without_halves(arena: methods.Arena, amount: float) -> methods.Choice:
+    """From a quarter straight to the end."""
+    return _without_stage(arena, amount, "halves")
+
+
+def complete_rungs(arena: methods.Arena, amount: float) -> methods.Choice:
+    """Every rung a training of its own, its schedule squeezed into it, in place of a cut of the real one."""
+
+    class Complete(TrialRunner):
+        def run(self, configuration: Configuration, seed: int, until: int) -> Outcome:
+            self._steps = until
+            squeezed = round(configuration.schedule.warmup_steps * until / arena.task.steps)
+            schedule = replace(configuration.schedule, warmup_steps=squeezed)
+            return super().run(replace(configuration, schedule=schedule), seed, until)
+
+    # With no memory for what is put aside nothing is continued, and the race counts with that.
+    with _replaced(pipeline, TrialRunner=Complete, PAUSED_BYTES=0):
+        return methods.ours(arena, amount)
+
+
+def without_transfer(arena: methods.Arena, amount: float) -> methods.Choice:
+    """What a shorter training found is taken as it is for a longer one."""
+
+    def as_found(choice: Choice, of: Race, evaluations: Sequence[Evaluation], profile: Profile) -> Choice:
+        with _replaced(horizon, exponent=lambda *_: 0.0):
+            return _CARRY(choice, of, evaluations, profile)
+
+    with _replaced(pipeline, for_the_whole_training=as_found):
+        return methods.ours(arena, amount)
+
+
+_CARRY = horizon.for_the_whole_training
+
+
+def _without_stage(arena: methods.Arena, amount: float, name: str) -> methods.Choice:
+    stages = {key: stage for key, stage in race._STAGES.items() if key != name}  # noqa: SLF001  # an ablation is a cut
+    with _replaced(race, _STAGES=stages):
+        return methods.ours(arena, amount)
+
+
+@contextmanager
+def _replaced(module: ModuleType, **attributes: Any) -> Iterator[None]:
+    """The module with other attributes for a while."""
+    before = {name: getattr(module, name) for name in attributes}
+    vars(module).update(attributes)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+
+
+ABLATIONS: Mapping[str, Callable[[methods.Arena, float], methods.Choice]] = {
+    "no-rules": without_rules,
+    "no-race": without_race,
+    "no-halves": without_halves,
+    "no-refinement": without_refinement,
+    "complete-rungs": complete_rungs,
+    "no-transfer": without_transfer,
+}
