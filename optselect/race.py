@@ -24,6 +24,7 @@ The stages, each only as far as the budget goes:
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -131,7 +132,7 @@ class Race:
         """
         return self.steps is None or self.steps >= self.horizon
 
-    @property
+    @functools.cached_property
     def layout(self) -> Layout:
         """How far the first stage goes, and with how many arms.
 
@@ -153,7 +154,7 @@ class Race:
         longest = quarter if direct >= 2 else max(self.horizon // 8, 1)
         return Layout(rung=max(min(longest, int(self.left / arms - judging)), 1), arms=arms)
 
-    @property
+    @functools.cached_property
     def rung(self) -> int:
         """Micro-batches at which the first stage is judged."""
         return self.layout.rung
@@ -212,7 +213,7 @@ def standings(race: Race, evaluations: Sequence[Evaluation], rung: int) -> list[
     With several seeds the values are first compared within each seed: a configuration's mean is that
     of seed 0 shifted by how it fared against the baseline on the others.
     """
-    return _Table(race, evaluations).standings(rung)
+    return list(_Table(race, evaluations).standings(rung))
 
 
 class _Table:
@@ -225,6 +226,7 @@ class _Table:
         self.sign = 1.0 if race.mode == "min" else -1.0
         self.by_trial = {(e.configuration.key, e.seed): e for e in self.evaluations}
         self.unreliable = {e.configuration.key for e in evaluations if e.diverged}
+        self._standings: dict[int, list[tuple[Configuration, float]]] = {}
 
     def fits(self, job: Job) -> bool:
         race = self.race
@@ -233,7 +235,11 @@ class _Table:
             return False
         done = known.reached if known and race.continues else 0
         cost = (job.until - done) * race.passes(job.configuration) + race.validation_cost
-        return nominal_cost(race, self.evaluations) + cost + _kept_for_later(race, job.stage) <= race.left
+        return self.spent + cost + _kept_for_later(race, job.stage) <= race.left
+
+    @functools.cached_property
+    def spent(self) -> float:
+        return nominal_cost(self.race, self.evaluations)
 
     def judged(self, configuration: Configuration, seed: int, rung: int) -> bool:
         trial = self.by_trial.get((configuration.key, seed))
@@ -250,7 +256,13 @@ class _Table:
         return self.sign * trial.values[rung]
 
     def standings(self, rung: int) -> list[tuple[Configuration, float]]:
+        if rung not in self._standings:
+            self._standings[rung] = self._ranked(rung)
+        return self._standings[rung]
+
+    def _ranked(self, rung: int) -> list[tuple[Configuration, float]]:
         found = {}
+        baseline = {seed: self.loss(self.race.baseline, seed, rung) for seed in (0, *_CONFIRMATION_SEEDS)}
         for evaluation in self.evaluations:
             configuration = evaluation.configuration
             first = self.loss(configuration, 0, rung)
@@ -259,10 +271,7 @@ class _Table:
             shifts = [first]
             for seed in _CONFIRMATION_SEEDS:
                 own = self.loss(configuration, seed, rung)
-                base, base_first = (
-                    self.loss(self.race.baseline, seed, rung),
-                    self.loss(self.race.baseline, 0, rung),
-                )
+                base, base_first = baseline[seed], baseline[0]
                 if own is not None and base is not None and base_first is not None:
                     shifts.append(own - base + base_first)
             found[configuration.key] = (configuration, statistics.fmean(shifts))
