@@ -194,7 +194,7 @@ def _learning_rate(spec: OptimizerSpec, kind: Regime, profile: Profile) -> float
         centre *= min(max((REFERENCE_STEPS / profile.steps) ** HORIZON_EXPONENT, low), high)
     if spec.name in SGD_FAMILY and spec.name not in kind.lr:
         centre *= max((profile.data.batch_size or 0) / SGD_BATCH, 1.0)
-    if spec.name == "muon" and _epochs(profile) >= MANY_EPOCHS:
+    if spec.name == "muon" and spec.name not in kind.lr and _epochs(profile) >= MANY_EPOCHS:
         centre *= MUON_OVER_MANY_EPOCHS
     return spec.space["lr"].clip(centre)
 

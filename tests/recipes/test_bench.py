@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from optselect import horizon, pipeline, race
 from optselect.errors import ConfigurationError, MissingExtraError
 from optselect.recipes.bench import oracle, plot, scores, sources
+from optselect.recipes.bench.ablations import ABLATIONS
 from optselect.recipes.bench.contenders import method
 from optselect.recipes.bench.methods import Arena
 from optselect.recipes.bench.oracle import Reference
@@ -331,3 +333,16 @@ def test_the_packages_references_are_of_the_tasks_as_they_are(name: str, tmp_pat
     (found,) = oracle.read(tmp_path, [TASKS[name]]).values()
 
     assert found.gap > 0
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_ablation_gives_a_choice_within_its_budget_and_puts_the_search_together_again(
+    name: str, arena: Arena
+) -> None:
+    before = [dict(vars(module)) for module in (horizon, pipeline, race)]
+
+    choice = method(f"{name}@4")(arena)
+
+    assert choice.search_steps <= 4 * arena.task.steps
+    assert choice.recipe.describe
+    assert [dict(vars(module)) for module in (horizon, pipeline, race)] == before
