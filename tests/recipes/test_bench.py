@@ -20,7 +20,7 @@ from optselect.recipes.bench.contenders import method
 from optselect.recipes.bench.methods import Arena
 from optselect.recipes.bench.oracle import Reference
 from optselect.recipes.bench.scores import Score
-from optselect.recipes.bench.tasks import TASKS, Splits, orders, training_loader, validation_cost, workload
+from optselect.recipes.bench.tasks import TASKS, Splits, named, orders, training_loader, validation_cost, workload
 from optselect.recipes.bench.training import Lines, Recipe, Trainings, by_hand, evaluate, train
 from optselect.recipes.cli import main
 from optselect.schedules import Schedule
@@ -330,7 +330,7 @@ def test_a_name_that_is_none_is_said_before_anything_runs(
 
 @pytest.mark.parametrize("name", json.loads((Path(oracle.__file__).parent / oracle.FILE).read_text())["tasks"])
 def test_the_packages_references_are_of_the_tasks_as_they_are(name: str, tmp_path: Path) -> None:
-    (found,) = oracle.read(tmp_path, [TASKS[name]]).values()
+    (found,) = oracle.read(tmp_path, named([name])).values()
 
     assert found.gap > 0
 
