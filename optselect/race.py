@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import functools
 import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -100,8 +99,11 @@ class Race:
 
     def passes(self, configuration: Configuration) -> int:
         """Forward and backward passes of one micro-batch: an optimizer with a closure takes several."""
-        closure = any(spec.closure for spec in self.specs if spec.name == configuration.optimizer)
-        return _CLOSURE_PASSES if closure else 1
+        return _CLOSURE_PASSES if configuration.optimizer in self._closures else 1
+
+    @functools.cached_property
+    def _closures(self) -> frozenset[str]:
+        return frozenset(spec.name for spec in self.specs if spec.closure)
 
     @property
     def trainings(self) -> float:
@@ -263,18 +265,20 @@ class _Table:
     def _ranked(self, rung: int) -> list[tuple[Configuration, float]]:
         found = {}
         baseline = {seed: self.loss(self.race.baseline, seed, rung) for seed in (0, *_CONFIRMATION_SEEDS)}
+        confirmed = [seed for seed in _CONFIRMATION_SEEDS if baseline[seed] is not None]
         for evaluation in self.evaluations:
             configuration = evaluation.configuration
-            first = self.loss(configuration, 0, rung)
-            if first is None or configuration.key in self.unreliable:
+            # The same as `loss`, which would look each of thousands up again: what diverged is unreliable.
+            if evaluation.seed or rung not in evaluation.values or configuration.key in self.unreliable:
                 continue
+            first = self.sign * evaluation.values[rung]
             shifts = [first]
-            for seed in _CONFIRMATION_SEEDS:
+            for seed in confirmed:
                 own = self.loss(configuration, seed, rung)
                 base, base_first = baseline[seed], baseline[0]
                 if own is not None and base is not None and base_first is not None:
                     shifts.append(own - base + base_first)
-            found[configuration.key] = (configuration, statistics.fmean(shifts))
+            found[configuration.key] = (configuration, sum(shifts) / len(shifts))
         return sorted(found.values(), key=lambda item: item[1])
 
     def capped(self, rung: int) -> list[tuple[Configuration, float]]:
