@@ -15,6 +15,7 @@ from typing import Any
 
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from optselect.files import write_whole
 from optselect.plan import OptimizerPlan
 
 
@@ -30,9 +31,7 @@ class Letter:
         """From a child that the trainer's launcher has spawned or forked; does nothing elsewhere."""
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher) and os.getpid() != self._writer_is_not:
             content = {"plan": plan.to_dict(), "plan_path": str(plan_path.absolute())}
-            partial = self._path.with_suffix(".partial")
-            partial.write_text(json.dumps(content), encoding="utf-8")
-            partial.replace(self._path)
+            write_whole(self._path, json.dumps(content))
 
     def read(self) -> tuple[OptimizerPlan, Path] | None:
         """What a child has written, in the parent; None: nothing."""

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from optselect.configuration import format_value
+from optselect.configuration import USER, format_value
 from optselect.evaluate import Outcome
 from optselect.profile import Profile
 from optselect.profile.text import describe
@@ -170,12 +170,13 @@ def default_progress() -> Progress:
 
 def _row(job: Job) -> tuple[str, ...]:
     configuration = job.configuration
-    lr = configuration.hyperparameters.get("lr")
+    own = configuration.optimizer == USER
+    rate = "" if configuration.rate is None else format_value(configuration.rate)
     return (
         job.stage,
         configuration.optimizer,
-        format_value(lr) if lr is not None else "",
-        configuration.schedule.kind if lr is not None else "",
+        f"× {rate}" if own else rate,
+        configuration.schedule.kind if rate and not own else "",
         str(job.seed),
         str(job.until),
     )

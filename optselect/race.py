@@ -437,10 +437,10 @@ _STAGES: Mapping[str, Callable[[Race, _Table], Iterable[Job]]] = {
 def _kept_for_later(race: Race, stage: str) -> float:
     """What the stages before leave to the last ones: quarters alone cannot see that data will be overfit."""
     # Without arms there is nothing to finish: they may take all.
-    if stage in ("arms", "promotion") or race.left == math.inf:
+    if stage in ("arms", "promotion") or race.left == math.inf or race.trainings < _HALVING:
         return 0.0
     names = list(_STAGES)
-    later, validation, thorough = names[names.index(stage) :], race.validation_cost, race.trainings >= _THOROUGH
+    later, validation, thorough = names[names.index(stage) + 1 :], race.validation_cost, race.trainings >= _THOROUGH
     quarter, half = race.rung, race.half or race.rung
 
     def on(start: int, end: int) -> float:
@@ -448,12 +448,10 @@ def _kept_for_later(race: Race, stage: str) -> float:
 
     kept = {
         "halves": (1 + thorough) * (2 * on(quarter, half) + half + validation) if race.half else 0.0,
-        "confirmation": (_CONFIRMED + 1) * (half + validation) if race.trainings >= _THOROUGH else 0.0,
-        "finish": (2 + (race.trainings >= _THOROUGH)) * on(half, race.horizon) if race.trainings >= _FINISHING else 0.0,
+        "confirmation": thorough * (_CONFIRMED + 1) * (half + validation),
+        "finish": (2 + thorough) * on(half, race.horizon) if race.trainings >= _FINISHING else 0.0,
     }
-    if race.trainings < _HALVING:
-        return 0.0
-    return sum(cost for name, cost in kept.items() if name in later[1:])
+    return sum(cost for name, cost in kept.items() if name in later)
 
 
 def _scaled(race: Race, configuration: Configuration, factor: float) -> Configuration | None:

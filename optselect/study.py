@@ -123,7 +123,7 @@ class TrialStudy:
         parameters: dict[str, Value] = {
             "optimizer": configuration.optimizer,
             "schedule": configuration.schedule.kind,
-            "lr": float(configuration.hyperparameters.get("lr", 1.0)),
+            "lr": 1.0 if configuration.rate is None else configuration.rate,
         }
         # Added as a whole, not enqueued and asked for: a kill in between would leave a waiting trial behind.
         trial = optuna.trial.create_trial(

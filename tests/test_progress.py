@@ -82,3 +82,13 @@ def test_every_end_of_a_trial_is_shown(outcome: Outcome, words: str, monkeypatch
         assert outcome.value is None, error  # noqa: PT017  # the table is what is looked at
 
     assert words in output.getvalue()
+
+
+def test_the_table_shows_the_factors_on_the_users_own_rate() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=140, force_terminal=True)
+
+    plan = searched(TableProgress(console), user_optimizer=lambda of: (torch.optim.SGD(of.parameters(), lr=0.01), None))
+
+    assert any(trial.configuration.optimizer == "user" for trial in plan.trials)
+    assert "× 1" in output.getvalue()

@@ -409,3 +409,12 @@ def test_the_storage_of_a_path_is_optunas_own_journal(tmp_path: Path) -> None:
     assert all("op_code" in json.loads(line) for line in lines)
     study = optuna.load_study(study_name="study", storage=journal_storage(tmp_path / "study.journal"))
     assert len(study.trials) == 4
+
+
+def test_the_users_own_optimizer_is_laid_out_by_the_factor_on_its_rate() -> None:
+    study = opened()
+
+    for configuration in (OWN, OWN.at_rate(0.1), OWN.at_rate(10.0)):
+        study.begin(configuration, 0, NAMES)
+
+    assert [trial.params["lr"] for trial in study.study.get_trials()] == [1.0, 0.1, 10.0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -10,14 +10,12 @@ from typing import Any
 
 from optselect import catalogue, horizon, pipeline, race
 from optselect.configuration import Configuration
-from optselect.decide import Choice
 from optselect.evaluate import Outcome, TrialRunner
 from optselect.profile import Profile
 from optselect.race import Job, Race
 from optselect.recipes.bench import methods
 from optselect.rules import proposals
 from optselect.schedules import Schedule
-from optselect.study import Evaluation
 
 
 def without_rules(arena: methods.Arena, amount: float) -> methods.Choice:
@@ -68,16 +66,9 @@ def complete_rungs(arena: methods.Arena, amount: float) -> methods.Choice:
 
 def without_transfer(arena: methods.Arena, amount: float) -> methods.Choice:
     """What a shorter training found is taken as it is for a longer one."""
-
-    def as_found(choice: Choice, of: Race, evaluations: Sequence[Evaluation], profile: Profile) -> Choice:
-        with _replaced(horizon, exponent=lambda *_: 0.0):
-            return _CARRY(choice, of, evaluations, profile)
-
-    with _replaced(pipeline, for_the_whole_training=as_found):
+    # The one by which rates start higher, which the pipeline has by name, stays.
+    with _replaced(horizon, exponent=lambda *_: 0.0):
         return methods.ours(arena, amount)
-
-
-_CARRY = horizon.for_the_whole_training
 
 
 def _without_stage(arena: methods.Arena, amount: float, name: str) -> methods.Choice:
