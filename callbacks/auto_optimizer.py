@@ -16,7 +16,9 @@ import optuna
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from optuna.storages import BaseStorage
+from torch.nn import Parameter
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.arms import baseline
 from optselect.budget import Budget
@@ -35,9 +37,11 @@ from optselect.callbacks.checkpoints import (
 from optselect.callbacks.clipping import clip_sparse_gradients, unclip_sparse_gradients
 from optselect.callbacks.letter import Letter
 from optselect.callbacks.sharding import build_on, check_fits, fits
+from optselect.callbacks.thawing import later_parameters, observe, obstacle_to_thawing
 from optselect.callbacks.workload import LightningWorkload
 from optselect.configuration import USER
 from optselect.errors import ConfigurationError, OptselectError, PlanMismatchError, UnsupportedModuleError
+from optselect.fine_tuning import FineTuning
 from optselect.grouping import param_groups
 from optselect.implementation import implementations
 from optselect.modes import has_modes, to_evaluation, to_training
@@ -48,6 +52,7 @@ from optselect.report import as_html, can_draw, is_page_of, logged_facts, write_
 from optselect.rng import RngState, rng_state, set_rng_state
 from optselect.rules import Rule
 from optselect.scaling import scaled
+from optselect.scheduler import ScheduledLR
 from optselect.study import TrialStudy
 from optselect.workload import Mode
 
@@ -75,7 +80,8 @@ class AutoOptimizer(pl.Callback):
             training; a `Budget`: limits on steps, seconds, trials; 0: the rules alone.
         candidates: catalogue names (or "user") to choose from; None: what the rules propose.
         rules: "default", "classic" or a sequence of rules.
-        fine_tuning: "auto", True or False: whether the model counts as trained already.
+        fine_tuning: "auto", True or False: whether the model counts as trained already; or a `FineTuning`: how its
+            parts are trained on, whichever optimizer is chosen.
         plan: an `OptimizerPlan` or a path to one: nothing is searched.
         storage: an Optuna storage, its URL or a path; None: a file under the trainer's default_root_dir.
         study_name: in that storage; None: a name made of model, data, length, candidates and seed.
@@ -95,7 +101,7 @@ class AutoOptimizer(pl.Callback):
         budget: float | Budget | None = None,
         candidates: Sequence[str] | None = None,
         rules: str | Sequence[Rule] = "default",
-        fine_tuning: bool | Literal["auto"] = "auto",
+        fine_tuning: bool | Literal["auto"] | FineTuning = "auto",
         plan: OptimizerPlan | str | os.PathLike[str] | None = None,
         storage: str | BaseStorage | os.PathLike[str] | None = None,
         study_name: str | None = None,
@@ -105,7 +111,8 @@ class AutoOptimizer(pl.Callback):
     ) -> None:
         _one_of("mode", mode, ("min", "max"))
         _one_of("on_mismatch", on_mismatch, ("error", "search"))
-        _one_of("fine_tuning", fine_tuning, ("auto", True, False))
+        if not isinstance(fine_tuning, FineTuning):
+            _one_of("fine_tuning", fine_tuning, ("auto", True, False))
         self._settings = Settings(
             budget=budget,
             candidates=tuple(candidates) if candidates is not None else None,
@@ -126,7 +133,9 @@ class AutoOptimizer(pl.Callback):
         self.plan_path: Path | None = None
         self.report_path: Path | None = None
         self._given = plan if plan is None or isinstance(plan, OptimizerPlan) else OptimizerPlan.load(plan)
-        self._built: list[dict[str, str]] | None = None
+        self._optimizers: list[Optimizer] = []
+        self._later: list[Parameter] = []
+        self._scheduler: LRScheduler | None = None
         self._rng: RngState | None = None
         self._loaders_open = False
         self._attached: tuple[pl.LightningModule, Any] | None = None
@@ -178,7 +187,10 @@ class AutoOptimizer(pl.Callback):
         if own is not None:
             vars(module)["configure_optimizers"] = own
         self._attached = None
+        for parameter in self._later:
+            parameter.requires_grad_(True)
         # The next fit resumes from what it loads itself.
+        self._later = []
         self._configured = False
         self._rng = None
 
@@ -203,6 +215,11 @@ class AutoOptimizer(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Schedule-free weights are judged in evaluation mode; the next batch switches back."""
         to_evaluation(self._chosen(trainer))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Parts may join the training when it no longer improves."""
+        if self.plan is not None and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            observe(trainer, self.plan, self.monitor, self.mode)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -253,13 +270,19 @@ class AutoOptimizer(pl.Callback):
         plan = going_on.plan_to_go_on_with(self._given)
         if plan is not None:
             check_fits(plan, module)
-        configured = self._configured_by(plan, trainer, module, user)
+        configured = self._configured_by(plan, trainer, module, user, thawed=going_on.thawed)
         going_on.check_built(optimizers_in(configured), asked_for=self._given is not None)
         self.plan = plan
         return configured
 
     def _configured_by(
-        self, plan: OptimizerPlan | None, trainer: Any, module: pl.LightningModule, user: Callable[[], Any] | None
+        self,
+        plan: OptimizerPlan | None,
+        trainer: Any,
+        module: pl.LightningModule,
+        user: Callable[[], Any] | None,
+        *,
+        thawed: int = 0,
     ) -> Any:
         if plan is None:
             return self._unsearched(module, user)
@@ -273,7 +296,11 @@ class AutoOptimizer(pl.Callback):
             return scaled(user(), **plan.configuration.scales)
         if plan.sparse:
             clip_sparse_gradients(trainer.precision_plugin)
-        optimizer, scheduler = build_on(plan, module)
+        self._later = later_parameters(plan, module)
+        if self._later and (obstacle := obstacle_to_thawing(trainer, module)):
+            raise ConfigurationError(f"the plan freezes parts of the module, but {obstacle}")
+        optimizer, scheduler = build_on(plan, module, thawed=thawed)
+        self._scheduler = scheduler
         if scheduler is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -372,10 +399,16 @@ class AutoOptimizer(pl.Callback):
     # --- checkpoints ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The plan (None: nothing was chosen), what was built, the random numbers: builtins and tensors only."""
+        """The plan (None: nothing was chosen), what was built, its thaws so far, and the random numbers.
+
+        Builtins and tensors only.
+        """
         return {
             "plan": self.plan.to_dict() if self.plan else None,
-            "optimizers": self._built,
+            # As they are now: a thaw may have brought another one.
+            "optimizers": implementations(self._optimizers) or None,
+            # From the scheduler, which outlives the attachment: a checkpoint may be saved when the fit is over.
+            "thawed": self._scheduler.thawed if isinstance(self._scheduler, ScheduledLR) else 0,
             "rng": rng_state().to_dict(),
         }
 
@@ -393,7 +426,7 @@ class AutoOptimizer(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the loggers; continue the random numbers of the checkpoint, which Lightning does not restore."""
-        self._built = implementations(trainer.optimizers)
+        self._optimizers = trainer.optimizers
         if self.plan is not None:
             _tell_loggers(trainer, pl_module, self.plan)
         self._loaders_open = trainer.fit_loop._combined_loader is not None
@@ -429,7 +462,17 @@ class AutoOptimizer(pl.Callback):
     def __getstate__(self) -> dict[str, Any]:
         # Studies hold open files; a spawned process opens its own, and attaches to its own module.
         own = {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
-        return {**own, "_plan": self.plan, "study": None, "_trial_study": None, "_attached": None, "_configured": False}
+        return {
+            **own,
+            "_plan": self.plan,
+            "study": None,
+            "_trial_study": None,
+            "_attached": None,
+            "_configured": False,
+            "_optimizers": [],
+            "_later": [],
+            "_scheduler": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

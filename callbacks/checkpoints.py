@@ -41,6 +41,7 @@ class Continuation:
     plan          what was trained with (None, and recorded: the run had fallen back to its own optimizer)
     optimizers    the classes it was built of (None: not recorded)
     states        of its optimizers (None: only the strategy can read them)
+    thawed        how many of the plan's thaws are behind it
     rng           where the random number generators stood (None: not recorded)
     weights_only  whether it holds no optimizer state at all
     """
@@ -51,6 +52,7 @@ class Continuation:
     plan: OptimizerPlan | None = None
     optimizers: tuple[Implementation, ...] | None = None
     states: tuple[Mapping[str, Any], ...] | None = None
+    thawed: int = 0
     rng: RngState | None = None
     weights_only: bool = False
 
@@ -210,6 +212,8 @@ def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *,
         recorded=True,
         plan=OptimizerPlan.from_dict(plan) if plan else None,
         optimizers=tuple(optimizers) if optimizers is not None else None,
+        # Those written before there were any lack it.
+        thawed=state.get("thawed", 0),
         rng=RngState.from_dict(state["rng"]),
     )
 

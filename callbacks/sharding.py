@@ -63,10 +63,11 @@ def fits(plan: OptimizerPlan, module: nn.Module) -> bool:
     return True
 
 
-def build_on(plan: OptimizerPlan, module: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
+def build_on(plan: OptimizerPlan, module: nn.Module, *, thawed: int = 0) -> tuple[Optimizer, LRScheduler | None]:
     """The optimizer and scheduler of `plan` on the parameters, or shards of them, that are here.
 
-    Raises `UnsupportedModuleError` for an optimizer that sees matrices where FSDP left only pieces of vectors.
+    `thawed`: see `OptimizerPlan.build`. Raises `UnsupportedModuleError` for an optimizer that sees matrices where
+    FSDP left only pieces of vectors.
     """
     flat = bool(dict(_flat_shapes(module)))
     if flat and (blind := sorted({g.optimizer for g in plan.param_groups if _sees_shapes(g.optimizer)})):
@@ -75,7 +76,7 @@ def build_on(plan: OptimizerPlan, module: nn.Module) -> tuple[Optimizer, LRSched
             "use ModelParallelStrategy, which keeps their shape, or a plan for another optimizer"
         )
     model = cast("nn.Module", Unwrapped(module))
-    return build_groups(plan.param_groups, plan.schedule, model, plan.total_steps)
+    return build_groups(plan.param_groups, plan.schedule, model, plan.total_steps, thawed=thawed)
 
 
 def _sees_shapes(optimizer: str) -> bool:

@@ -36,6 +36,7 @@ from optselect.callbacks.borrowing import (
     trainer_borrowed,
 )
 from optselect.callbacks.data import TrialData
+from optselect.callbacks.thawing import obstacle_to_thawing
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError, nearest
 from optselect.modes import evaluated, to_training
 from optselect.plain import (
@@ -146,6 +147,11 @@ class LightningWorkload:
     def has_user_optimizer(self) -> bool:
         """Whether the module has a `configure_optimizers` of its own."""
         return self._user is not None
+
+    @property
+    def obstacle_to_thawing(self) -> str | None:
+        """Manual optimization, and a module that DDP has wrapped already."""
+        return obstacle_to_thawing(self._trainer, self.model)
 
     @property
     def identity(self) -> str:

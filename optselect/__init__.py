@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UnknownOptimizerError,
         UnsupportedModuleError,
     )
+    from optselect.fine_tuning import FineTuning, Thaw
     from optselect.pipeline import select
     from optselect.plan import OptimizerPlan
     from optselect.profile import Profile
@@ -44,6 +45,7 @@ _HOME = {
     "Budget": "optselect.budget",
     "BudgetError": "optselect.errors",
     "ConfigurationError": "optselect.errors",
+    "FineTuning": "optselect.fine_tuning",
     "LightningWorkload": "optselect.callbacks",
     "MetricNotLoggedError": "optselect.errors",
     "MissingExtraError": "optselect.errors",
@@ -58,6 +60,7 @@ _HOME = {
     "ResumeError": "optselect.errors",
     "SearchError": "optselect.errors",
     "StorageError": "optselect.errors",
+    "Thaw": "optselect.fine_tuning",
     "TorchWorkload": "optselect.torch_workload",
     "UnknownOptimizerError": "optselect.errors",
     "UnsupportedModuleError": "optselect.errors",
@@ -72,6 +75,7 @@ __all__ = [
     "Budget",
     "BudgetError",
     "ConfigurationError",
+    "FineTuning",
     "LightningWorkload",
     "MetricNotLoggedError",
     "MissingExtraError",
@@ -86,6 +90,7 @@ __all__ = [
     "ResumeError",
     "SearchError",
     "StorageError",
+    "Thaw",
     "TorchWorkload",
     "UnknownOptimizerError",
     "UnsupportedModuleError",

@@ -43,7 +43,10 @@ def arms(proposals: Sequence[Proposal], base: Configuration) -> tuple[Configurat
 def configuration_of(proposal: Proposal) -> Configuration:
     """The configuration a proposal starts from."""
     return Configuration(
-        optimizer=proposal.optimizer, hyperparameters=proposal.hyperparameters, schedule=proposal.schedule
+        optimizer=proposal.optimizer,
+        hyperparameters=proposal.hyperparameters,
+        schedule=proposal.schedule,
+        fine_tuning=proposal.fine_tuning,
     )
 
 

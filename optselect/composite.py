@@ -35,10 +35,9 @@ class CompositeOptimizer(Optimizer):
                     f"{name} re-evaluates the loss inside step() and cannot be one of several optimizers; use it alone"
                 )
         _refuse_shared(children)
-        for name, child in children.items():
-            for group in child.param_groups:
-                group[ROUTE] = name
         self.children = dict(children)
+        for name, child in children.items():
+            self.routed(name, child.param_groups)
         self._joining = False
         super().__init__(self.param_groups, {})
         self._joining = True
@@ -79,6 +78,18 @@ class CompositeOptimizer(Optimizer):
             raise ConfigurationError("a parameter of the new group is in another group already; it can be in one only")
         param_group["params"] = params
         child.add_param_group(param_group)
+
+    def adopt(self, name: str, child: Optimizer) -> None:
+        """Take in one more child: an optimizer whose first parameters join a training that has begun."""
+        _refuse_shared({**self.children, name: child})
+        self.children[name] = child
+        self.routed(name, child.param_groups)
+
+    def routed(self, name: str, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """`groups`, marked as those of the child `name`."""
+        for group in groups:
+            group[ROUTE] = name
+        return groups
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

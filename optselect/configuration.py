@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from optselect.fine_tuning import FineTuning
 from optselect.schedules import Schedule
 from optselect.space import SearchSpace, Value, log_uniform
 
@@ -29,11 +30,13 @@ class Configuration:
     """An optimizer with every hyperparameter and its schedule.
 
     For `"user"` both are the user's own, and the hyperparameters are factors on them: none, as it is.
+    `fine_tuning` says how the parts of a trained model differ (None: all are treated alike).
     """
 
     optimizer: str
     hyperparameters: Mapping[str, Value] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
+    fine_tuning: FineTuning | None = None
 
     @property
     def scales(self) -> dict[str, float]:
@@ -66,7 +69,8 @@ class Configuration:
             factors = [f"its {words[name]} × {format_value(value)}" for name, value in self.hyperparameters.items()]
             return f"your own optimizer, {' and '.join(factors) or 'as it is'}"
         values = " ".join(f"{name}={format_value(value)}" for name, value in self.hyperparameters.items())
-        return f"{self.optimizer} {values}, {self.schedule.describe()}"
+        policy = f", {self.fine_tuning.describe()}" if self.fine_tuning else ""
+        return f"{self.optimizer} {values}, {self.schedule.describe()}{policy}"
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins only; inverse of `from_dict`."""
@@ -74,6 +78,8 @@ class Configuration:
             "optimizer": self.optimizer,
             "hyperparameters": dict(self.hyperparameters),
             "schedule": self.schedule.to_dict(),
+            # Left out where there is none: keys of earlier studies stay what they were.
+            **({"fine_tuning": self.fine_tuning.to_dict()} if self.fine_tuning else {}),
         }
 
     @classmethod
@@ -83,6 +89,7 @@ class Configuration:
             optimizer=data["optimizer"],
             hyperparameters=dict(data["hyperparameters"]),
             schedule=Schedule.from_dict(data["schedule"]),
+            fine_tuning=FineTuning.from_dict(data["fine_tuning"]) if "fine_tuning" in data else None,
         )
 
 

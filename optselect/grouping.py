@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
 from optselect import catalogue
 from optselect.catalogue import OptimizerSpec
 from optselect.configuration import Configuration
-from optselect.errors import UnsupportedModuleError
-from optselect.params import ParamInfo, describe_params
-from optselect.plan import ParamGroup
+from optselect.errors import ConfigurationError, UnsupportedModuleError
+from optselect.fine_tuning import FineTuning
+from optselect.params import ParamInfo
+from optselect.plan import Joining, ParamGroup
 from optselect.space import Value
+from optselect.treatment import treated
 
 # What trains the parameters that neither the chosen optimizer nor its partners can.
 _FALLBACKS = ("adamw", "sparse_adam")
@@ -26,38 +29,80 @@ def param_groups(
     The chosen optimizer trains what it can; its partner the rest (hidden matrices go to Muon, everything
     else to AdamW); SparseAdam the parameters named in `sparse` when neither takes sparse gradients.
     Weight decay is kept off norms, biases and 1-D parameters, and off sparse gradients, which torch
-    refuses to decay. Raises `UnsupportedModuleError` when nothing is trainable or nothing can train it.
+    refuses to decay. The configuration's fine-tuning policy gives parts rates of their own and says what joins
+    later. Raises `UnsupportedModuleError` when nothing is trainable or nothing can train it, and
+    `ConfigurationError` when the policy does not fit the model or the optimizer.
     """
     spec = catalogue.get(configuration.optimizer)
+    policy = configuration.fine_tuning
     chain = [spec, *_partners(spec)]
-    members: dict[tuple[str, bool, bool], list[str]] = {}
-    for parameter in describe_params(model, sparse=frozenset(sparse)):
-        if parameter.frozen:
-            continue
+    members: dict[_Likeness, list[str]] = {}
+    parts: dict[_Likeness, list[str]] = {}
+    for parameter, treatment in treated(model, policy, sparse):
         is_sparse = parameter.name in sparse
         trainer = _trainer(chain, parameter, is_sparse=is_sparse)
-        # Without weight decay there is nothing to tell apart; and LBFGS takes a single group.
-        decay = parameter.decay and not is_sparse and trainer.decay is not None
-        members.setdefault((trainer.name, decay, is_sparse and not trainer.single_group), []).append(parameter.name)
+        if policy is not None:
+            _refuse_groups(trainer, policy)
+        likeness = _Likeness(
+            optimizer=trainer.name,
+            # Without weight decay there is nothing to tell apart; and LBFGS takes a single group.
+            decay=treatment.decay and not is_sparse and trainer.decay is not None,
+            sparse=is_sparse and not trainer.single_group,
+            rate=treatment.rate,
+            joins=treatment.joins,
+        )
+        members.setdefault(likeness, []).append(parameter.name)
+        parts.setdefault(likeness, []).append(treatment.part)
     if not members:
         raise UnsupportedModuleError(
             "the model has no trainable parameter; set requires_grad=True on what should learn"
         )
     order = [candidate.name for candidate in chain]
-    groups = []
-    for (name, decay, is_sparse), names in sorted(
-        members.items(), key=lambda item: (order.index(item[0][0]), not item[0][1])
-    ):
-        trainer = catalogue.get(name)
-        groups.append(
-            ParamGroup(
-                name=_group_name(name, decay=decay, sparse=is_sparse, alone=len(members) == 1),
-                optimizer=name,
-                parameters=tuple(names),
-                hyperparameters=_hyperparameters(trainer, configuration, decay=decay),
-            )
+    return tuple(
+        ParamGroup(
+            name=_group_name(likeness, parts[likeness], alone=len(members) == 1),
+            optimizer=likeness.optimizer,
+            parameters=tuple(members[likeness]),
+            hyperparameters=_hyperparameters(
+                catalogue.get(likeness.optimizer), configuration, decay=likeness.decay, rate=likeness.rate
+            ),
+            joins=likeness.joins,
         )
-    return tuple(groups)
+        # Sorting is stable: parts stay in the model's order.
+        for likeness in sorted(members, key=lambda each: (order.index(each.optimizer), not each.decay))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Likeness:
+    """What the parameters of one group have in common; all that have it in common are one group."""
+
+    optimizer: str
+    decay: bool
+    sparse: bool
+    rate: float
+    joins: Joining | None
+
+
+def _group_name(likeness: _Likeness, parts: Sequence[str], *, alone: bool) -> str:
+    if alone:
+        return likeness.optimizer
+    distinct = tuple(dict.fromkeys(part for part in parts if part))
+    # Parts that are treated alike in all that matters are one group, and no part of it gives it its name.
+    words = [", ".join(distinct)] if len(distinct) == 1 or likeness.rate != 1.0 else []
+    words += ["sparse" if likeness.sparse else "decay" if likeness.decay else "no_decay"]
+    if likeness.joins is not None:
+        words += ["frozen" if likeness.joins.never else f"thaw {likeness.joins.phase}"]
+    return "/".join([likeness.optimizer, *words])
+
+
+def _refuse_groups(trainer: OptimizerSpec, policy: FineTuning) -> None:
+    # What joins later warms up by itself, so that needs rates of its own, too.
+    if (policy.sets_rates or policy.thaw) and not trainer.group_rates:
+        raise ConfigurationError(
+            f"{trainer.name} trains all parameters at one learning rate, but the policy gives parts their own or lets "
+            f"them join later ({policy.describe()}); choose another optimizer, or only freeze"
+        )
 
 
 def _partners(spec: OptimizerSpec) -> list[OptimizerSpec]:
@@ -80,7 +125,9 @@ def _trainer(chain: list[OptimizerSpec], parameter: ParamInfo, *, is_sparse: boo
     )
 
 
-def _hyperparameters(spec: OptimizerSpec, configuration: Configuration, *, decay: bool) -> dict[str, Value]:
+def _hyperparameters(
+    spec: OptimizerSpec, configuration: Configuration, *, decay: bool, rate: float
+) -> dict[str, Value]:
     """The configuration's values for its own optimizer; a partner takes the lr and its own prior for the rest."""
     if spec.name == configuration.optimizer:
         values = {**spec.defaults(), **configuration.hyperparameters}
@@ -93,10 +140,7 @@ def _hyperparameters(spec: OptimizerSpec, configuration: Configuration, *, decay
             values[spec.decay] = shared
     if spec.decay and not decay:
         values[spec.decay] = 0.0
+    if rate != 1.0 and "lr" in values:
+        # A real rate, not a factor beside it: torch's schedulers see nothing else.
+        values["lr"] = float(values["lr"]) * rate
     return values
-
-
-def _group_name(optimizer: str, *, decay: bool, sparse: bool, alone: bool) -> str:
-    if alone:
-        return optimizer
-    return f"{optimizer}/{'sparse' if sparse else 'decay' if decay else 'no_decay'}"

@@ -10,9 +10,10 @@ from typing import Any
 from torch.optim import Optimizer
 
 from optselect.composite import ROUTE, CompositeOptimizer
+from optselect.thawing import JOINED
 
 # Entries of a group that are not its class's: schedulers and first steps add them, and plans name groups.
-_ADDED_LATER = {"initial_lr", "step", "name", ROUTE}
+_ADDED_LATER = {"initial_lr", "step", "name", ROUTE, JOINED}
 
 Implementation = Mapping[str, str]
 """An optimizer's class, the package it comes from and that package's version ("": not of an installed package)."""

@@ -57,12 +57,17 @@ class ParamInfo:
 
 
 def describe_params(
-    model: nn.Module, *, sparse: Collection[str] = (), order: Sequence[str] | None = None
+    model: nn.Module,
+    *,
+    sparse: Collection[str] = (),
+    order: Sequence[str] | None = None,
+    head: Collection[str] | None = None,
 ) -> list[ParamInfo]:
     """Every parameter of `model` once, frozen ones too, in the order of `model.named_parameters()`.
 
     `sparse` names the parameters whose gradients were seen to be sparse tensors. `order` names the modules in
-    the order they were executed; None: the order in which they were registered stands for it.
+    the order they were executed; None: the order in which they were registered stands for it. `head` names
+    the parameters of the head, where the user says what it is.
     """
     places = _places(model)
     parents = _attention_parents(model)
@@ -73,7 +78,9 @@ def describe_params(
         name: "embedding" if any(kinds[each] == "embedding" for each in (name, *others)) else kinds[name]
         for name, others in aliases.items()
     }
-    head = _head_modules(model, places, kinds, order)
+    if head is None:
+        modules = _head_modules(model, places, kinds, order)
+        head = {name for name, place in places.items() if place.owner in modules}
     depths = _depths([places[name] for name in aliases], kind_of, order)
     undecayed = _undecayed(model)
     infos = []
@@ -81,7 +88,7 @@ def describe_params(
         place = places[name]
         names = (name, *others)
         is_sparse = any(each in sparse for each in names)
-        role = _role(place, kind_of[name], in_head=any(places[each].owner in head for each in names))
+        role = _role(place, kind_of[name], in_head=any(each in head for each in names))
         if is_sparse and role != "head":
             role = "embedding"
         plain = kind_of[name] == "norm" or place.is_bias or len(place.shape) <= 1

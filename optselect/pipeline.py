@@ -8,17 +8,17 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from optuna.storages import BaseStorage
 
 from optselect import catalogue
-from optselect.arms import arms, baseline
+from optselect.arms import arms, baseline, configuration_of
 from optselect.budget import UNKNOWN_LENGTH_STEPS, VALIDATION_COST, Budget, resolve_budget
 from optselect.configuration import USER
 from optselect.decide import Choice, choose, cost_sentence, first_word, records, versions
 from optselect.errors import ConfigurationError, UnknownOptimizerError
 from optselect.evaluate import PAUSED_BYTES, TrialRunner
+from optselect.fine_tuning import FineTuning, FineTuningWord
 from optselect.grouping import param_groups
 from optselect.horizon import carried_over, exponent, for_the_whole_training, search_horizon
 from optselect.plan import ModelFingerprint, OptimizerPlan
@@ -30,6 +30,7 @@ from optselect.rules import Proposal, Rule, propose, resolve
 from optselect.search import search
 from optselect.snapshot import training_bytes
 from optselect.study import Evaluation, TrialStudy, open_study
+from optselect.treatment import treated
 from optselect.workload import Workload
 
 Storage = str | os.PathLike[str] | BaseStorage | None
@@ -55,7 +56,7 @@ class Settings:
     storage: Storage = None
     study_name: str | None = None
     seed: int = 0
-    fine_tuning: bool | Literal["auto"] = "auto"
+    fine_tuning: FineTuningWord = "auto"
 
     def __post_init__(self) -> None:
         if not isinstance(self.budget, Budget | None):
@@ -90,6 +91,7 @@ def select(
     storage: Storage = None,
     study_name: str | None = None,
     seed: int = 0,
+    fine_tuning: FineTuningWord = "auto",
     progress: Progress | None = None,
 ) -> OptimizerPlan:
     """Choose and tune an optimizer for `workload` within `budget`; the workload comes back as it was.
@@ -98,7 +100,13 @@ def select(
     `BudgetError`, `UnknownOptimizerError` and `ConfigurationError` before anything is run.
     """
     settings = Settings(
-        budget=budget, candidates=candidates, rules=rules, storage=storage, study_name=study_name, seed=seed
+        budget=budget,
+        candidates=candidates,
+        rules=rules,
+        storage=storage,
+        study_name=study_name,
+        seed=seed,
+        fine_tuning=fine_tuning,
     )
     return make_selection(workload, settings, progress=progress).plan
 
@@ -119,10 +127,13 @@ def make_selection(
                 f"{USER!r} is among the candidates, but the training brings no optimizer of its own; give it one or "
                 "leave the name out"
             )
+        # First: a policy that does not fit the model is to be said before anything is run.
+        policy = _policy(workload, settings.fine_tuning) if isinstance(settings.fine_tuning, FineTuning) else None
+        settings = replace(settings, fine_tuning=policy or settings.fine_tuning)
         profile = workload.agree(_as_told(measure(workload, passes=_passes(budget)), fine_tuning=settings.fine_tuning))
-        proposals = propose(profile, rules=settings.rules, candidates=settings.candidates)
+        proposals = _proposals(workload, profile, settings, policy)
         progress.proposed(profile, proposals)
-        race = _race(workload, profile, proposals, budget, horizon)
+        race = _race(workload, profile, proposals, budget, horizon, policy=policy)
         if budget.searches:
             study = _study(workload, settings, profile) if first_process else None
             runner = TrialRunner(
@@ -157,14 +168,53 @@ def make_selection(
     return Selection(plan=workload.agree(plan), profile=profile, study=study)
 
 
-def _as_told(profile: Profile, *, fine_tuning: bool | Literal["auto"]) -> Profile:
+def _policy(workload: Workload, fine_tuning: FineTuning) -> FineTuning:
+    """The user's policy in terms of this training: its functions as names, its times as optimizer steps."""
+    if fine_tuning.freezes and workload.obstacle_to_thawing is not None:
+        raise ConfigurationError(f"the policy freezes parts of the model, but {workload.obstacle_to_thawing}")
+    policy = _timed(workload, fine_tuning.named(name for name, _ in workload.model.named_parameters()))
+    treated(workload.model, policy)
+    return policy
+
+
+def _timed(workload: Workload, policy: FineTuning) -> FineTuning:
+    batches = workload.source().batches
+    steps_per_epoch = None if batches is None else math.ceil(batches / workload.accumulate)
+    return policy.timed(steps_per_epoch, workload.steps)
+
+
+def _as_told(profile: Profile, *, fine_tuning: FineTuningWord) -> Profile:
     """The profile, with the user's word on whether the model is trained already in place of the measured one."""
     if fine_tuning == "auto":
         return profile
-    told = replace(
-        profile.model, at_initialisation=not fine_tuning, initialisation_evidence=f"fine_tuning={fine_tuning} was given"
-    )
+    word = "a fine-tuning policy" if isinstance(fine_tuning, FineTuning) else f"fine_tuning={fine_tuning}"
+    told = replace(profile.model, at_initialisation=not fine_tuning, initialisation_evidence=f"{word} was given")
     return replace(profile, model=told)
+
+
+def _proposals(workload: Workload, profile: Profile, settings: Settings, policy: FineTuning | None) -> list[Proposal]:
+    """What the rules propose; each with the user's `policy`, where there is one and the optimizer can follow it."""
+    proposed = propose(profile, rules=settings.rules, candidates=settings.candidates)
+    if policy is None:
+        return proposed
+    found: dict[str, Proposal] = {}
+    refused = []
+    for proposal in proposed:
+        if proposal.optimizer == USER:
+            found[proposal.optimizer] = proposal
+            continue
+        told = replace(proposal, fine_tuning=policy)
+        try:
+            param_groups(workload.model, configuration_of(told), profile.gradient.sparse)
+        except ConfigurationError as error:
+            if settings.candidates is not None:
+                raise
+            refused.append(error)
+        else:
+            found.setdefault(told.optimizer, told)
+    if not found:
+        raise refused[0]
+    return list(found.values())
 
 
 def _passes(budget: Budget) -> int:
@@ -175,9 +225,18 @@ def _passes(budget: Budget) -> int:
 
 
 def _race(
-    workload: Workload, profile: Profile, proposals: Sequence[Proposal], budget: Budget, horizon: int | None
+    workload: Workload,
+    profile: Profile,
+    proposals: Sequence[Proposal],
+    budget: Budget,
+    horizon: int | None,
+    *,
+    policy: FineTuning | None,
 ) -> Race:
     base = baseline(has_user_optimizer=workload.has_user_optimizer)
+    if base.optimizer != USER:
+        # Whoever says what is to be frozen means it whichever optimizer is chosen.
+        base = replace(base, fine_tuning=policy)
     contenders = arms(proposals, base)
     validation_cost = workload.validation_batches * VALIDATION_COST
     searched = horizon or budget.steps or UNKNOWN_LENGTH_STEPS
@@ -205,7 +264,9 @@ def _race(
 def _study(workload: Workload, settings: Settings, profile: Profile) -> TrialStudy:
     """The study of this training: another one, other candidates or another seed never continue it."""
     rules = settings.rules if isinstance(settings.rules, str) else [rule.name for rule in settings.rules]
-    parts = [workload.identity, list(settings.candidates or ()), rules, settings.seed, settings.fine_tuning]
+    word = settings.fine_tuning
+    told = word.to_dict() if isinstance(word, FineTuning) else word
+    parts = [workload.identity, list(settings.candidates or ()), rules, settings.seed, told]
     identity, limited = (
         hashlib.sha256(json.dumps(each).encode()).hexdigest()[:12] for each in (parts, [*parts, repr(settings.budget)])
     )
@@ -237,6 +298,7 @@ def _plan(
         hyperparameters=dict(chosen.hyperparameters),
         param_groups=() if chosen.optimizer == USER else param_groups(workload.model, chosen, sparse),
         schedule=chosen.schedule,
+        fine_tuning=chosen.fine_tuning,
         total_steps=workload.steps,
         reasons=(*choice.reasons, cost),
         baseline=race.baseline if evaluations else None,

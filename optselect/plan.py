@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from optselect.configuration import Configuration
 from optselect.errors import PlanFormatError, PlanMismatchError, PlanVersionError
 from optselect.files import write_whole
+from optselect.fine_tuning import FineTuning
 from optselect.profile.values import Profile
 from optselect.rules.rule import Proposal
 from optselect.schedules import Schedule
@@ -38,16 +39,52 @@ class _Model(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Joining:
+    """When a group begins to train, if not at the beginning: with neither a step nor a patience, never.
+
+    phase     which of the plan's thaws it is, counted from 1
+    step      optimizer steps before it
+    patience  validations without an improvement before it
+    """
+
+    phase: int = 0
+    step: int | None = None
+    patience: int | None = None
+
+    @property
+    def never(self) -> bool:
+        """Whether the group stays frozen."""
+        return self.step is None and self.patience is None
+
+    def describe(self) -> str:
+        """In words: `joins at step 60`."""
+        if self.step is not None:
+            return f"joins at step {self.step}"
+        return "frozen" if self.never else f"joins after {self.patience} validations without improvement"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only; inverse of `from_dict`."""
+        return {"phase": self.phase, "step": self.step, "patience": self.patience}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Joining:
+        """What `to_dict` wrote."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ParamGroup:
     """Parameters, by name, that one optimizer trains with the same hyperparameters.
 
     `optimizer` is a catalogue name: a plan whose groups name several is built as one composite optimizer.
+    `joins` says when the group begins to train (None: at the beginning).
     """
 
     name: str
     optimizer: str
     parameters: tuple[str, ...]
     hyperparameters: Mapping[str, Value]
+    joins: Joining | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins only; inverse of `from_dict`."""
@@ -56,6 +93,7 @@ class ParamGroup:
             "optimizer": self.optimizer,
             "parameters": list(self.parameters),
             "hyperparameters": dict(self.hyperparameters),
+            **({"joins": self.joins.to_dict()} if self.joins else {}),
         }
 
     @classmethod
@@ -66,6 +104,7 @@ class ParamGroup:
             optimizer=data["optimizer"],
             parameters=tuple(data["parameters"]),
             hyperparameters=dict(data["hyperparameters"]),
+            joins=Joining.from_dict(data["joins"]) if data.get("joins") else None,
         )
 
 
@@ -183,6 +222,7 @@ class OptimizerPlan:
     trials             what was tried and what it scored
     search_steps       gradient steps the choice cost, profile and validation included
     model_fingerprint  the model it is for
+    fine_tuning        the policy behind the groups (None: all parameters alike)
     sparse             parameters whose gradients are sparse tensors
     monitor            what the trials were judged by
     mode               whether small or large values of it are good
@@ -194,6 +234,7 @@ class OptimizerPlan:
     hyperparameters: Mapping[str, Value] = field(default_factory=dict)
     param_groups: tuple[ParamGroup, ...] = ()
     schedule: Schedule = field(default_factory=Schedule)
+    fine_tuning: FineTuning | None = None
     total_steps: int | None = None
     reasons: tuple[str, ...] = ()
     baseline: Configuration | None = None
@@ -211,23 +252,32 @@ class OptimizerPlan:
     @property
     def configuration(self) -> Configuration:
         """The chosen optimizer, hyperparameters and schedule, without what belongs to the model."""
-        return Configuration(optimizer=self.optimizer, hyperparameters=self.hyperparameters, schedule=self.schedule)
+        return Configuration(
+            optimizer=self.optimizer,
+            hyperparameters=self.hyperparameters,
+            schedule=self.schedule,
+            fine_tuning=self.fine_tuning,
+        )
 
     def build(
         self,
         model: nn.Module,
         total_steps: int | None = None,
         own: Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]] | None = None,
+        *,
+        thawed: int = 0,
     ) -> tuple[Optimizer, LRScheduler | None]:
-        """The optimizer and the scheduler (None when the rate is constant) for `model`.
+        """The optimizer and the scheduler (None when nothing ever changes) for `model`.
 
         The scheduler steps once per optimizer step. `total_steps` overrides the plan's own. A plan that keeps your own
         optimizer needs `own`, which builds it; its rates come back as the plan has scaled them, and its scheduler
-        steps as you step it. Raises `PlanMismatchError` when the plan was made for another model.
+        steps as you step it. Parameters that join later are frozen here, and the scheduler thaws them; `thawed` says
+        how many thaws a run that is resumed has behind it (`scheduler.thawed` when it was saved). Raises
+        `PlanMismatchError` when the plan was made for another model.
         """
         from optselect.build import build  # noqa: PLC0415  # a convenience: plans do without torch
 
-        return build(self, model, total_steps, own)
+        return build(self, model, total_steps, own, thawed=thawed)
 
     def explain(self, *, markdown: bool = False) -> str:
         """Why this optimizer: profile, proposals, trials, choice and cost, as plain text or as Markdown."""
@@ -242,6 +292,7 @@ class OptimizerPlan:
             "optimizer": self.optimizer,
             "hyperparameters": dict(self.hyperparameters),
             "schedule": self.schedule.to_dict(),
+            "fine_tuning": self.fine_tuning.to_dict() if self.fine_tuning else None,
             "total_steps": self.total_steps,
             "reasons": list(self.reasons),
             "baseline": self.baseline.to_dict() if self.baseline else None,
@@ -282,6 +333,7 @@ class OptimizerPlan:
                 # Plans written before these were kept lack them.
                 baseline=Configuration.from_dict(data["baseline"]) if data.get("baseline") else None,
                 lead=data.get("lead"),
+                fine_tuning=FineTuning.from_dict(data["fine_tuning"]) if data.get("fine_tuning") else None,
                 mode=data.get("mode", "min"),
                 search_steps=data["search_steps"],
                 monitor=data["monitor"],

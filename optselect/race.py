@@ -315,7 +315,7 @@ def _steady_first(ranked: list[tuple[Configuration, float]], base: float | None)
     ties = [
         item
         for item in ranked
-        if item[0].optimizer == leader.optimizer
+        if (item[0].optimizer, item[0].fine_tuning) == (leader.optimizer, leader.fine_tuning)
         and item[1] <= loss + NEAR_TIE * max(base - loss, 0.0)
         and (item[0].rate or math.inf) <= (leader.rate or 0.0)
     ]

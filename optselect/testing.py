@@ -155,6 +155,22 @@ def _check_groups(spec: OptimizerSpec) -> None:
     _agree(spec, two_groups, can=not spec.single_group, fact="single_group=False", what="two param groups")
 
 
+def _check_group_rates(spec: OptimizerSpec) -> None:
+    def two_rates() -> None:
+        shape = _usual_shape(spec)
+        parameters = [_parameter(shape), _parameter(shape)]
+        arguments = _arguments(spec, _decay_off(spec, sparse=not spec.dense))
+        groups = [{"params": [each], "lr": arguments["lr"] / (1 + index)} for index, each in enumerate(parameters)]
+        optimizer = spec.load()(groups, **arguments)
+        if spec.train_eval:
+            optimizer.train()
+        for parameter in parameters:
+            _objective(parameter, sparse=not spec.dense)
+        optimizer.step()
+
+    _agree(spec, two_rates, can=spec.group_rates, fact="group_rates=False", what="a learning rate for each group")
+
+
 def _check_closure(spec: OptimizerSpec) -> None:
     def step_without_closure() -> None:
         parameter = _parameter(_usual_shape(spec))
@@ -272,6 +288,7 @@ _FACTS: tuple[Callable[[OptimizerSpec], None], ...] = (
     _check_complex,
     _check_state,
     _check_groups,
+    _check_group_rates,
     _check_closure,
     _check_modes,
     _check_implementations,

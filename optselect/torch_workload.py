@@ -117,6 +117,11 @@ class TorchWorkload:
         return self._user_optimizer is not None
 
     @property
+    def obstacle_to_thawing(self) -> str | None:
+        """None: the loop steps the scheduler, which thaws."""
+        return None
+
+    @property
     def identity(self) -> str:
         """A digest of the parameters' names, shapes and sums, the steps, and the loaders' lengths and a few rows."""
         loaders = (self._train_loader, self._val_loader)

@@ -80,6 +80,10 @@ class Workload(Protocol):
         """Whether the training brings an optimizer of its own."""
 
     @property
+    def obstacle_to_thawing(self) -> str | None:
+        """Why parts of the model cannot be frozen and join later; None: they can."""
+
+    @property
     def identity(self) -> str:
         """Names model, data and length: equal for a rerun of the same training, different for another one."""
 

@@ -19,6 +19,7 @@ LBFGS = OptimizerSpec(
     closure=True,
     decay=None,
     single_group=True,
+    group_rates=False,
     schedulable=False,
     # Per step of the history the change of the gradient and of the weights; then a direction and a last
     # gradient.

@@ -70,6 +70,7 @@ PRODIGY = OptimizerSpec(
     ),
     decoupled=True,
     complex=False,
+    group_rates=False,
     schedulable=False,
     state=slots(4),
     extra="plugins",

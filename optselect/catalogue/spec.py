@@ -34,6 +34,7 @@ class OptimizerSpec:
                     (AdamW's form), so that it scales with 1/lr; otherwise it is added to the gradient (L2)
     sparse_decay    whether weight decay works on sparse gradients
     single_group    whether it refuses more than one param group
+    group_rates     whether param groups may have learning rates of their own
     foreach, fused, capturable   arguments of that name it takes
     schedulable     whether decaying its learning rate is of use (schedule-free and parameter-free ones: no)
     partner         catalogue name of the optimizer for the parameters this one cannot train
@@ -59,6 +60,7 @@ class OptimizerSpec:
     decoupled: bool = False
     sparse_decay: bool = False
     single_group: bool = False
+    group_rates: bool = True
     foreach: bool = False
     fused: bool = False
     capturable: bool = False

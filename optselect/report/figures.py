@@ -180,9 +180,11 @@ def schedule(plan: OptimizerPlan, label: str) -> Html:
 
 
 def peaks(groups: Sequence[ParamGroup]) -> dict[float | None, list[ParamGroup]]:
-    """The groups by their peak learning rate (None: they have none)."""
+    """The groups that ever learn by their peak learning rate (None: they have none)."""
     found: dict[float | None, list[ParamGroup]] = {}
     for group in groups:
+        if group.joins is not None and group.joins.never:
+            continue
         lr = group.hyperparameters.get("lr")
         found.setdefault(float(lr) if isinstance(lr, int | float) else None, []).append(group)
     return found

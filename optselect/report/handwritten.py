@@ -66,20 +66,24 @@ model:
 def as_python(plan: OptimizerPlan) -> str:
     """Python that builds the plan's optimizer and scheduler for its model.
 
-    Raises `ConfigurationError` when there is nothing to write: the plan keeps the user's own optimizer, or names
-    one whose package is not installed.
+    Raises `ConfigurationError` when there is nothing to write: the plan keeps the user's own optimizer, names
+    one whose package is not installed, or lets parts of the model join later, which takes optselect's scheduler.
     """
     children = _children(plan)
+    frozen = [name for group in plan.param_groups if _is_frozen(group) for name in group.parameters]
     sections = [
         "\n".join(_opening(plan, children)),
         "\n".join(_imports(plan, children)),
-        "\n".join(["GROUPS = {", *(line for group in plan.param_groups for line in _names(group)), "}"]),
+        "\n".join(["GROUPS = {", *(line for _, groups in children for group in groups for line in _names(group)), "}"]),
     ]
+    if frozen:
+        sections.append("\n".join(["FROZEN = [", *(f"    {_quoted(name)}," for name in frozen), "]"]))
     if _is_scheduled(plan.schedule):
         sections.append("\n".join(_factor(plan.schedule, plan.total_steps)))
     if len(children) > 1:
         sections.append(_TOGETHER.rstrip())
-    sections.append(_CONFIGURE + "\n".join(f"    {line}" if line else "" for line in _body(plan, children)))
+    body = _body(plan, children, frozen=bool(frozen))
+    sections.append(_CONFIGURE + "\n".join(f"    {line}" if line else "" for line in body))
     # Two blank lines before a function or a class, one before anything else.
     first, *others = sections
     gaps = ("\n\n\n" if each.startswith(("def ", "class ")) else "\n\n" for each in others)
@@ -115,15 +119,23 @@ def _children(plan: OptimizerPlan) -> list[tuple[OptimizerSpec, list[ParamGroup]
         )
     if not plan.param_groups:
         raise ConfigurationError("the plan has no param groups, so there is nothing to build")
+    if later := [group.name for group in plan.param_groups if group.joins is not None and not _is_frozen(group)]:
+        raise ConfigurationError(
+            f"{', '.join(later)} of the plan join the training later, which no scheduler of torch can do; "
+            "build optimizer and scheduler with OptimizerPlan.load(path).build(model)"
+        )
     if len({group.name for group in plan.param_groups}) < len(plan.param_groups):
         raise ConfigurationError("two param groups of the plan have the same name; give each its own")
-    names = dict.fromkeys(group.optimizer for group in plan.param_groups)
+    trained = [group for group in plan.param_groups if not _is_frozen(group)]
+    names = dict.fromkeys(group.optimizer for group in trained)
     try:
-        return [
-            (catalogue.get(name), [group for group in plan.param_groups if group.optimizer == name]) for name in names
-        ]
+        return [(catalogue.get(name), [group for group in trained if group.optimizer == name]) for name in names]
     except UnknownOptimizerError as error:
         raise ConfigurationError(f"{error} Install the package that brings it to see the code.") from error
+
+
+def _is_frozen(group: ParamGroup) -> bool:
+    return group.joins is not None and group.joins.never
 
 
 def _opening(plan: OptimizerPlan, children: Sequence[tuple[OptimizerSpec, list[ParamGroup]]]) -> Iterator[str]:
@@ -180,8 +192,13 @@ def _factor(schedule: Schedule, total_steps: int | None) -> Iterator[str]:
         yield f"    return {remaining}"
 
 
-def _body(plan: OptimizerPlan, children: Sequence[tuple[OptimizerSpec, list[ParamGroup]]]) -> Iterator[str]:
+def _body(
+    plan: OptimizerPlan, children: Sequence[tuple[OptimizerSpec, list[ParamGroup]]], *, frozen: bool
+) -> Iterator[str]:
     yield "parameters = dict(self.named_parameters())"
+    if frozen:
+        yield "for name in FROZEN:"
+        yield "    parameters[name].requires_grad_(False)"
     yield "groups = {"
     yield '    group: {"name": group, "params": [parameters[name] for name in names]}'
     yield "    for group, names in GROUPS.items()"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from optselect.fine_tuning import FineTuning
 from optselect.profile.values import Profile
 from optselect.schedules import Schedule
 from optselect.space import Value
@@ -167,13 +168,17 @@ def votes(because: Evidence | None, weights: Mapping[str, float]) -> tuple[Vote,
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """An optimizer worth trying, the configuration to start from, and every vote for and against it."""
+    """An optimizer worth trying, the configuration to start from, and every vote for and against it.
+
+    `fine_tuning` is the policy for a trained model's parts (None: all are treated alike).
+    """
 
     optimizer: str
     hyperparameters: Mapping[str, Value]
     schedule: Schedule
     votes: tuple[Vote, ...] = ()
     seat: Literal["baseline", "evidence", "classic", "candidate"] = "evidence"
+    fine_tuning: FineTuning | None = None
 
     @property
     def score(self) -> float:
@@ -198,6 +203,7 @@ class Proposal:
             "schedule": self.schedule.to_dict(),
             "votes": [vote.to_dict() for vote in self.votes],
             "seat": self.seat,
+            **({"fine_tuning": self.fine_tuning.to_dict()} if self.fine_tuning else {}),
         }
 
     @classmethod
@@ -209,4 +215,5 @@ class Proposal:
             schedule=Schedule.from_dict(data["schedule"]),
             votes=tuple(Vote.from_dict(vote) for vote in data["votes"]),
             seat=data["seat"],
+            fine_tuning=FineTuning.from_dict(data["fine_tuning"]) if "fine_tuning" in data else None,
         )

@@ -46,6 +46,8 @@ def with_(spec: OptimizerSpec, **facts: Any) -> OptimizerSpec:
         (with_(ADAMW, state=slots(1)), r"says state_bytes\(\(64,\), 4\) = 256, but keeps 512 bytes"),
         (with_(LBFGS, single_group=False), r"two param groups \(single_group=False\), but: ValueError"),
         (with_(ADAMW, single_group=True), "cannot do two param groups, but can"),
+        (with_(LBFGS, group_rates=True), r"a learning rate for each group \(group_rates=False\), but: ValueError"),
+        (with_(ADAMW, group_rates=False), "cannot do a learning rate for each group, but can"),
         (with_(LBFGS, closure=False, cost="elementwise"), "closure=False|TypeError"),
         (with_(ADAMW, closure=True, cost="closure"), "cannot do a step without a closure, but can"),
         (with_(LBFGS, cost="elementwise"), "they go together"),

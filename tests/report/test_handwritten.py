@@ -18,6 +18,7 @@ from optselect import AutoOptimizer, OptimizerPlan, catalogue
 from optselect.catalogue.registry import OURS
 from optselect.configuration import Configuration
 from optselect.errors import ConfigurationError
+from optselect.fine_tuning import FineTuning, Thaw
 from optselect.grouping import param_groups
 from optselect.plan import ModelFingerprint, ParamGroup
 from optselect.report.handwritten import as_python, as_yaml
@@ -36,9 +37,15 @@ SCHEDULES = {
 }
 
 
-def plan_for(model: nn.Module, optimizer: str, schedule: Schedule, sparse: tuple[str, ...] = ()) -> OptimizerPlan:
+def plan_for(
+    model: nn.Module,
+    optimizer: str,
+    schedule: Schedule,
+    sparse: tuple[str, ...] = (),
+    policy: FineTuning | None = None,
+) -> OptimizerPlan:
     values = catalogue.get(optimizer).defaults()
-    configuration = Configuration(optimizer=optimizer, hyperparameters=values, schedule=schedule)
+    configuration = Configuration(optimizer=optimizer, hyperparameters=values, schedule=schedule, fine_tuning=policy)
     return OptimizerPlan(
         optimizer=optimizer,
         hyperparameters=values,
@@ -115,6 +122,19 @@ def test_the_python_code_trains_bit_for_bit_like_the_plan(name: str, model_name:
     assert equal_states(one, other)
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
+def test_rates_of_layers_and_frozen_parts_are_written_out(name: str) -> None:
+    policy = FineTuning(head_lr_ratio=3.0, layer_decay=0.5, freeze=r"^body\.")
+    ours, theirs = net(), net()
+    plan = plan_for(ours, name, SCHEDULES["cosine"], policy=policy)
+
+    built, written = plan.build(ours), written_out(plan, theirs)
+
+    assert groups_of(built[0]) == groups_of(written[0])
+    assert [p.requires_grad for p in theirs.parameters()] == [p.requires_grad for p in ours.parameters()]
+    assert not all(p.requires_grad for p in theirs.parameters())
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_in_lightning_the_code_trains_and_resumes_like_the_plan(name: str, tmp_path: Path) -> None:
     schedule = Schedule(kind="cosine", warmup_steps=2)
@@ -182,6 +202,13 @@ def test_the_users_own_optimizer_is_its_own_code() -> None:
     plan = OptimizerPlan(optimizer="user", model_fingerprint=ModelFingerprint.of(net()))
 
     with pytest.raises(ConfigurationError, match="the module's configure_optimizers is the code"):
+        as_python(plan)
+
+
+def test_parts_that_join_later_take_more_than_a_torch_scheduler() -> None:
+    plan = plan_for(net(), "adamw", Schedule(), policy=FineTuning(thaw=Thaw(step=3)))
+
+    with pytest.raises(ConfigurationError, match=r"thaw 1 of the plan join the training later"):
         as_python(plan)
 
 

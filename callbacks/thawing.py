@@ -1,0 +1,52 @@
+"""What Lightning has to do with parts that are frozen for a time: obstacles, plateaus, and giving them back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from optselect.callbacks.borrowing import is_named
+from optselect.errors import MetricNotLoggedError, nearest
+from optselect.plan import OptimizerPlan
+from optselect.scheduler import ScheduledLR
+from optselect.workload import Mode
+
+
+def obstacle_to_thawing(trainer: Any, module: pl.LightningModule) -> str | None:
+    """Why parts of `module` cannot be frozen here and join later; None: they can."""
+    if not module.automatic_optimization:
+        return "in manual optimization Lightning steps no scheduler, and the scheduler is what thaws"
+    strategy = trainer.strategy
+    # By name: a strategy of `pytorch_lightning` is another class. It wraps a single process, too.
+    if is_named(strategy, "DDPStrategy") and not strategy._ddp_kwargs.get("find_unused_parameters"):
+        return (
+            f"{type(strategy).__name__} wraps the module before its optimizer is made, and a parameter frozen after "
+            "that leaves its gradients waiting; pass strategy='ddp_find_unused_parameters_true' (or "
+            "find_unused_parameters=True), or freeze it in the module's __init__"
+        )
+    return None
+
+
+def later_parameters(plan: OptimizerPlan, module: pl.LightningModule) -> list[torch.nn.Parameter]:
+    """The parameters that `plan` freezes, for a time or for good."""
+    names = {name for group in plan.param_groups if group.joins is not None for name in group.parameters}
+    return [parameter for name, parameter in module.named_parameters() if name in names]
+
+
+def observe(trainer: Any, plan: OptimizerPlan, monitor: str | None, mode: Mode) -> None:
+    """Tell the plan's scheduler what a validation gave, where a thaw waits for a plateau."""
+    if not any(group.joins is not None and group.joins.patience is not None for group in plan.param_groups):
+        return
+    name, metrics = monitor or "val_loss", trainer.callback_metrics
+    if name not in metrics:
+        raise MetricNotLoggedError(
+            f"a Thaw waits for a plateau of {name!r}, which the validation did not log; logged: "
+            f"{', '.join(sorted(metrics)) or 'nothing'}.{nearest(name, metrics)} Pass monitor= with a logged value."
+        )
+    # Each process has the mean over its own share, and all must thaw together.
+    value = float(trainer.strategy.reduce(metrics[name].double(), reduce_op="mean"))
+    for config in trainer.lr_scheduler_configs:
+        if isinstance(config.scheduler, ScheduledLR):
+            config.scheduler.observe(value, mode)
