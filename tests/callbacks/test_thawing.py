@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
+import torch
 from lightning.pytorch.callbacks import BackboneFinetuning, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -199,6 +201,14 @@ def test_weight_averaging_and_checkpoints_go_along(tmp_path: Path) -> None:
     assert len(trainer.optimizers[0].param_groups) == 4
 
 
+@pytest.fixture
+def _one_process_group() -> Iterator[None]:
+    """Lightning leaves its process group behind, and later trainings would take themselves for distributed ones."""
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_one_process_group")
 @pytest.mark.parametrize("policy", [FineTuning(thaw=Thaw(epoch=1)), FineTuning(freeze=r"net\.0")])
 def test_ddp_that_does_not_look_for_unused_parameters_is_refused_before_the_search(
     policy: FineTuning, tmp_path: Path
@@ -211,6 +221,7 @@ def test_ddp_that_does_not_look_for_unused_parameters_is_refused_before_the_sear
     assert callback.study is None
 
 
+@pytest.mark.usefixtures("_one_process_group")
 # On one process there is nothing to accumulate across devices.
 @pytest.mark.filterwarnings("ignore:It is recommended to use .*sync_dist=True:UserWarning")
 def test_ddp_that_looks_for_unused_parameters_thaws(tmp_path: Path) -> None:
