@@ -44,6 +44,7 @@ _NAMES = {
         "select",
         "OptimizerPlan",
     ),
+    "Fine-tuning": ("FineTuning", "Thaw"),
     "What there is to choose from": ("catalogue", "rules"),
 }
 
@@ -51,7 +52,10 @@ _NAMES = {
 def api_page() -> str:
     """Every public name with its signature, its docstring and its methods."""
     grouped = {name for names in _NAMES.values() for name in names}
-    raised = sorted(set(optselect.__all__) - grouped, key=lambda name: _line(getattr(errors, name, None)))
+    raised = sorted(
+        (name for name in sorted(optselect.__all__) if name not in grouped),
+        key=lambda name: _line(getattr(errors, name, None)),
+    )
     others = [name for name in raised if not hasattr(errors, name)]
     groups: dict[str, Iterable[str]] = {
         **_NAMES,
