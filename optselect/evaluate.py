@@ -7,7 +7,7 @@ import math
 import statistics
 import traceback
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -173,10 +173,17 @@ class TrialRunner:
         chosen = configuration
 
         def build(model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
-            groups = param_groups(model, chosen, self._sparse)
+            groups = param_groups(model, self._squeezed(chosen), self._sparse)
             return build_groups(groups, chosen.schedule, model, self._steps)
 
         return build
+
+    def _squeezed(self, configuration: Configuration) -> Configuration:
+        """With its thaws at their share of the trials' schedule, which may be laid out for fewer steps."""
+        policy, whole = configuration.fine_tuning, self._workload.steps
+        if policy is None or whole is None or self._steps is None:
+            return configuration
+        return replace(configuration, fine_tuning=policy.squeezed(self._steps / whole))
 
     def _diverged(self, configuration: Configuration, seed: int, losses: Sequence[float | None], start: int) -> bool:
         given = [loss for loss in losses if loss is not None]

@@ -6,6 +6,7 @@ import math
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from optselect import TorchWorkload
 from optselect.configuration import USER, Configuration
 from optselect.evaluate import Outcome, TrialRunner
+from optselect.fine_tuning import FineTuning, Thaw
 from optselect.schedules import Schedule
 from tests.small import loader, sentences, vectors, words
 
@@ -125,6 +127,23 @@ def test_the_schedule_is_the_real_one_cut_off() -> None:
 
     # Step 10 of a line from 5 to 100, not to 10.
     assert seen == [pytest.approx(0.3 * 90 / 95)] * 2
+
+
+@pytest.mark.parametrize("steps, joins_after", [(None, 50), (40, 20)])
+def test_a_thaw_comes_at_the_same_share_of_a_schedule_laid_out_for_fewer_steps(
+    steps: int | None, joins_after: int
+) -> None:
+    policy = FineTuning(head=r"^1\.", thaw=Thaw(step=50))
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3))
+    trained = []
+
+    with trials(model=model, steps=steps) as runner:
+        for until in (joins_after - 1, joins_after):
+            runner.run(replace(WARM, fine_tuning=policy), 0, until)
+            groups = runner._workload._training.optimizer.param_groups  # type: ignore[attr-defined]
+            trained.append(sum(len(group["params"]) for group in groups))
+
+    assert trained == [2, 4]
 
 
 def test_the_users_optimizer_is_built_by_the_user() -> None:
