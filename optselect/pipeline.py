@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -26,12 +27,14 @@ from optselect.profile import Profile
 from optselect.profile.measure import measure
 from optselect.progress import Progress, Silent, default_progress
 from optselect.race import Race, nominal_cost
-from optselect.rules import Proposal, Rule, propose, resolve
+from optselect.rules import Policy, Proposal, Rule, policies, propose, resolve
 from optselect.search import search
 from optselect.snapshot import training_bytes
 from optselect.study import Evaluation, TrialStudy, open_study
 from optselect.treatment import treated
 from optselect.workload import Workload
+
+_log = logging.getLogger("optselect")
 
 Storage = str | os.PathLike[str] | BaseStorage | None
 
@@ -131,9 +134,13 @@ def make_selection(
         policy = _policy(workload, settings.fine_tuning) if isinstance(settings.fine_tuning, FineTuning) else None
         settings = replace(settings, fine_tuning=policy or settings.fine_tuning)
         profile = workload.agree(_as_told(measure(workload, passes=_passes(budget)), fine_tuning=settings.fine_tuning))
+        worth_trying = [] if policy else _policies(workload, profile)
         proposals = _proposals(workload, profile, settings, policy)
+        if worth_trying:
+            proposals = _with_policy(proposals, worth_trying[0].fine_tuning)
         progress.proposed(profile, proposals)
         race = _race(workload, profile, proposals, budget, horizon, policy=policy)
+        race = replace(race, policies=tuple(each.fine_tuning for each in worth_trying))
         if budget.searches:
             study = _study(workload, settings, profile) if first_process else None
             runner = TrialRunner(
@@ -153,6 +160,7 @@ def make_selection(
         if budget.searches
         else first_word(proposals, race.baseline)
     )
+    choice = _with_reason(choice, worth_trying)
     choice = for_the_whole_training(choice, race, evaluations, profile)
     cost = cost_sentence(race, evaluations, known_length=horizon is not None)
     plan = _plan(
@@ -175,6 +183,34 @@ def _policy(workload: Workload, fine_tuning: FineTuning) -> FineTuning:
     policy = _timed(workload, fine_tuning.named(name for name, _ in workload.model.named_parameters()))
     treated(workload.model, policy)
     return policy
+
+
+def _policies(workload: Workload, profile: Profile) -> list[Policy]:
+    """The policies that the rules propose, as far as they fit this model and this training."""
+    found = []
+    for each in policies(profile):
+        try:
+            found.append(replace(each, fine_tuning=_policy(workload, each.fine_tuning)))
+        except ConfigurationError as error:
+            _log.info("not tried: %s (%s)", each.fine_tuning.describe(), error)
+    return found
+
+
+def _with_policy(proposals: Sequence[Proposal], policy: FineTuning) -> list[Proposal]:
+    """The first proposal that can follow it with the policy, the others as they are."""
+    able = (each for each in proposals if each.optimizer != USER and catalogue.get(each.optimizer).group_rates)
+    first = next(able, None)
+    return [replace(each, fine_tuning=policy) if each is first else each for each in proposals]
+
+
+def _with_reason(choice: Choice, worth_trying: Sequence[Policy]) -> Choice:
+    policy = choice.configuration.fine_tuning
+    words = [
+        f"{policy.describe()}: {each.mechanism} [{each.cites}]"
+        for each in worth_trying
+        if policy and policy == each.fine_tuning
+    ]
+    return replace(choice, reasons=(*choice.reasons, *words))
 
 
 def _timed(workload: Workload, policy: FineTuning) -> FineTuning:

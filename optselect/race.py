@@ -10,15 +10,16 @@ The stages, each only as far as the budget goes:
    measured curves of nine tasks, four arms at a quarter came within .045 of the oracle's regret (mean), and
    so did eight arms of which three went on after a tenth; picking the winner at a tenth cost .72. So where
    not all arms can go to a quarter, more go to a tenth, and the best two and the baseline go on.
-2. *Neighbours.* Half a decade of learning rate up and down around the leader and the runner-up, until the
+2. *Policies*, for a trained model. The leader with each of the ways to train its parts, and with none.
+3. *Neighbours.* Half a decade of learning rate up and down around the leader and the runner-up, until the
    leader is no longer at an edge.
-3. *Refinement*, with a large budget. Optuna's Gaussian process over optimizer, rate, schedule and momentum.
-4. *Halves.* The leader, the baseline, the leader at half its rate, the best of another optimizer, to half of the
+4. *Refinement*, with a large budget. Optuna's Gaussian process over optimizer, rate, schedule and momentum.
+5. *Halves.* The leader, the baseline, the leader at half its rate, the best of another optimizer, to half of the
    schedule: a quarter favours rates that are too high, most where small data are seen many times. Measured on two
    such tasks, half the rate was behind by up to a third at a quarter and ahead by a third or more at a half.
-5. *Confirmation*, with a large budget. The three leaders and the baseline once more, on another order of the
+6. *Confirmation*, with a large budget. The three leaders and the baseline once more, on another order of the
    data: the best of many noisy values is too good to be true.
-6. *Finish.* The leader and the baseline to the end of the schedule, then the runner-up: what will be overfit shows
+7. *Finish.* The leader and the baseline to the end of the schedule, then the runner-up: what will be overfit shows
    only there. Earlier stages keep to what this leaves them.
 """
 
@@ -27,10 +28,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from optselect.catalogue import OptimizerSpec
 from optselect.configuration import LR_SCALE, USER, USER_SPACE, Configuration
+from optselect.fine_tuning import FineTuning
 from optselect.refine import suggestion
 from optselect.space import Dimension, SearchSpace
 from optselect.study import Evaluation
@@ -73,6 +75,7 @@ class Race:
     mode             whether small or large values are good
     specs            catalogue entries of the optimizers in the arms, for their bounds
     training         micro-batches of the training to come, where the one that is searched is shorter
+    policies         ways to train the parts of a trained model, to try on the leader
     """
 
     arms: tuple[Configuration, ...]
@@ -86,6 +89,7 @@ class Race:
     mode: Mode = "min"
     specs: tuple[OptimizerSpec, ...] = field(default=())
     training: int | None = None
+    policies: tuple[FineTuning, ...] = ()
 
     @property
     def whole(self) -> int:
@@ -346,6 +350,19 @@ def _promotions(race: Race, table: _Table) -> Iterable[Job]:
             yield Job(configuration=configuration, seed=0, until=layout.rung, stage="promotion")
 
 
+def _policies(race: Race, table: _Table) -> Iterable[Job]:
+    # Of the arms: what later stages find is near to it, and each further leader would cost as many trials again.
+    able = {spec.name for spec in race.specs if spec.group_rates}
+    arms = (found for found, _ in table.standings(race.rung) if found in race.arms and found.optimizer in able)
+    leader = next(arms, None)
+    if leader is None or not race.policies:
+        return
+    for policy in (*race.policies, None):
+        configuration = replace(leader, fine_tuning=policy)
+        if not table.judged(configuration, 0, race.rung):
+            yield Job(configuration=configuration, seed=0, until=race.rung, stage="policies")
+
+
 def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
     # Not those a kill left without a value: they are begun again.
     tried = [e.configuration for e in table.evaluations if e.values]
@@ -426,6 +443,7 @@ def _finish(race: Race, table: _Table) -> Iterable[Job]:
 _STAGES: Mapping[str, Callable[[Race, _Table], Iterable[Job]]] = {
     "arms": _arms,
     "promotion": _promotions,
+    "policies": _policies,
     "neighbours": _neighbours,
     "refinement": _refinement,
     "halves": _halves,

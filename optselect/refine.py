@@ -69,7 +69,9 @@ def suggestion(
         # A logarithm tells small losses apart, but only where all are positive does it keep their order.
         scale = math.log if all(loss > 0 for _, loss in judged) else float
         for configuration, loss in judged[:_MOST_TRIALS]:
-            if (name := configuration.optimizer) in known:
+            # What another policy gave says little about rates.
+            name = configuration.optimizer
+            if name in known and configuration.fine_tuning == best[name].fine_tuning:
                 point = _encoded(configuration, best[name], known[name], reach)
                 params = {dimension: point[dimension] for dimension in space}
                 study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=scale(loss)))

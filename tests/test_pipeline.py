@@ -26,6 +26,7 @@ from optselect.errors import (
     UnknownOptimizerError,
     UnsupportedModuleError,
 )
+from optselect.fine_tuning import FineTuning
 from optselect.pipeline import Settings, make_selection
 from optselect.progress import Silent
 from optselect.rng import rng_state, set_rng_state
@@ -473,3 +474,41 @@ def test_where_the_stream_has_no_length_the_steps_of_the_training_say_it() -> No
 
     assert plan.total_steps == 8
     assert plan.search_steps <= 100
+
+
+# --- a model that is trained already --------------------------------------------------------------
+
+
+def policies_of(plan: OptimizerPlan) -> set[str]:
+    return {(trial.configuration.fine_tuning or FineTuning()).describe() for trial in plan.trials}
+
+
+def test_the_parts_of_a_trained_model_are_trained_in_several_ways() -> None:
+    plan = choose(training(), 20, candidates=["adamw"], fine_tuning=True)
+
+    assert "all parameters alike" in policies_of(plan)
+    assert len(policies_of(plan)) >= 3
+    if plan.fine_tuning is not None:
+        assert any(plan.fine_tuning.describe() in reason for reason in plan.reasons)
+
+
+def test_the_parts_of_a_new_model_are_trained_alike() -> None:
+    plan = choose(training(), 4, candidates=["adamw"], fine_tuning=False)
+
+    assert policies_of(plan) == {"all parameters alike"}
+
+
+def test_policies_that_do_not_fit_the_model_are_not_tried() -> None:
+    headless = nn.Sequential(nn.Linear(6, 3, bias=False))
+
+    plan = choose(training(model=headless), 4, candidates=["adamw"], fine_tuning=True)
+
+    assert policies_of(plan) <= {"all parameters alike", "layer decay 0.9"}
+
+
+def test_a_policy_of_the_users_is_that_of_every_trial() -> None:
+    policy = FineTuning(head_lr_ratio=3.0)
+
+    plan = choose(training(), 4, candidates=["adamw"], fine_tuning=policy)
+
+    assert policies_of(plan) == {policy.describe()}

@@ -14,6 +14,7 @@ import pytest
 import optselect.race
 from optselect import catalogue
 from optselect.configuration import USER, Configuration
+from optselect.fine_tuning import FineTuning, Thaw
 from optselect.race import Job, Race, leaders, next_job, nominal_cost, standings
 from optselect.schedules import Schedule
 from optselect.study import Evaluation
@@ -217,10 +218,10 @@ def test_the_arms_come_first_in_their_order_to_a_quarter_of_the_training() -> No
 
 
 def test_the_stages_come_in_order() -> None:
-    stages = ["arms", "promotion", "neighbours", "refinement", "halves", "confirmation", "finish"]
+    stages = ["arms", "promotion", "policies", "neighbours", "refinement", "halves", "confirmation", "finish"]
 
     for steps in range(50, 2_000, 61):
-        met = Game(race(steps=steps)).play().stages()
+        met = Game(race(steps=steps, policies=(LAYERS,))).play().stages()
 
         assert met == sorted(met, key=stages.index)
 
@@ -272,6 +273,33 @@ def test_the_arms_of_a_budget_that_is_just_enough_all_fit() -> None:
 @pytest.mark.parametrize("horizon", [1, 2, 3, 8, 1_000])
 def test_a_rung_is_at_least_one_step_and_at_most_a_quarter(horizon: int, steps: int | None) -> None:
     assert 1 <= race(horizon=horizon, steps=steps).rung <= max(horizon // 4, 1)
+
+
+LAYERS, PROBE = FineTuning(layer_decay=0.9), FineTuning(head_lr_ratio=10.0, thaw=Thaw(step=5))
+
+
+def test_the_best_arm_is_tried_with_each_policy_and_with_none_and_differs_in_nothing_else() -> None:
+    arms = (replace(ARMS[0], fine_tuning=LAYERS), *ARMS[1:])
+    game = Game(race(steps=None, arms=arms, policies=(LAYERS, PROBE))).play()
+
+    (best, _), *_ = [item for item in standings(game.race, game.evaluations, game.race.rung) if item[0] in arms]
+    tried = [job.configuration for job in game.jobs if job.stage in ("arms", "policies")]
+    assert [job.until for job in game.jobs if job.stage == "policies"] == [game.race.rung] * (len(tried) - len(arms))
+    assert {replace(best, fine_tuning=policy).key for policy in (LAYERS, PROBE, None)} <= {c.key for c in tried}
+    assert all(c.at_rate(1.0).hyperparameters == best.at_rate(1.0).hyperparameters for c in tried[len(arms) :])
+
+
+def test_an_optimizer_with_one_rate_is_not_tried_with_policies() -> None:
+    arms = (BASELINE, arm("adafactor"), arm("prodigy"))
+    specs = tuple(catalogue.get(each.optimizer) for each in arms)
+    favoured = {"prodigy": 0.1, "adafactor": 0.2, "adamw": 0.3}
+    one_rate = {spec.name for spec in specs if not spec.group_rates}
+
+    game = Game(race(arms=arms, specs=specs, policies=(LAYERS,)), judge=lambda c, *_: favoured[c.optimizer]).play()
+
+    with_policy = {job.configuration.optimizer for job in game.jobs if job.configuration.fine_tuning}
+    assert one_rate == {"prodigy"}
+    assert with_policy == {"adafactor"}
 
 
 def test_neighbours_are_half_a_decade_from_a_leader_and_differ_in_nothing_else() -> None:

@@ -17,7 +17,7 @@ from optselect.catalogue.registry import OURS
 from optselect.configuration import format_value
 from optselect.report.markdown import escaped, table
 from optselect.report.text import wrapped
-from optselect.rules import CLASSIC, DEFAULT, FACTS, REGIMES, Regime, Rule
+from optselect.rules import CLASSIC, DEFAULT, FACTS, POLICIES, REGIMES, Regime, Rule
 from optselect.space import Dimension
 
 _GROUPS: tuple[tuple[str, str, tuple[Rule, ...]], ...] = (
@@ -213,6 +213,12 @@ def rules_page() -> str:
         "the plan shows each with the value that was measured.\n"
         "One proposal is always the classic rules' own pick, and one the measured rules'; the search decides.",
         *(block for group in _GROUPS for block in _group(*group)),
+        "## Policies for a trained model",
+        "Ways to train its parts, tried where they fit the model; `FineTuning` says one by hand.",
+        table(
+            ("policy", "mechanism", "source"),
+            (tuple(map(escaped, (each.fine_tuning.describe(), each.mechanism, each.cites))) for each in POLICIES),
+        ),
     )
 
 

@@ -10,12 +10,13 @@ A rule is a function of the profile whose name is its claim:
 
     propose(profile, rules=[*DEFAULT, long_sequences_favour_rmsprop])
 
-`facts` are vetoes and always hold. `data`, `model` and `gradient` go by measurements, `classic` by the
-textbook.
+`policies` are ways to train the parts of a model that is trained already. `facts` are vetoes and always hold.
+`data`, `model` and `gradient` go by measurements, `classic` by the textbook.
 """
 
 from optselect.rules.classic import CLASSIC
 from optselect.rules.facts import FACTS
+from optselect.rules.policies import POLICIES, Policy, policies
 from optselect.rules.prior import REGIMES, Regime, configuration, regime
 from optselect.rules.proposals import BASELINE, DEFAULT, RulesArgument, propose, resolve, tally, vetoes
 from optselect.rules.rule import (
@@ -37,9 +38,11 @@ __all__ = [
     "CLASSIC",
     "DEFAULT",
     "FACTS",
+    "POLICIES",
     "REGIMES",
     "Answer",
     "Evidence",
+    "Policy",
     "Proposal",
     "Regime",
     "Rule",
@@ -50,6 +53,7 @@ __all__ = [
     "at_least",
     "at_most",
     "configuration",
+    "policies",
     "propose",
     "regime",
     "resolve",

@@ -1,0 +1,28 @@
+"""Which policies are worth trying on which model."""
+
+from dataclasses import replace
+
+import pytest
+
+from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
+from optselect.rules import policies
+
+MODEL = ModelProfile(parameters=900, frozen=100, tensors=4, kinds={"linear": 900}, at_initialisation=False)
+TRAINED = Profile(data=DataProfile(), model=MODEL, gradient=GradientProfile(passes=3))
+
+
+def test_a_trained_model_has_policies_worth_trying_each_with_a_reason_and_a_source() -> None:
+    found = policies(TRAINED)
+
+    assert found
+    assert all(each.mechanism and each.cites for each in found)
+    assert len({each.fine_tuning.describe() for each in found}) == len(found)
+
+
+@pytest.mark.parametrize("untrained", [True, None])
+def test_what_is_not_known_to_be_trained_has_none(untrained: bool | None) -> None:
+    assert policies(replace(TRAINED, model=replace(MODEL, at_initialisation=untrained))) == ()
+
+
+def test_a_model_that_is_mostly_frozen_leaves_nothing_to_order() -> None:
+    assert policies(replace(TRAINED, model=replace(MODEL, parameters=10, frozen=990))) == ()
