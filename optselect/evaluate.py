@@ -64,6 +64,7 @@ class TrialRunner:
         workload: Workload,
         *,
         sparse: Collection[str] = (),
+        order: Sequence[str] = (),
         seed: int = 0,
         initial_loss: float | None = None,
         steps: int | None = None,
@@ -72,6 +73,7 @@ class TrialRunner:
     ) -> None:
         self._workload = workload
         self._sparse = sparse
+        self._order = order
         self._seed = seed
         self._steps = workload.steps if steps is None else steps
         self._limit = paused_bytes
@@ -173,7 +175,7 @@ class TrialRunner:
         chosen = configuration
 
         def build(model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
-            groups = param_groups(model, self._squeezed(chosen), self._sparse)
+            groups = param_groups(model, self._squeezed(chosen), self._sparse, self._order)
             return build_groups(groups, chosen.schedule, model, self._steps)
 
         return build

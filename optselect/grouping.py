@@ -22,14 +22,18 @@ _FALLBACKS = ("adamw", "sparse_adam")
 
 
 def param_groups(
-    model: nn.Module, configuration: Configuration, sparse: Collection[str] = ()
+    model: nn.Module,
+    configuration: Configuration,
+    sparse: Collection[str] = (),
+    order: Sequence[str] = (),
 ) -> tuple[ParamGroup, ...]:
     """Every trainable parameter of `model` in exactly one group.
 
     The chosen optimizer trains what it can; its partner the rest (hidden matrices go to Muon, everything
     else to AdamW); SparseAdam the parameters named in `sparse` when neither takes sparse gradients.
     Weight decay is kept off norms, biases and 1-D parameters, and off sparse gradients, which torch
-    refuses to decay. The configuration's fine-tuning policy gives parts rates of their own and says what joins
+    refuses to decay. `order` names the modules as they run, which tells the head and the depth of layers
+    (none: not known). The configuration's fine-tuning policy gives parts rates of their own and says what joins
     later. Raises `UnsupportedModuleError` when nothing is trainable or nothing can train it, and
     `ConfigurationError` when the policy does not fit the model or the optimizer.
     """
@@ -38,7 +42,7 @@ def param_groups(
     chain = [spec, *_partners(spec)]
     members: dict[_Likeness, list[str]] = {}
     parts: dict[_Likeness, list[str]] = {}
-    for parameter, treatment in treated(model, policy, sparse):
+    for parameter, treatment in treated(model, policy, sparse, order):
         is_sparse = parameter.name in sparse
         trainer = _trainer(chain, parameter, is_sparse=is_sparse)
         if policy is not None:

@@ -6,6 +6,8 @@ name, but a `Linear` called `q_proj` beside one called `k_proj` can only be told
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +43,7 @@ class ParamInfo:
     tied_names  its further names, when one tensor stands in several places
     sparse      its gradient is a sparse tensor
     is_complex  its numbers are complex
+    adapter     it was added beside the weights of a trained model (LoRA and its like)
     """
 
     name: str
@@ -54,6 +57,12 @@ class ParamInfo:
     tied_names: tuple[str, ...] = ()
     sparse: bool = False
     is_complex: bool = False
+    adapter: bool = False
+
+    @property
+    def part(self) -> Literal["head", "adapter", "backbone"]:
+        """Which part of the model it belongs to."""
+        return "head" if self.role == "head" else "adapter" if self.adapter else "backbone"
 
 
 def describe_params(
@@ -66,9 +75,11 @@ def describe_params(
     """Every parameter of `model` once, frozen ones too, in the order of `model.named_parameters()`.
 
     `sparse` names the parameters whose gradients were seen to be sparse tensors. `order` names the modules in
-    the order they were executed; None: the order in which they were registered stands for it. `head` names
-    the parameters of the head, where the user says what it is.
+    the order they were executed (`optselect.execution`); None, or none: the order in which they were registered
+    stands for it, with the head at the end. A model's own `group_matcher` goes before both. `head` names the
+    parameters of the head, where the user says what it is.
     """
+    order = order or None
     places = _places(model)
     parents = _attention_parents(model)
     kinds = {name: _kind(place, parents) for name, place in places.items()}
@@ -81,7 +92,7 @@ def describe_params(
     if head is None:
         modules = _head_modules(model, places, kinds, order)
         head = {name for name, place in places.items() if place.owner in modules}
-    depths = _depths([places[name] for name in aliases], kind_of, order)
+    depths = _depths(_in_order(model, [places[name] for name in aliases], order, head), kind_of, _matched(model))
     undecayed = _undecayed(model)
     infos = []
     for name, others in aliases.items():
@@ -106,6 +117,7 @@ def describe_params(
                 tied_names=others,
                 sparse=is_sparse,
                 is_complex=place.parameter.is_complex(),
+                adapter=is_adapter(name),
             )
         )
     return infos
@@ -268,6 +280,29 @@ def _projects_for_attention(place: _Place, parents: Collection[nn.Module]) -> bo
     )
 
 
+# --- adapters -----------------------------------------------------------------------------------------------
+
+# The names under which peft 0.21 adds its parameters, and those that others have for bottleneck adapters.
+_PEFT = re.compile(
+    r"(.*_)?(gra|rand|tiny|uni|vb|de|g)?lora(_.*)?$"
+    r"|(hada|lokr|oft|boft|ia3|p?vera|fourierft|waveft|hira|hra|ln_tuning|shira|adamss|beft|c3a|psoft|osf"
+    r"|supertuning|trainable_tokens|adaption)_\w+$"
+    r"|(road_theta|road_alpha|miss_block|prompt_encoder)$"
+)
+_ADAPTER = re.compile(rf"{_PEFT.pattern}|(.*_)?adapters?(_.*)?$")
+_WRAPPED = re.compile(rf"{_ADAPTER.pattern}|(base_layer|original_module|modules_to_save)$")
+
+
+def is_peft(name: str) -> bool:
+    """Whether a parameter of this name is one that peft adds to a trained model."""
+    return any(_PEFT.match(part) for part in name.split("."))
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of this name was added beside a trained model's own."""
+    return any(_ADAPTER.match(part) for part in name.split("."))
+
+
 # --- role ---------------------------------------------------------------------------------------------------
 
 
@@ -310,23 +345,51 @@ def _head_modules(
     """The module or modules that make the output, with all inside them; none when it cannot be told.
 
     Asked in turn: the model's own `get_output_embeddings()` (Hugging Face) and `get_classifier()` (timm); the
-    last Linear that ran; the last one registered under a head's name; the last one registered; the last
-    convolution.
+    last Linear or convolution that ran; the last Linear registered under a head's name; the last one registered;
+    the last convolution. One of several blocks alike is none: an encoder without an output layer has no head.
     """
     declared = {inner for module in _declared_heads(model) for inner in module.modules()}
     if declared:
         return declared
     layers = {
-        place.owner_name: (place.owner, kinds[name], bool(_HEAD_NAMES & set(place.owner_name.split("."))))
+        place.owner_name: (place, kinds[name])
         for name, place in places.items()
-        if kinds[name] in {"linear", "conv"}
+        if kinds[name] in {"linear", "conv"} and not is_adapter(name)
     }
     if order is not None:
-        return {layers[name][0] for name in [name for name in order if name in layers][-1:]}
-    linears = [(owner, named) for owner, kind, named in layers.values() if kind == "linear"]
-    named = [owner for owner, named in linears if named]
-    convolutions = [owner for owner, kind, _ in layers.values() if kind == "conv"]
-    return set(named[-1:] or [owner for owner, _ in linears][-1:] or convolutions[-1:])
+        last = [layers[name][0] for name in order if name in layers][-1:]
+        last = [place for place in last if not _is_repeated(place, places)]
+    else:
+        single = [(place, kind) for place, kind in layers.values() if not _is_repeated(place, places)]
+        linears = [place for place, kind in single if kind == "linear"]
+        named = [place for place in linears if _HEAD_NAMES & set(place.owner_name.split("."))]
+        last = named[-1:] or linears[-1:] or [place for place, _ in single][-1:]
+    return {inner for place in last for inner in _with_wrappers(place).modules()}
+
+
+def _is_repeated(place: _Place, places: Mapping[str, _Place]) -> bool:
+    """Whether the block around it has a sibling with a parameter of this name and shape."""
+    block = _block(place)
+    if block is None:
+        return False
+    siblings, _, number = block.rpartition(".")
+    twin = re.compile(rf"{re.escape(siblings)}\.?(?!{number}\.)\d+{re.escape(place.name[len(block) :])}")
+    return any(twin.fullmatch(name) and other.shape == place.shape for name, other in places.items())
+
+
+def _with_wrappers(place: _Place) -> nn.Module:
+    """Its owner, or the outermost module around that holds no other layer: a bare bias, dropout, adapters."""
+    found = place.owner
+    for _, module in reversed(place.path[1:-1]):
+        inside = {
+            name
+            for name, inner in module.named_modules()
+            if name and next(inner.parameters(recurse=False), None) is not None and not is_adapter(name)
+        }
+        if len(inside) > 1:
+            break
+        found = module
+    return found
 
 
 def _declared_heads(model: nn.Module) -> Iterator[nn.Module]:
@@ -371,22 +434,24 @@ def _undecayed(model: nn.Module) -> set[str]:
 _REPEATED = {"blocks", "layers", "layer", "h"}
 
 
-def _depths(places: Sequence[_Place], kinds: Mapping[str, Kind], order: Sequence[str] | None) -> dict[str, int]:
-    """The index of each parameter's layer, by its first name."""
-    if order is not None:
-        places = _sorted_by_execution(places, order)
+def _depths(places: Sequence[_Place], kinds: Mapping[str, Kind], matched: Mapping[str, str]) -> dict[str, int]:
+    """The index of each parameter's layer, by its first name; `places` come from input to output.
+
+    `matched` gives the layers that the model itself names.
+    """
     index: dict[str, int] = {}
     depths: dict[str, int] = {}
     latest, begun = 0, False
     waiting = []
     for place in places:
-        layer = _layer(place)
+        layer = matched.get(place.name) or _layer(place)
         if layer is None:
             waiting.append(place)
             continue
         if layer not in index:
-            follows = kinds[place.name] == "norm" and _block(place) is None
-            still_input = kinds[place.name] == "embedding"
+            own = place.name in matched
+            follows = kinds[place.name] == "norm" and _block(place) is None and not own
+            still_input = kinds[place.name] == "embedding" and not own
             # All embeddings at the input are one layer, and a norm goes with the layer whose output it takes.
             if begun and not follows and not (still_input and latest == 0 and _only_embeddings(depths, kinds)):
                 latest = max(index.values()) + 1
@@ -427,12 +492,36 @@ def _layer(place: _Place) -> str | None:
     block = _block(place)
     if block is not None:
         return block
-    if next(place.owner.children(), None) is not None and not _is_attention(place.owner):
+    # What was put around a layer, or beside it, is in the layer's place.
+    for (prefix, _), (inner, _) in itertools.pairwise(place.path):
+        if _WRAPPED.match(inner.rpartition(".")[2]):
+            return prefix
+    # A convolution may have its padding as a child.
+    composite = any(next(child.parameters(), None) is not None for child in place.owner.children())
+    if composite and not _is_attention(place.owner):
         return None
     # An LSTM holds all its layers in one module: weight_ih_l0, weight_ih_l1_reverse.
     stacked = re.search(r"_(l\d+)", place.leaf) if isinstance(place.owner, nn.RNNBase) else None
     attention = next((prefix for prefix, module in place.path if _is_attention(module)), place.owner_name)
     return f"{attention}.{stacked[1]}" if stacked else attention
+
+
+def _in_order(
+    model: nn.Module, places: Sequence[_Place], order: Sequence[str] | None, head: Collection[str]
+) -> list[_Place]:
+    """From input to output."""
+    if order is not None:
+        ordered = _sorted_by_execution(places, order)
+    else:
+        ordered = sorted(places, key=lambda place: place.name in head)
+    layer_of = _matched(model)
+    inside = sorted((place for place in ordered if place.name in layer_of), key=lambda place: layer_of[place.name])
+    if not inside:
+        return ordered
+    # A model that knows its layers stands as a whole where it begins.
+    at = next(index for index, place in enumerate(ordered) if place.name in layer_of)
+    outside = [place for place in ordered if place.name not in layer_of]
+    return [*outside[:at], *inside, *outside[at:]]
 
 
 def _sorted_by_execution(places: Sequence[_Place], order: Sequence[str]) -> list[_Place]:
@@ -448,3 +537,42 @@ def _sorted_by_execution(places: Sequence[_Place], order: Sequence[str]) -> list
         position = around[0] if around else position
         positions[place.name] = position
     return sorted(places, key=lambda place: positions[place.name])
+
+
+# What timm's matchers end in for parameters that belong to the layer before them.
+_TO_PREVIOUS = 99999
+
+
+def _matched(model: nn.Module) -> dict[str, str]:
+    """Layers, in sortable form, by parameter name, of a model that says them by timm's `group_matcher`.
+
+    The protocol: a dict from names to a regular expression, or to pairs of one and a suffix; a parameter's layer
+    is the place in the dict, the numbers that the expression's groups match, and the suffix. What nothing
+    matches comes last. A function of the name is taken, too.
+    """
+    for prefix, module in model.named_modules():
+        if (matcher := _call(module, "group_matcher")) is None:
+            continue
+        names = [name for name, _ in module.named_parameters()]
+        try:
+            ordinals = {name: _ordinal(matcher, name) for name in names}
+        except (TypeError, ValueError, AttributeError, re.error):  # something else by that name
+            return {}
+        ranks: dict[tuple[float, ...], int] = {}
+        for ordinal in sorted(set(ordinals.values())):
+            ranks[ordinal] = max(len(set(ranks.values())) - (bool(ranks) and ordinal[-1] == _TO_PREVIOUS), 0)
+        dot = f"{prefix}." if prefix else ""
+        return {f"{dot}{name}": f"{dot}layer {ranks[ordinal]:06}" for name, ordinal in ordinals.items()}
+    return {}
+
+
+def _ordinal(matcher: Any, name: str) -> tuple[float, ...]:
+    if callable(matcher):
+        given = matcher(name)
+        return tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),)
+    for place, patterns in enumerate(matcher.values()):
+        pairs = [(patterns, None)] if isinstance(patterns, str) else patterns or ()
+        for pattern, suffix in pairs:
+            if (found := re.match(pattern, name)) is not None:
+                return tuple(map(float, (place, *(each for each in found.groups() if each), *(suffix or ()))))
+    return (math.inf,)

@@ -146,6 +146,7 @@ def make_selection(
             runner = TrialRunner(
                 workload,
                 sparse=profile.gradient.sparse,
+                order=profile.model.executed,
                 seed=settings.seed,
                 initial_loss=profile.gradient.initial_loss,
                 steps=race.horizon // workload.accumulate if race.training else None,
@@ -176,12 +177,12 @@ def make_selection(
     return Selection(plan=workload.agree(plan), profile=profile, study=study)
 
 
-def _policy(workload: Workload, fine_tuning: FineTuning) -> FineTuning:
-    """The user's policy in terms of this training: its functions as names, its times as optimizer steps."""
+def _policy(workload: Workload, fine_tuning: FineTuning, order: Sequence[str] = ()) -> FineTuning:
+    """A policy in terms of this training: its functions as names, its times as optimizer steps."""
     if fine_tuning.freezes and workload.obstacle_to_thawing is not None:
         raise ConfigurationError(f"the policy freezes parts of the model, but {workload.obstacle_to_thawing}")
     policy = _timed(workload, fine_tuning.named(name for name, _ in workload.model.named_parameters()))
-    treated(workload.model, policy)
+    treated(workload.model, policy, order=order)
     return policy
 
 
@@ -190,7 +191,7 @@ def _policies(workload: Workload, profile: Profile) -> list[Policy]:
     found = []
     for each in policies(profile):
         try:
-            found.append(replace(each, fine_tuning=_policy(workload, each.fine_tuning)))
+            found.append(replace(each, fine_tuning=_policy(workload, each.fine_tuning, profile.model.executed)))
         except ConfigurationError as error:
             _log.info("not tried: %s (%s)", each.fine_tuning.describe(), error)
     return found
@@ -241,7 +242,7 @@ def _proposals(workload: Workload, profile: Profile, settings: Settings, policy:
             continue
         told = replace(proposal, fine_tuning=policy)
         try:
-            param_groups(workload.model, configuration_of(told), profile.gradient.sparse)
+            param_groups(workload.model, configuration_of(told), profile.gradient.sparse, profile.model.executed)
         except ConfigurationError as error:
             if settings.candidates is not None:
                 raise
@@ -328,11 +329,12 @@ def _plan(
     cost: str,
 ) -> OptimizerPlan:
     chosen = choice.configuration
-    sparse = profile.gradient.sparse
+    sparse, order = profile.gradient.sparse, profile.model.executed
+    groups = () if chosen.optimizer == USER else param_groups(workload.model, chosen, sparse, order)
     return OptimizerPlan(
         optimizer=chosen.optimizer,
         hyperparameters=dict(chosen.hyperparameters),
-        param_groups=() if chosen.optimizer == USER else param_groups(workload.model, chosen, sparse),
+        param_groups=groups,
         schedule=chosen.schedule,
         fine_tuning=chosen.fine_tuning,
         total_steps=workload.steps,

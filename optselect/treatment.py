@@ -32,19 +32,20 @@ class Treatment:
 
 
 def treated(
-    model: nn.Module, policy: FineTuning | None, sparse: Iterable[str] = ()
+    model: nn.Module, policy: FineTuning | None, sparse: Iterable[str] = (), order: Sequence[str] = ()
 ) -> list[tuple[ParamInfo, Treatment]]:
-    """Every trainable parameter of `model` with its treatment.
+    """Every trainable parameter of `model` with its treatment; `order` as in `describe_params`.
 
     Raises `ConfigurationError` when a pattern matches no trainable parameter, when two claim the same one, when
     the policy speaks of a head and none is found, and when nothing would train from the beginning.
     """
-    infos = describe_params(model, sparse=frozenset(sparse))
+    infos = describe_params(model, sparse=frozenset(sparse), order=order)
     if policy is None:
         return [(info, Treatment(decay=info.decay)) for info in infos if not info.frozen]
     if policy.head:
         named = _claimed("head", policy.head, infos)
-        infos = describe_params(model, sparse=frozenset(sparse), head=frozenset(info.name for info in named))
+        head_names = frozenset(info.name for info in named)
+        infos = describe_params(model, sparse=frozenset(sparse), order=order, head=head_names)
     trainable = [info for info in infos if not info.frozen]
     if not trainable:
         return []

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optselect.params import ParamInfo, describe_params, is_muon_matrix, is_norm
+from optselect.params import ParamInfo, describe_params, is_adapter, is_muon_matrix, is_norm, is_peft
 
 
 @pytest.fixture(autouse=True)
@@ -335,6 +335,144 @@ def test_the_last_layer_that_ran_is_the_head() -> None:
     found = roles(HeadFirst(), order=["backbone.0", "backbone.2", "backbone", "out", ""])
 
     assert {name for name, role in found.items() if role == "head"} == {"out.weight", "out.bias"}
+
+
+def test_an_encoder_without_an_output_layer_has_no_head() -> None:
+    encoder = nn.ModuleDict({"embed": nn.Embedding(9, 16), "blocks": nn.ModuleList(Block(16) for _ in range(2))})
+    ran = ["embed", "blocks.0.attn.qkv", "blocks.0.mlp.2", "blocks.1.attn.qkv", "blocks.1.mlp.2"]
+
+    for order in (None, ran):
+        assert "head" not in roles(encoder, order=order).values()
+
+
+def test_the_last_of_several_blocks_is_the_head_when_it_has_another_shape() -> None:
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(8, width), nn.ReLU()) for width in (8, 8, 3)))
+
+    found = roles(model, order=["0.0", "1.0", "2.0"])
+
+    assert {name for name, role in found.items() if role == "head"} == {"2.0.weight", "2.0.bias"}
+
+
+def test_a_head_shared_by_several_levels_is_the_last_that_ran() -> None:
+    model = nn.ModuleDict({"head": nn.Linear(8, 2), "low": nn.Linear(4, 8), "high": nn.Linear(8, 8)})
+
+    infos = described(model, order=["low", "head", "high", "head"])
+
+    assert {name for name, info in infos.items() if info.role == "head"} == {"head.weight", "head.bias"}
+
+
+def test_a_wrapped_head_is_a_head_with_its_adapters() -> None:
+    model = nn.ModuleDict({"body": nn.Linear(8, 8), "out": adapted(nn.Linear(8, 2))})
+
+    found = roles(model, order=["body", "out", "out.base_layer", "out.lora_A.default", "out.lora_B.default"])
+
+    assert {name for name, role in found.items() if role == "head"} == {n for n in found if n.startswith("out.")}
+
+
+def test_without_an_order_the_head_comes_last() -> None:
+    infos = described(nn.ModuleDict({"classifier": nn.Linear(8, 2), "body": nn.Linear(8, 8), "top": nn.Linear(8, 8)}))
+
+    assert [infos[f"{name}.weight"].depth for name in ("body", "top", "classifier")] == [0, 1, 2]
+
+
+def test_a_models_own_layers_go_before_execution() -> None:
+    class Matched(ViT):
+        def group_matcher(self, *, coarse: bool = False) -> dict[str, Any]:
+            return {"stem": r"^cls_token|pos_embed|patch_embed|^blocks\.0", "rest": [(r"^blocks\.(\d+)", None)]}
+
+    model = nn.ModuleDict({"before": nn.Linear(8, 8), "model": Matched(), "after": nn.Linear(10, 10)})
+
+    infos = described(model, order=["before", "model.patch_embed", "model.blocks.0.norm1", "model.head", "after"])
+
+    names = ("before", "model.patch_embed", "model.blocks.0.norm1", "model.blocks.1.norm1", "model.norm", "after")
+    assert [infos[f"{name}.weight"].depth for name in names] == [0, 1, 1, 2, 3, 4]
+
+
+def test_what_a_matcher_sends_to_the_layer_before_stays_there() -> None:
+    class Matched(ViT):
+        def group_matcher(self, *, coarse: bool = False) -> dict[str, Any]:
+            blocks = [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]
+            return {"stem": r"^cls_token|pos_embed|patch_embed", "blocks": blocks}
+
+    infos = described(Matched())
+
+    names = ("patch_embed", "blocks.0.norm1", "blocks.1.norm1", "norm", "head")
+    assert [infos[f"{name}.weight"].depth for name in names] == [0, 1, 2, 2, 3]
+
+
+def test_a_matcher_may_be_a_function_of_the_name() -> None:
+    class Matched(HeadFirst):
+        def group_matcher(self, *, coarse: bool = False) -> Any:
+            return lambda name: 1 if name.startswith("out") else 0
+
+    infos = described(Matched())
+
+    assert [infos[f"{name}.weight"].depth for name in ("backbone.0", "backbone.2", "out")] == [0, 0, 1]
+
+
+def test_another_method_of_a_matchers_name_is_no_matcher() -> None:
+    class Other(HeadFirst):
+        def group_matcher(self, *, coarse: bool = False) -> list[str]:
+            return ["nothing", "of", "the", "kind"]
+
+    assert [info.depth for info in describe_params(Other())] == [info.depth for info in describe_params(HeadFirst())]
+
+
+def test_adapters_are_in_the_layer_that_they_adapt() -> None:
+    model = nn.Sequential(adapted(nn.Linear(8, 8)), nn.ReLU(), adapted(nn.Linear(8, 8)), nn.ReLU(), nn.Linear(8, 2))
+
+    infos = described(model)
+
+    assert {info.depth for name, info in infos.items() if name.startswith("2.")} == {1}
+
+
+# As peft 0.21 names them, and adapters of other packages.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.h.0.attn.c_attn.lora_A.default.weight",
+        "base_model.model.embed.lora_embedding_B.default",
+        "base_model.model.fc.lora_magnitude_vector.default.weight",
+        "base_model.model.fc.lora_E.default",
+        "base_model.model.fc.lokr_w1.default",
+        "base_model.model.fc.hada_w2_b.default",
+        "base_model.model.fc.ia3_l.default",
+        "base_model.model.fc.oft_R.default.weight",
+        "base_model.model.fc.boft_s.default",
+        "base_model.model.fc.vera_lambda_d.default",
+        "base_model.model.fc.fourierft_spectrum.default",
+        "base_model.model.fc.hra_u.default",
+        "base_model.model.fc.vblora_logits_A.default",
+        "base_model.model.fc.randlora_gamma.default",
+        "base_model.model.fc.poly_lora_A.default",
+        "base_model.model.fc.road_theta.default",
+        "base_model.model.fc.miss_block.default",
+        "base_model.model.embed.trainable_tokens_delta.default",
+        "base_model.model.layers.3.self_attn.adaption_prompt",
+        "prompt_encoder.default.embedding.weight",
+    ],
+)
+def test_pefts_names_are_adapters(name: str) -> None:
+    assert is_peft(name)
+
+
+@pytest.mark.parametrize("name", ["encoder.layers.0.adapter.down.weight", "attention.output.adapters.task.up.weight"])
+def test_bottleneck_adapters_are_adapters_that_peft_does_not_name(name: str) -> None:
+    assert (is_peft(name), is_adapter(name)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["flora.weight", "encoder.often.weight", "miss_rate.weight", "road_encoder.weight", "vera.weight"]
+)
+def test_words_that_only_begin_like_an_adapter_are_none(name: str) -> None:
+    assert not is_adapter(name)
+
+
+def adapted(base: nn.Linear) -> nn.Module:
+    """As peft wraps a Linear."""
+    down, up = nn.Linear(base.in_features, 4, bias=False), nn.Linear(4, base.out_features, bias=False)
+    lora = {"lora_A": nn.ModuleDict({"default": down}), "lora_B": nn.ModuleDict({"default": up})}
+    return nn.ModuleDict({"base_layer": base, **lora})
 
 
 def test_depth_follows_execution_where_it_is_known() -> None:

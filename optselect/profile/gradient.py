@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from optselect.profile.model import evenly
+from optselect.profile.initialisation import evenly
 from optselect.profile.values import GradientProfile
 
 Backward = Callable[[Any], float]

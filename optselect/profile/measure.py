@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from torch.nn.parameter import is_lazy
-
 from optselect.errors import ConfigurationError
+from optselect.execution import execution_recorded
 from optselect.profile.data import profile_data
 from optselect.profile.gradient import profile_gradient
-from optselect.profile.model import profile_model
+from optselect.profile.model import counted, profile_model
 from optselect.profile.sample import training_batches
 from optselect.profile.values import Profile
 from optselect.workload import Workload
@@ -30,11 +27,10 @@ def measure(workload: Workload, passes: int = 8) -> Profile:
         data = profile_data(source, batches=batches)
         # Before the gradients, whose forward passes move the BatchNorm statistics.
         model = profile_model(workload.model)
-        was_lazy = any(is_lazy(parameter) for parameter in workload.model.parameters())
-        gradient = profile_gradient(workload.model, workload.backward, batches[:passes], batch_size=source.batch_size)
-        if was_lazy and gradient.passes:
-            # Only the first batch has told the lazy modules their shapes; how they were told from trained
-            # ones stays.
-            known = replace(profile_model(workload.model), at_initialisation=model.at_initialisation)
-            model = replace(known, initialisation_evidence=model.initialisation_evidence)
+        with execution_recorded(workload.model) as execution:
+            gradient = profile_gradient(
+                workload.model, workload.backward, batches[:passes], batch_size=source.batch_size
+            )
+        # Now it is known what runs last; and the first batch has told lazy modules their shapes.
+        model = counted(model, workload.model, execution.order)
         return Profile(data=data, model=model, gradient=gradient, steps=workload.steps)

@@ -111,6 +111,10 @@ class ModelProfile(_Record):
     at_initialisation whether the weights look untrained (None: cannot tell)
     initialisation_evidence   what that was told from, in words (None: cannot tell)
     trained_share     share of the matrices whose spectrum is not that of a random one
+    fresh             modules that are as they were made in a model that is not: a new head on a trained backbone
+    head              names of the parameters of the head, tied ones left out (none: not found)
+    adapters          scalars in LoRA matrices and other adapters
+    executed          modules in the order in which they run, one that runs again twice (none: not known)
     memory_free       bytes free where the model lives (None: not known)
     """
 
@@ -130,7 +134,18 @@ class ModelProfile(_Record):
     at_initialisation: bool | None = None
     initialisation_evidence: str | None = None
     trained_share: float | None = None
+    fresh: tuple[str, ...] = ()
+    head: tuple[str, ...] = ()
+    adapters: int = 0
+    executed: tuple[str, ...] = ()
     memory_free: int | None = None
+
+    @property
+    def pretrained(self) -> Literal["no", "partly", "wholly"] | None:
+        """How much of the model was trained before; `fresh` names what was not (None: cannot tell)."""
+        if self.at_initialisation is None:
+            return None
+        return "no" if self.at_initialisation else "partly" if self.fresh else "wholly"
 
     @property
     def half_precision(self) -> bool:

@@ -27,6 +27,7 @@ FOLDERS = {
 ROWS = {
     1: {
         "errors",
+        "execution",
         "redaction",
         "files",
         "workload",

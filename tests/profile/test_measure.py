@@ -183,3 +183,35 @@ def test_the_description_gives_the_numbers() -> None:
     assert "at initialisation" in model
     assert "dense, norm" in gradients
     assert "400 steps" in training
+
+
+class HeadFirst(nn.Module):
+    """The head is registered first, under no name that would tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Linear(32, 10)
+        self.body = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.scores(self.body(images))
+        return scores
+
+
+def test_the_passes_tell_in_what_order_modules_run_and_what_is_the_head() -> None:
+    profile = measure(cast("Workload", Digits(HeadFirst())), passes=1)
+
+    assert profile.model.executed == ("body.0", "body.2", "scores")
+    assert profile.model.head == ("scores.weight", "scores.bias")
+
+
+def test_without_a_pass_the_order_is_not_known() -> None:
+    profile = measure(cast("Workload", Digits(HeadFirst())), passes=0)
+
+    assert profile.model.executed == ()
+
+
+def test_the_passes_do_not_make_a_model_look_trained() -> None:
+    profile = measure(cast("Workload", Digits()), passes=16)
+
+    assert profile.model.pretrained == "no"

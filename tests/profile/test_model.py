@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
+from optselect.profile.initialisation import FORWARDS_WHILE_BUILT
 from optselect.profile.model import memory_free, profile_model
 from optselect.profile.values import ModelProfile
 
@@ -140,12 +141,38 @@ def test_no_usual_initialisation_looks_trained(init: object) -> None:
 
 def test_batch_norm_statistics_that_moved_tell_of_training() -> None:
     model = cnn()
-    model(torch.randn(4, 1, 8, 8))
+    for _ in range(FORWARDS_WHILE_BUILT + 1):
+        model(torch.randn(4, 1, 8, 8))
 
     result = profile_model(model)
 
     assert result.at_initialisation is False
     assert result.initialisation_evidence == "its BatchNorm layers have seen data"
+
+
+def test_a_forward_pass_while_a_model_is_built_is_no_training() -> None:
+    model = cnn()
+    for _ in range(FORWARDS_WHILE_BUILT):
+        model(torch.randn(4, 1, 8, 8))
+
+    assert profile_model(model).at_initialisation is True
+
+
+def test_batch_norm_statistics_without_a_count_tell_of_training() -> None:
+    model = cnn()
+    model(torch.randn(4, 1, 8, 8))
+    model.get_buffer("1.num_batches_tracked").zero_()
+
+    assert profile_model(model).at_initialisation is False
+
+
+def test_where_nothing_can_be_measured_the_hyperparameters_are_asked() -> None:
+    model = nn.Linear(10, 1)
+    model.hparams = {"pretrained": True}  # type: ignore[assignment]  # as Lightning keeps them
+
+    result = profile_model(model)
+
+    assert (result.pretrained, result.initialisation_evidence) == ("wholly", "its hyperparameters say pretrained=True")
 
 
 def test_norm_weights_that_differ_tell_of_training() -> None:
