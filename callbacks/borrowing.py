@@ -7,6 +7,7 @@ attributes return, the same objects with the same contents.
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -35,12 +36,13 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
     owners: list[object] = [trainer, trainer.state, *loops, strategy, connector, precision]
     if trainer.datamodule is not None:
         owners.append(trainer.datamodule)
+    owners += [callback for callback in trainer.callbacks if hasattr(callback, "__dict__")]
     with ExitStack() as stack:
         for owner in owners:
             stack.enter_context(attributes_restored(owner))
-        trainer.callbacks = []
+        trainer.callbacks = [view for callback in trainer.callbacks if (view := _muted(callback)) is not None]
         trainer.loggers = [DummyLogger() for _ in trainer.loggers]
-        trainer.profiler = _SilentProfiler()
+        trainer.profiler = SilentProfiler()
         # Or else nothing that the module logs would be kept, and trials could not be judged.
         trainer.barebones = False
         # A reload would replace the trials' loaders by the real ones.
@@ -54,12 +56,44 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
         yield
 
 
-class _SilentProfiler(PassThroughProfiler):
+# What Lightning calls by itself.
+_CALLBACK_HOOKS = [name for name in vars(pl.Callback) if name.startswith("on_")]
+
+
+def _muted(callback: Any) -> Any:
+    """What a module finds in a trial when it looks for `callback`: its attributes, and hooks that do nothing.
+
+    None where its class allows no such view.
+    """
+    kind = type(callback)
+    own: dict[str, Any] = {
+        **dict.fromkeys(_CALLBACK_HOOKS, _nothing),
+        # Copies are those of the callback.
+        "__deepcopy__": lambda _, memo: copy.deepcopy(callback, memo),
+        "__reduce_ex__": lambda _, protocol: callback.__reduce_ex__(protocol),
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+    }
+    try:
+        view: Any = object.__new__(types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(own)))
+        # Shared: what the module reads is what it would read in the training.
+        object.__setattr__(view, "__dict__", vars(callback))
+    except TypeError:
+        return None
+    return view
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """A hook in a trial."""
+
+
+class SilentProfiler(PassThroughProfiler):
     """The same empty context for all of the twenty that Lightning opens for every batch."""
 
     _EMPTY = nullcontext("")
 
     def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]  # not a generator
+        """Whatever the action, nothing is measured."""
         return self._EMPTY
 
 

@@ -201,6 +201,9 @@ class LightningWorkload:
             self._begin_epoch()
         batch = self._on_device(batch)
         kwargs = self._enter_batch(batch, last=False)
+        if kwargs is None:
+            self._end_epoch()
+            return math.nan
         output: Any
         if module.automatic_optimization:
             with torch.enable_grad(), _in_hook(module, "training_step"):
@@ -389,25 +392,38 @@ class LightningWorkload:
         batch = self._on_device(batches[index])
         last = batches.is_last_of_epoch(index)
         kwargs = self._enter_batch(batch, last=last)
+        if kwargs is None:
+            self._step_schedulers(last=True)
+            training.position = batches.epoch_after(index) - self._held_back
+            self._end_epoch()
+            return None
         output: Any
         if self.model.automatic_optimization:
             output = loop.automatic_optimization.run(training.optimizers[0], training.batch_idx, kwargs)
         else:
             output = loop.manual_optimization.run(kwargs)
-        loop.batch_progress.increment_processed()
-        loop.update_lr_schedulers("step", update_plateau_schedulers=False)
-        if last:
-            loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+        self._step_schedulers(last=last)
         self._leave_batch(output, batch, last=last)
         loss = output.get("loss") if isinstance(output, dict) else None
         return loss.detach() if isinstance(loss, Tensor) else None
 
-    def _enter_batch(self, batch: Any, *, last: bool) -> Any:
+    def _step_schedulers(self, *, last: bool) -> None:
+        loop = self._trainer.fit_loop.epoch_loop
+        loop.batch_progress.increment_processed()
+        loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+        if last:
+            loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+
+    def _enter_batch(self, batch: Any, *, last: bool) -> OrderedDict[str, Any] | None:
+        """The training step's arguments; None: the module skips the rest of the epoch."""
         training, loop = self._begun(), self._trainer.fit_loop.epoch_loop
         loop.batch_progress.is_last_batch = last
         loop.batch_progress.increment_ready()
-        self._call("on_train_batch_start", batch, training.batch_idx)
+        answer = self._call("on_train_batch_start", batch, training.batch_idx)
         self._trainer.strategy.on_train_batch_start(batch, training.batch_idx)
+        if answer == -1:
+            loop.batch_progress.increment_by(0, is_last_batch=True)
+            return None
         loop.batch_progress.increment_started()
         return self._step_kwargs(batch, training.batch_idx)
 
@@ -420,18 +436,22 @@ class LightningWorkload:
         return kwargs
 
     def _leave_batch(self, output: Any, batch: Any, *, last: bool) -> None:
-        training, fit_loop = self._begun(), self._trainer.fit_loop
-        loop = fit_loop.epoch_loop
+        training, loop = self._begun(), self._trainer.fit_loop.epoch_loop
         self._call("on_train_batch_end", output, batch, training.batch_idx)
         loop.batch_progress.increment_completed()
         if not loop._should_accumulate():
             loop._batches_that_stepped += 1
         training.position += 1
-        training.batch_idx = 0 if last else training.batch_idx + 1
+        training.batch_idx += 1
         if last:
-            fit_loop.epoch_progress.increment_processed()
-            self._call("on_train_epoch_end")
-            fit_loop.epoch_progress.increment_completed()
+            self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        self._begun().batch_idx = 0
+        progress = self._trainer.fit_loop.epoch_progress
+        progress.increment_processed()
+        self._call("on_train_epoch_end")
+        progress.increment_completed()
 
     def _begin_epoch(self) -> None:
         fit_loop = self._trainer.fit_loop

@@ -80,6 +80,12 @@ class BatchCache:
             self[index + 1]
         return index + 1 in self._ends
 
+    def epoch_after(self, index: int) -> int:
+        """Index of the first batch of the epoch after that of batch `index`."""
+        while not self.is_last_of_epoch(index):
+            index += 1
+        return index + 1
+
     def _drawn(self) -> Any:
         outside = rng_state()
         set_rng_state(self._state)

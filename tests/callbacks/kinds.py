@@ -57,6 +57,35 @@ class BatchStartHook(Classifier):
         return super().training_step([batch[0] + self.noise, batch[1]], batch_idx)
 
 
+class Ledger(L.Callback):
+    """What a module writes down with a callback of its own."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.losses: list[float] = []
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.steps += 1
+
+
+class LooksUpCallbacks(Classifier):
+    """Reads and writes callbacks that it finds at the trainer."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        ledger = next(each for each in self.trainer.callbacks if isinstance(each, Ledger))  # type: ignore[attr-defined]
+        ledger.losses.append(loss.item())
+        assert self.trainer.early_stopping_callback is not None
+        return loss * (1.0 + 0.01 * ledger.steps)
+
+
+class SkipsRestOfEpoch(Classifier):
+    """Ends every epoch before its sixth batch."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        return -1 if batch_idx == 5 else None
+
+
 class EpochStartHook(Classifier):
     """A loss weight for each epoch."""
 
@@ -585,7 +614,9 @@ KINDS: dict[str, Kind] = {
     "data module with a counter": _kind(Classifier, Data),
     "reads the trainer": _kind(ReadsTrainer),
     "reads the optimizer": _kind(ReadsOptimizer),
+    "looks callbacks up": _kind(LooksUpCallbacks, callbacks=lambda: [Ledger(), EarlyStopping("val_loss")]),
     "batch start hook": _kind(BatchStartHook),
+    "skips the rest of the epoch": _kind(SkipsRestOfEpoch),
     "epoch start hook": _kind(EpochStartHook),
     "fit start hook": _kind(FitStartHook),
     "Python state": _kind(PythonState),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from optselect import AutoOptimizer, Budget, OptimizerPlan
+from optselect.callbacks.borrowing import SilentProfiler
 
 FEATURES, CLASSES, ROWS, BATCH = 12, 3, 96, 8
 
@@ -141,6 +142,11 @@ def by_hand(module_type: type[L.LightningModule], plan: OptimizerPlan) -> type[L
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     return module_type if plan.optimizer == "user" else ByHand
+
+
+def in_trial(module: L.LightningModule) -> bool:
+    """Whether a search trains `module`."""
+    return isinstance(module.trainer.profiler, SilentProfiler)  # type: ignore[attr-defined]
 
 
 def equal_states(one: Any, other: Any) -> bool:

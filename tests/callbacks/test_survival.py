@@ -18,7 +18,7 @@ from optselect import AutoOptimizer, Budget, MetricNotLoggedError, SearchError
 from optselect.journal import journal_storage
 from tests.callbacks.comparison import differences, fitting
 from tests.callbacks.kinds import TrainsOnly
-from tests.callbacks.modules import Classifier, auto, equal_states, fit, loaders, made
+from tests.callbacks.modules import Classifier, auto, equal_states, fit, in_trial, loaders, made
 
 
 class Faulty(Classifier):
@@ -26,8 +26,7 @@ class Faulty(Classifier):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         loss = super().training_step(batch, batch_idx)
-        in_trial = not self.trainer.callbacks  # type: ignore[attr-defined]  # muted in trials
-        if in_trial and batch_idx > 1 and isinstance(self.optimizers().optimizer, torch.optim.AdamW):  # type: ignore[union-attr]
+        if in_trial(self) and batch_idx > 1 and isinstance(self.optimizers().optimizer, torch.optim.AdamW):  # type: ignore[union-attr]
             return self.fault(loss)
         return loss
 
@@ -366,6 +365,32 @@ def test_hooks_read_metrics_in_trials(tmp_path: Path) -> None:
 
     assert callback.plan is not None
     assert all(trial.value is not None for trial in callback.plan.trials)
+
+
+def test_a_trial_skips_what_the_training_would_skip(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Skips(Classifier):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+            return -1 if batch_idx == 3 else None
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            seen.append((self.current_epoch, batch_idx))
+            return super().training_step(batch, batch_idx)
+
+    callback = auto(tmp_path, candidates=["adamw"], budget=Budget(trials=1))
+    fit(made(Skips), callback, epochs=3)
+
+    real = [(epoch, index) for epoch in range(3) for index in range(3)]
+    assert seen[-9:] == real
+    assert callback.plan is not None
+    assert callback.profile is not None
+    # Of four micro-batches one only says that the rest is skipped.
+    skipped = callback.profile.gradient.passes // 4
+    trained = callback.plan.trials[0].micro_batches - callback.plan.trials[0].micro_batches // 4
+    begin = callback.profile.gradient.passes - skipped
+    assert trained > 3
+    assert seen[begin : begin + trained] == real[:trained]
 
 
 def test_a_training_without_steps_is_not_searched(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def launched(script: str, *arguments: object, seconds: int = 300) -> subprocess.CompletedProcess[str]:
+def launched(script: str, *arguments: object, seconds: int = 900) -> subprocess.CompletedProcess[str]:
     """How the script ended; it starts its second process itself."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(Path(__file__).parent / script), *map(str, arguments)]
