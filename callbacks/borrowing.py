@@ -10,7 +10,7 @@ import copy
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -67,10 +67,11 @@ def _muted(callback: Any) -> Any:
     """
     kind = type(callback)
     own: dict[str, Any] = {
-        **dict.fromkeys(_CALLBACK_HOOKS, _nothing),
+        # As properties, which go before hooks that lie on the instance, as those of a LambdaCallback do.
+        **dict.fromkeys(_CALLBACK_HOOKS, property(lambda _: _nothing)),
         # Copies are those of the callback.
         "__deepcopy__": lambda _, memo: copy.deepcopy(callback, memo),
-        "__reduce_ex__": lambda _, protocol: callback.__reduce_ex__(protocol),
+        "__reduce_ex__": lambda _, __: (cast, (object, callback)),
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
     }

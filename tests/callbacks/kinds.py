@@ -64,7 +64,9 @@ class Ledger(L.Callback):
         self.steps = 0
         self.losses: list[float] = []
 
-    def on_train_batch_start(self, *args: Any) -> None:
+        self.on_before_zero_grad = self.count  # type: ignore[assignment]  # as a LambdaCallback does
+
+    def count(self, *_: Any) -> None:
         self.steps += 1
 
 
