@@ -40,7 +40,7 @@ def param_groups(
     spec = catalogue.get(configuration.optimizer)
     policy = configuration.fine_tuning
     chain = [spec, *_partners(spec)]
-    members: dict[_Likeness, list[str]] = {}
+    members: dict[_Likeness, list[ParamInfo]] = {}
     parts: dict[_Likeness, list[str]] = {}
     for parameter, treatment in treated(model, policy, sparse, order):
         is_sparse = parameter.name in sparse
@@ -55,25 +55,28 @@ def param_groups(
             rate=treatment.rate,
             joins=treatment.joins,
         )
-        members.setdefault(likeness, []).append(parameter.name)
+        members.setdefault(likeness, []).append(parameter)
         parts.setdefault(likeness, []).append(treatment.part)
     if not members:
         raise UnsupportedModuleError(
             "the model has no trainable parameter; set requires_grad=True on what should learn"
         )
-    order = [candidate.name for candidate in chain]
+    rank = [candidate.name for candidate in chain]
     return tuple(
         ParamGroup(
             name=_group_name(likeness, parts[likeness], alone=len(members) == 1),
             optimizer=likeness.optimizer,
-            parameters=tuple(members[likeness]),
+            parameters=tuple(info.name for info in members[likeness]),
             hyperparameters=_hyperparameters(
                 catalogue.get(likeness.optimizer), configuration, decay=likeness.decay, rate=likeness.rate
             ),
             joins=likeness.joins,
+            rate=likeness.rate,
+            roles=tuple(dict.fromkeys("adapter" if info.adapter else info.role for info in members[likeness])),
+            layers=(min(info.depth for info in members[likeness]), max(info.depth for info in members[likeness])),
         )
         # Sorting is stable: parts stay in the model's order.
-        for likeness in sorted(members, key=lambda each: (order.index(each.optimizer), not each.decay))
+        for likeness in sorted(members, key=lambda each: (rank.index(each.optimizer), not each.decay))
     )
 
 

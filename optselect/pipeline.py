@@ -131,7 +131,7 @@ def make_selection(
                 "leave the name out"
             )
         # First: a policy that does not fit the model is to be said before anything is run.
-        policy = _policy(workload, settings.fine_tuning) if isinstance(settings.fine_tuning, FineTuning) else None
+        policy = policy_for(workload, settings.fine_tuning) if isinstance(settings.fine_tuning, FineTuning) else None
         settings = replace(settings, fine_tuning=policy or settings.fine_tuning)
         profile = workload.agree(_as_told(measure(workload, passes=_passes(budget)), fine_tuning=settings.fine_tuning))
         worth_trying = [] if policy else _policies(workload, profile)
@@ -177,7 +177,7 @@ def make_selection(
     return Selection(plan=workload.agree(plan), profile=profile, study=study)
 
 
-def _policy(workload: Workload, fine_tuning: FineTuning, order: Sequence[str] = ()) -> FineTuning:
+def policy_for(workload: Workload, fine_tuning: FineTuning, order: Sequence[str] = ()) -> FineTuning:
     """A policy in terms of this training: its functions as names, its times as optimizer steps."""
     if fine_tuning.freezes and workload.obstacle_to_thawing is not None:
         raise ConfigurationError(f"the policy freezes parts of the model, but {workload.obstacle_to_thawing}")
@@ -191,7 +191,7 @@ def _policies(workload: Workload, profile: Profile) -> list[Policy]:
     found = []
     for each in policies(profile):
         try:
-            found.append(replace(each, fine_tuning=_policy(workload, each.fine_tuning, profile.model.executed)))
+            found.append(replace(each, fine_tuning=policy_for(workload, each.fine_tuning, profile.model.executed)))
         except ConfigurationError as error:
             _log.info("not tried: %s (%s)", each.fine_tuning.describe(), error)
     return found

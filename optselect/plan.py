@@ -77,7 +77,9 @@ class ParamGroup:
     """Parameters, by name, that one optimizer trains with the same hyperparameters.
 
     `optimizer` is a catalogue name: a plan whose groups name several is built as one composite optimizer.
-    `joins` says when the group begins to train (None: at the beginning).
+    `joins` says when the group begins to train (None: at the beginning); `rate` is the factor on the plan's
+    learning rate behind its own. `roles` are what its parameters are for, and `layers` the lowest and highest
+    of theirs, 0 nearest the input (none: not known).
     """
 
     name: str
@@ -85,6 +87,9 @@ class ParamGroup:
     parameters: tuple[str, ...]
     hyperparameters: Mapping[str, Value]
     joins: Joining | None = None
+    rate: float = 1.0
+    roles: tuple[str, ...] = ()
+    layers: tuple[int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins only; inverse of `from_dict`."""
@@ -94,6 +99,9 @@ class ParamGroup:
             "parameters": list(self.parameters),
             "hyperparameters": dict(self.hyperparameters),
             **({"joins": self.joins.to_dict()} if self.joins else {}),
+            "rate": self.rate,
+            "roles": list(self.roles),
+            "layers": list(self.layers) if self.layers else None,
         }
 
     @classmethod
@@ -105,6 +113,9 @@ class ParamGroup:
             parameters=tuple(data["parameters"]),
             hyperparameters=dict(data["hyperparameters"]),
             joins=Joining.from_dict(data["joins"]) if data.get("joins") else None,
+            rate=data.get("rate", 1.0),
+            roles=tuple(data.get("roles", ())),
+            layers=(data["layers"][0], data["layers"][1]) if data.get("layers") else None,
         )
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -37,10 +37,13 @@ from optselect.callbacks import AutoOptimizer, LightningWorkload
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from optselect.errors import ConfigurationError, OptselectError, ResumeError, UnsupportedModuleError
 from optselect.files import write_whole
+from optselect.fine_tuning import FineTuning
+from optselect.pipeline import policy_for
 from optselect.plan import OptimizerPlan
 from optselect.profile.text import describe
 from optselect.recipes.refusals import readable, refused, unreadable
 from optselect.redaction import without_passwords
+from optselect.report.groups import LAYER_HEADER, LAYER_NUMBERS, aligned, layer_rows
 
 # What Trainer.fit takes for ckpt_path besides a path.
 _CHECKPOINT_WORDS = frozenset({"last", "best", "hpc", "registry"})
@@ -104,6 +107,8 @@ def _profile(arguments: list[str]) -> None:
     _train(cli)
     if cli.auto.profile is not None:
         print("\n".join(describe(cli.auto.profile)))
+    if isinstance(cli.auto, _Profiling) and cli.auto.layers:
+        print("\n".join(("", *cli.auto.layers)))
 
 
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": _fit, "tune": _tune, "profile": _profile}
@@ -119,12 +124,22 @@ class _Tuning(AutoOptimizer):
 
 
 class _Profiling(AutoOptimizer):
-    """Measures, then ends the fit before its first step. No trial, no plan."""
+    """Measures, then ends the fit before its first step. No trial, no plan.
+
+    `layers` is a table of what the parameters are for and how they would be treated.
+    """
+
+    layers: Sequence[str] = ()
 
     def optimizers_for(self, module: pl.LightningModule) -> NoReturn:
         workload = LightningWorkload(module.trainer, module, monitor=self.monitor, mode=self.mode)
+        told = self._settings.fine_tuning
         with workload.borrowed():
-            self.profile = measure(workload)
+            profile = measure(workload)
+            policy = policy_for(workload, told, profile.model.executed) if isinstance(told, FineTuning) else None
+            rows = layer_rows(module, profile, policy)
+        # Not inside: what a callback is told while the module is borrowed is put back with it.
+        self.profile, self.layers = profile, aligned(LAYER_HEADER, rows, LAYER_NUMBERS)
         raise _TunerExitException
 
 

@@ -21,6 +21,7 @@ from optselect.profile.text import described
 from optselect.profile.values import Profile
 from optselect.report import figures
 from optselect.report.explanation import because, by_weight, cost, source, speakers
+from optselect.report.groups import GROUP_HEADER, GROUP_NUMBERS, group_rows
 from optselect.report.handwritten import as_python, as_yaml
 from optselect.report.markup import Content, Html, element, fragment
 from optselect.report.trials import Tried, best, main_rung, optimizers, points, rate_name, rungs, short, tried
@@ -259,6 +260,7 @@ def _training(plan: OptimizerPlan) -> Iterator[Html]:
         table,
     )
     yield element("div", picture, _groups(plan.param_groups), class_="grid")
+    yield _table("What each group is for", GROUP_HEADER, group_rows(plan), numbers=GROUP_NUMBERS)
     yield element("details", element("summary", "Which parameter is in which group"), _members(plan))
 
 

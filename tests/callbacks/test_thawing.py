@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import BackboneFinetuning, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from torch import nn
+from torch import Tensor, nn
 
 from optselect import AutoOptimizer, Budget, ConfigurationError, FineTuning, MetricNotLoggedError, Thaw
 from tests.callbacks.comparison import differences, fitting
@@ -267,3 +267,55 @@ def test_a_function_is_in_the_plan_as_names(tmp_path: Path) -> None:
     assert callback.plan.fine_tuning == FineTuning(no_decay=r"^net\.3\.weight$")
     undecayed = [group for group in callback.plan.param_groups if group.hyperparameters["weight_decay"] == 0]
     assert any("net.3.weight" in group.parameters for group in undecayed)
+
+
+class Scored(nn.Module):
+    """The head is registered before what it stands on, under a name that does not tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Linear(16, CLASSES)
+        self.upper = nn.Linear(16, 16)
+        self.lower = nn.Linear(FEATURES, 16)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.scores(torch.relu(self.upper(torch.relu(self.lower(inputs)))))
+        return scores
+
+
+class HeadFirst(Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Scored()  # type: ignore[assignment]  # a module like the other
+
+
+def peaks(trainer: L.Trainer) -> dict[str, float]:
+    """The peak rate of every matrix over that of the layer below the head."""
+    found = {
+        name: group["initial_lr"]
+        for group in trainer.optimizers[0].param_groups
+        for name, parameter in trainer.lightning_module.named_parameters()
+        if name.endswith("weight") and any(parameter is each for each in group["params"])
+    }
+    return {name: lr / found["net.upper.weight"] for name, lr in found.items()}
+
+
+def test_rates_go_by_the_order_in_which_layers_run_and_a_resumed_run_has_the_same(tmp_path: Path) -> None:
+    policy = FineTuning(head_lr_ratio=10.0, layer_decay=0.5)
+    begun = fit(made(HeadFirst), chosen(tmp_path / "one", policy), StopAfter(1), epochs=2)
+    begun.save_checkpoint(tmp_path / "one.ckpt")
+
+    resumed = fit(made(HeadFirst), auto(tmp_path / "two"), epochs=2, ckpt_path=tmp_path / "one.ckpt")
+
+    expected = {"net.scores.weight": 20.0, "net.upper.weight": 1.0, "net.lower.weight": 0.5}
+    assert peaks(begun) == pytest.approx(expected)
+    assert peaks(resumed) == pytest.approx(expected)
+
+
+def test_groups_that_are_treated_alike_are_one_line_of_the_monitor(tmp_path: Path) -> None:
+    monitor = LearningRateMonitor()
+
+    fit(made(Deep), chosen(tmp_path, FineTuning(head_lr_ratio=10.0)), monitor, logger=CSVLogger(tmp_path), epochs=1)
+
+    shown = {name.partition("/")[2] for name in monitor.lrs}
+    assert shown == {f"adamw/{part}/{decay}" for part in ("head", "backbone") for decay in ("decay", "no_decay")}

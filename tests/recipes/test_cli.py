@@ -123,6 +123,7 @@ def test_profile_prints_the_measurements_and_writes_nothing(run: Run) -> None:
     done = run("profile", "--config", "tiny.yaml")
 
     assert "1,280 samples" in done.out
+    assert "layer  modules" in done.out
     assert [file.name for file in Path().iterdir()] == ["tiny.yaml"]
 
 

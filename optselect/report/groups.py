@@ -1,0 +1,141 @@
+"""Which parameters are treated how, as rows of a table: a model's layers, and a plan's parameter groups."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterable, Sequence
+
+from torch import nn
+
+from optselect.configuration import format_value
+from optselect.fine_tuning import FineTuning
+from optselect.params import ParamInfo, describe_params
+from optselect.plan import OptimizerPlan, ParamGroup
+from optselect.profile.values import Profile
+from optselect.treatment import Treatment, treated
+
+GROUP_HEADER = ("group", "what for", "layers", "parameters", "lr", "decay")
+LAYER_HEADER = ("layer", "modules", "what for", "parameters", "lr", "decay")
+# The columns of either that hold numbers.
+GROUP_NUMBERS, LAYER_NUMBERS = (3,), (0, 3)
+
+_WIDTH = 96
+_NARROWEST = 12
+_NEVER = Treatment(decay=False)
+
+
+def group_rows(plan: OptimizerPlan) -> list[tuple[str, ...]]:
+    """A row for each group of `plan`, and one for what is frozen in the model itself."""
+    shapes, frozen = plan.model_fingerprint.shapes, plan.model_fingerprint.frozen
+    rows: list[tuple[str, ...]] = [
+        (
+            group.name,
+            ", ".join(group.roles),
+            _from_to(group.layers),
+            _scalars(math.prod(shapes.get(name, ())) for name in group.parameters),
+            _rate(group),
+            _decay(group),
+        )
+        for group in plan.param_groups
+    ]
+    if frozen:
+        scalars = _scalars(math.prod(shapes.get(name, ())) for name in frozen)
+        rows.append(("frozen", "", "", scalars, "", ""))
+    return rows
+
+
+def layer_rows(model: nn.Module, profile: Profile, policy: FineTuning | None = None) -> list[tuple[str, ...]]:
+    """A row for what is treated alike in each layer of `model`, from input to output, under `policy`.
+
+    The rate is a factor on the one that will be chosen. What is new in a trained model is marked.
+    """
+    order, sparse = profile.model.executed, profile.gradient.sparse
+    treatment = {info.name: (info, how) for info, how in treated(model, policy, sparse, order)}
+    pairs = [treatment.get(info.name, (info, _NEVER)) for info in describe_params(model, sparse=sparse, order=order)]
+    pairs.sort(key=_sorting)
+    rows = []
+    for _, alike in itertools.groupby(pairs, key=_alike):
+        infos, hows = zip(*alike, strict=True)
+        rows.append(_layer_row(infos, hows[0], profile.model.fresh))
+    return rows
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[int]) -> list[str]:
+    """Lines of at most 96 columns, the widest cells of words cut to fit; `numbers` stand at the right."""
+    cells = [[" ".join(each.split()) for each in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    while sum(widths) + 2 * (len(widths) - 1) > _WIDTH and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    return [
+        "  ".join(
+            (_cut(cell, width).rjust if column in numbers else _cut(cell, width).ljust)(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else f"{cell[: width - 1]}…"
+
+
+def _from_to(layers: tuple[int, int] | None) -> str:
+    if layers is None:
+        return ""
+    low, high = layers
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _scalars(counts: Iterable[int]) -> str:
+    return f"{sum(counts):,}"
+
+
+def _rate(group: ParamGroup) -> str:
+    words = [format_value(group.hyperparameters["lr"])] if "lr" in group.hyperparameters else []
+    words += [f"×{group.rate:.3g}"] if group.rate != 1.0 else []
+    words += [group.joins.describe()] if group.joins is not None else []
+    return ", ".join(words)
+
+
+def _decay(group: ParamGroup) -> str:
+    return format_value(group.hyperparameters.get("weight_decay", 0.0))
+
+
+def _sorting(pair: tuple[ParamInfo, Treatment]) -> tuple[float, ...]:
+    info, how = pair
+    phase = how.joins.phase if how.joins is not None else 0
+    return info.depth, info.frozen, info.adapter, -how.rate, not how.decay, phase
+
+
+def _alike(pair: tuple[ParamInfo, Treatment]) -> tuple[object, ...]:
+    info, how = pair
+    return info.depth, info.frozen, info.adapter, how.rate, how.decay, how.joins
+
+
+def _layer_row(infos: Sequence[ParamInfo], how: Treatment, fresh: Sequence[str]) -> tuple[str, ...]:
+    new = all(any(info.name.startswith(f"{module}.") for module in fresh) for info in infos)
+    words = list(dict.fromkeys("adapter" if info.adapter else info.role for info in infos))
+    rate = "frozen" if infos[0].frozen else f"×{how.rate:.3g}"
+    return (
+        str(infos[0].depth),
+        f"{_modules(infos)}{' (new)' if new else ''}",
+        ", ".join(words),
+        _scalars(info.numel for info in infos),
+        rate if how.joins is None else f"{rate}, {how.joins.describe()}",
+        "yes" if how.decay else "no",
+    )
+
+
+def _are_equal(parts: Sequence[str]) -> bool:
+    return len(set(parts)) == 1
+
+
+def _modules(infos: Sequence[ParamInfo]) -> str:
+    """The module around all of them; where that is the whole model, the modules in it."""
+    paths = [info.name.split(".") for info in infos]
+    owners = (path[:-1] for path in paths)
+    common = [parts[0] for parts in itertools.takewhile(_are_equal, zip(*owners, strict=False))]
+    if common:
+        return ".".join(common)
+    return ", ".join(dict.fromkeys(path[0] for path in paths))
