@@ -21,7 +21,7 @@ from optselect.errors import ConfigurationError, UnknownOptimizerError
 from optselect.evaluate import PAUSED_BYTES, TrialRunner
 from optselect.fine_tuning import FineTuning, FineTuningWord
 from optselect.grouping import param_groups
-from optselect.horizon import carried_over, exponent, for_the_whole_training, search_horizon
+from optselect.horizon import carried_over, for_the_whole_training, rate_factor, search_horizon
 from optselect.plan import ModelFingerprint, OptimizerPlan
 from optselect.profile import Profile
 from optselect.profile.measure import measure
@@ -279,7 +279,9 @@ def _race(
     searched = horizon or budget.steps or UNKNOWN_LENGTH_STEPS
     if horizon is not None and budget.searches and (searched := search_horizon(horizon, budget.steps)) < horizon:
         ratio = searched / horizon
-        contenders = tuple(c if c == base else carried_over(c, ratio, exponent(c, profile)) for c in contenders)
+        contenders = tuple(
+            c if c == base else carried_over(c, ratio, rate_factor(c, profile, ratio)) for c in contenders
+        )
     race = Race(
         arms=contenders,
         baseline=base,

@@ -11,15 +11,18 @@ The stages, each only as far as the budget goes:
    so did eight arms of which three went on after a tenth; picking the winner at a tenth cost .72. So where
    not all arms can go to a quarter, more go to a tenth, and the best two and the baseline go on.
 2. *Policies*, for a trained model. The leader with each of the ways to train its parts, and with none.
-3. *Neighbours.* Half a decade of learning rate up and down around the leader and the runner-up, until the
+3. *Escape.* Where none of the first four arms is ahead of the baseline, the rules are wrong about this training, and
+   their other arms are, too. Then the baseline's own optimizer is tried half a decade up, and up again for as long as
+   that helps, or else down: the sweep that one would do without rules.
+4. *Neighbours.* Half a decade of learning rate up and down around the leader and the runner-up, until the
    leader is no longer at an edge.
-4. *Refinement*, with a large budget. Optuna's Gaussian process over optimizer, rate, schedule and momentum.
-5. *Halves.* The leader, the baseline, the leader at half its rate, the best of another optimizer, to half of the
+5. *Refinement*, with a large budget. Optuna's Gaussian process over optimizer, rate, schedule and momentum.
+6. *Halves.* The leader, the baseline, the leader at half its rate, the best of another optimizer, to half of the
    schedule: a quarter favours rates that are too high, most where small data are seen many times. Measured on two
    such tasks, half the rate was behind by up to a third at a quarter and ahead by a third or more at a half.
-6. *Confirmation*, with a large budget. The three leaders and the baseline once more, on another order of the
+7. *Confirmation*, with a large budget. The three leaders and the baseline once more, on another order of the
    data: the best of many noisy values is too good to be true.
-7. *Finish.* The leader and the baseline to the end of the schedule, then the runner-up: what will be overfit shows
+8. *Finish.* The leader and the baseline to the end of the schedule, then the runner-up: what will be overfit shows
    only there. Earlier stages keep to what this leaves them.
 """
 
@@ -333,7 +336,7 @@ def _arms(race: Race, table: _Table) -> Iterable[Job]:
     sound = 0
     for arm in race.arms:
         # One that diverged early left the means for another.
-        if sound == layout.arms:
+        if sound == layout.arms or (arm not in race.arms[:_ENOUGH] and _baseline_leads(race, table)):
             return
         if not table.judged(arm, 0, until):
             yield Job(configuration=arm, seed=0, until=until, stage="arms")
@@ -361,6 +364,37 @@ def _policies(race: Race, table: _Table) -> Iterable[Job]:
         configuration = replace(leader, fine_tuning=policy)
         if not table.judged(configuration, 0, race.rung):
             yield Job(configuration=configuration, seed=0, until=race.rung, stage="policies")
+
+
+def _baseline_leads(race: Race, table: _Table) -> bool:
+    """Whether none of the first arms is ahead of the baseline, and the budget is one to do something about it."""
+    first = race.arms[:_ENOUGH]
+    if race.trainings < _HALVING or race.layout.screen is not None or all(arm.optimizer == USER for arm in first):
+        return False
+    base = table.loss(race.baseline, 0, race.rung)
+    if base is None or not all(table.judged(arm, 0, race.rung) for arm in first):
+        return False
+    return not any((loss := table.loss(arm, 0, race.rung)) is not None and loss < base for arm in first)
+
+
+def _escape(race: Race, table: _Table) -> Iterable[Job]:
+    if not _baseline_leads(race, table):
+        return
+    # A higher rate and a schedule belong together; the user's own optimizer has its own.
+    kinds = [arm.schedule for arm in race.arms if arm.schedule.kind == "cosine" and race.baseline.optimizer != USER]
+    start = replace(race.baseline, schedule=next(iter(kinds), race.baseline.schedule))
+    for factor in (HALF_DECADE, 1 / HALF_DECADE):
+        here, loss = start, table.loss(race.baseline, 0, race.rung) or 0.0
+        while (there := _scaled(race, here, factor)) is not None:
+            if not table.judged(there, 0, race.rung):
+                yield Job(configuration=there, seed=0, until=race.rung, stage="escape")
+                return
+            found = table.loss(there, 0, race.rung)
+            if found is None or found >= loss:
+                break
+            here, loss = there, found
+        if here != start:
+            return
 
 
 def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
@@ -444,6 +478,7 @@ _STAGES: Mapping[str, Callable[[Race, _Table], Iterable[Job]]] = {
     "arms": _arms,
     "promotion": _promotions,
     "policies": _policies,
+    "escape": _escape,
     "neighbours": _neighbours,
     "refinement": _refinement,
     "halves": _halves,
@@ -464,6 +499,9 @@ def _kept_for_later(race: Race, stage: str) -> float:
     def on(start: int, end: int) -> float:
         return end - (start if race.continues else 0) + validation
 
+    # Without a way out there are no leaders worth a half: only the end is kept for one and the baseline.
+    if stage == "escape":
+        return 2 * on(quarter, race.horizon) if race.trainings >= _FINISHING else 0.0
     kept = {
         "halves": (1 + thorough) * (2 * on(quarter, half) + half + validation) if race.half else 0.0,
         "confirmation": thorough * (_CONFIRMED + 1) * (half + validation),

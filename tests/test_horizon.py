@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -11,18 +10,15 @@ from torch.utils.data import DataLoader
 
 from optselect import TorchWorkload, select
 from optselect.configuration import USER, Configuration
-from optselect.horizon import carried_over, exponent, fitted_exponent, search_horizon
+from optselect.horizon import carried_over, rate_factor, search_horizon
 from optselect.progress import Silent
-from optselect.race import Race
 from optselect.schedules import Schedule
-from optselect.study import Evaluation
 from optselect.testing import PROFILES
 from tests.small import net, vectors
 
 NADAM = Configuration(
     optimizer="nadam", hyperparameters={"lr": 1e-2}, schedule=Schedule(kind="cosine", warmup_steps=10)
 )
-RACE = Race(arms=(NADAM,), baseline=Configuration(optimizer="adamw"), horizon=1_000, steps=None)
 FRESH = next(iter(PROFILES.values()))
 
 
@@ -44,9 +40,9 @@ def test_the_training_that_is_searched_is_as_long_as_the_budget(
 
 
 def test_there_and_back_is_where_it_started() -> None:
-    there = carried_over(NADAM, 0.25, 0.3)
+    there = carried_over(NADAM, 0.25, 4**0.3)
 
-    back = carried_over(there, 4.0, 0.3)
+    back = carried_over(there, 4.0, 4**-0.3)
 
     assert there.rate == pytest.approx(1e-2 * 4**0.3)
     assert there.schedule.warmup_steps == 2
@@ -56,45 +52,15 @@ def test_there_and_back_is_where_it_started() -> None:
 def test_the_users_own_optimizer_is_carried_over_as_it_is() -> None:
     own = Configuration(optimizer=USER, hyperparameters={"lr_scale": 3.0})
 
-    assert carried_over(own, 4.0, 0.3) == own
-    assert exponent(own, FRESH) == 0.0
+    assert carried_over(own, 4.0, 0.5) == own
+    assert rate_factor(own, FRESH, 4.0) == 1.0
 
 
-def test_adagrads_rate_does_not_move_with_the_length() -> None:
-    assert exponent(replace(NADAM, optimizer="adagrad"), FRESH) == 0.0
+@pytest.mark.parametrize("optimizer, exponent", [("nadam", -0.3), ("adagrad", -0.3), ("momentum", 0.0)])
+def test_a_rate_is_carried_over_by_the_priors_power_of_the_length(optimizer: str, exponent: float) -> None:
+    factor = rate_factor(replace(NADAM, optimizer=optimizer), replace(FRESH, steps=800), 8.0)
 
-
-def valley(best_early: float, best_late: float) -> list[Evaluation]:
-    """Five rates of one optimizer at two rungs, their losses parabolas around the best rates."""
-    rates = [10**decade for decade in (-3.0, -2.5, -2.0, -1.5, -1.0)]
-    return [
-        Evaluation(
-            number=number,
-            configuration=NADAM.at_rate(rate),
-            seed=0,
-            values={rung: 1.0 + math.log(rate / best) ** 2 for rung, best in ((100, best_early), (400, best_late))},
-            cost=0.0,
-            reached=400,
-            state="running",
-        )
-        for number, rate in enumerate(rates)
-    ]
-
-
-@pytest.mark.parametrize("beta", [0.1, 0.3, 0.5])
-def test_an_exponent_seen_between_two_rungs_counts_half(beta: float) -> None:
-    evaluations = valley(1e-2, 1e-2 * 4**-beta)
-
-    assert fitted_exponent(RACE, evaluations, NADAM, 0.3) == pytest.approx((beta + 0.3) / 2)
-
-
-@pytest.mark.parametrize("late, limit", [(1e-2 * 4**-0.99, 0.6), (1e-2 * 4**0.4, 0.0)])
-def test_a_fitted_exponent_is_bounded(late: float, limit: float) -> None:
-    assert fitted_exponent(RACE, valley(1e-2, late), NADAM, 0.3) == pytest.approx(limit, abs=0.05)
-
-
-def test_with_two_rates_there_is_nothing_to_fit() -> None:
-    assert fitted_exponent(RACE, valley(1e-2, 1e-3)[:2], NADAM, 0.3) == 0.3
+    assert factor == pytest.approx(8.0**exponent)
 
 
 def test_a_long_training_is_searched_within_its_budget_and_the_plan_says_how_it_was_carried_over() -> None:

@@ -321,6 +321,42 @@ def test_neighbours_are_half_a_decade_from_a_leader_and_differ_in_nothing_else()
         assert any(0.05 < distance <= 0.5 + 1e-9 for distance in near)
 
 
+def valley(best: float) -> Judge:
+    return lambda configuration, *_: abs(math.log10((configuration.rate or 1.0) / best))
+
+
+LOST = (arm("muon", lr=1e-4), BASELINE, arm("nadam", lr=1e-5), arm("momentum", lr=1e-3), arm("nadam", lr=2e-5))
+
+
+@pytest.mark.parametrize("best, tried", [(2e-2, [3e-3, 1e-2, 3e-2, 1e-1]), (2e-4, [3e-3, 3e-4, 1e-4])])
+def test_where_no_arm_is_ahead_of_the_baseline_its_rate_is_moved_for_as_long_as_that_helps(
+    best: float, tried: list[float]
+) -> None:
+    arms = tuple(each if each == BASELINE else each.at_rate(1.0 if best < 1e-3 else 1e-5) for each in LOST)
+    game = Game(race(arms=arms, steps=500), valley(best)).play()
+
+    escape = [job.configuration for job in game.jobs if job.stage == "escape"]
+
+    assert [configuration.rate for configuration in escape] == pytest.approx(tried, rel=0.1)
+    assert {(configuration.optimizer, configuration.schedule.kind) for configuration in escape} == {("adamw", "cosine")}
+    assert len([job for job in game.jobs if job.stage == "arms"]) == 4
+
+
+def test_where_an_arm_is_ahead_of_the_baseline_the_rules_are_trusted() -> None:
+    stages = Game(race(steps=500), valley(1e-2)).play().stages()
+
+    assert "escape" not in stages
+
+
+def test_an_escape_leaves_enough_for_the_best_and_the_baseline_to_reach_the_end() -> None:
+    game = Game(race(arms=LOST, steps=400, validation_cost=1.0), valley(2e-2)).play()
+
+    finished = [job.configuration for job in game.jobs if job.until == game.race.horizon]
+
+    assert BASELINE in finished
+    assert any(configuration.rate == pytest.approx(10**-1.5) for configuration in finished)
+
+
 def test_the_search_moves_on_until_the_leader_is_not_at_an_edge() -> None:
     game = Game(race(steps=None)).play()
 

@@ -1,4 +1,4 @@
-"""optselect with one part of its search taken out, to see what the part is worth."""
+"""optselect with one part of its search taken out or spoilt, to see what the part is worth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optselect.evaluate import Outcome, TrialRunner
 from optselect.profile import Profile
 from optselect.race import Job, Race
 from optselect.recipes.bench import methods
-from optselect.rules import proposals
+from optselect.rules import prior, proposals
 from optselect.schedules import Schedule
 
 
@@ -67,7 +67,26 @@ def complete_rungs(arena: methods.Arena, amount: float) -> methods.Choice:
 def without_transfer(arena: methods.Arena, amount: float) -> methods.Choice:
     """What a shorter training found is taken as it is for a longer one."""
     # The one by which rates start higher, which the pipeline has by name, stays.
-    with _replaced(horizon, exponent=lambda *_: 0.0):
+    with _replaced(horizon, rate_factor=lambda *_: 1.0):
+        return methods.ours(arena, amount)
+
+
+def poisoned_up(arena: methods.Arena, amount: float) -> methods.Choice:
+    """Every rate that the rules start from a thousand times too high, beyond the catalogue's bounds."""
+    return _poisoned(arena, amount, 1e3)
+
+
+def poisoned_down(arena: methods.Arena, amount: float) -> methods.Choice:
+    """Every rate that the rules start from a thousand times too low."""
+    return _poisoned(arena, amount, 1e-3)
+
+
+def _poisoned(arena: methods.Arena, amount: float, factor: float) -> methods.Choice:
+    def centre(name: str, profile: Profile) -> tuple[dict[str, Any], Schedule]:
+        values, schedule = prior.configuration(name, profile)
+        return {**values, **({"lr": float(values["lr"]) * factor} if "lr" in values else {})}, schedule
+
+    with _replaced(proposals, configuration=centre):
         return methods.ours(arena, amount)
 
 
@@ -95,4 +114,6 @@ ABLATIONS: Mapping[str, Callable[[methods.Arena, float], methods.Choice]] = {
     "no-refinement": without_refinement,
     "complete-rungs": complete_rungs,
     "no-transfer": without_transfer,
+    "poisoned-up": poisoned_up,
+    "poisoned-down": poisoned_down,
 }

@@ -23,6 +23,7 @@ from optselect.recipes.bench.scores import Score
 from optselect.recipes.bench.tasks import TASKS, Splits, named, orders, training_loader, validation_cost, workload
 from optselect.recipes.bench.training import Lines, Recipe, Trainings, by_hand, evaluate, train
 from optselect.recipes.cli import main
+from optselect.rules import proposals
 from optselect.schedules import Schedule
 
 DIGITS = replace(TASKS["digits"], steps=16, judges=5)
@@ -339,10 +340,10 @@ def test_the_packages_references_are_of_the_tasks_as_they_are(name: str, tmp_pat
 def test_every_ablation_gives_a_choice_within_its_budget_and_puts_the_search_together_again(
     name: str, arena: Arena
 ) -> None:
-    before = [dict(vars(module)) for module in (horizon, pipeline, race)]
+    before = [dict(vars(module)) for module in (horizon, pipeline, proposals, race)]
 
     choice = method(f"{name}@4")(arena)
 
     assert choice.search_steps <= 4 * arena.task.steps
     assert choice.recipe.describe
-    assert [dict(vars(module)) for module in (horizon, pipeline, race)] == before
+    assert [dict(vars(module)) for module in (horizon, pipeline, proposals, race)] == before
