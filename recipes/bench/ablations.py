@@ -12,20 +12,25 @@ from optselect import catalogue, horizon, pipeline, race
 from optselect.configuration import Configuration
 from optselect.evaluate import Outcome, TrialRunner
 from optselect.profile import Profile
+from optselect.profile.measure import measure
 from optselect.race import Job, Race
-from optselect.recipes.bench import methods
-from optselect.rules import prior, proposals
+from optselect.recipes.bench import methods, tasks
+from optselect.rules import prior, proposals, vetoes
 from optselect.schedules import Schedule
 
 
 def without_rules(arena: methods.Arena, amount: float) -> methods.Choice:
-    """Every optimizer of the oracle's grid in the order of their names, each at the catalogue's centre."""
+    """Every optimizer of the oracle's grid that can train the model, by name, each at the catalogue's centre."""
 
     def centre(name: str, _: Profile) -> tuple[dict[str, Any], Schedule]:
         return catalogue.get(name).defaults(), methods.COSINE
 
+    training = tasks.workload(arena.task, arena.data, arena.seed)
+    forbidden = {vote.optimizer for vote in vetoes(measure(training, passes=1), rules=())}
     with _replaced(proposals, configuration=centre):
-        return methods.ours(arena, amount, rules=(), candidates=tuple(methods.HALF_DECADES))
+        return methods.ours(
+            arena, amount, rules=(), candidates=[name for name in methods.HALF_DECADES if name not in forbidden]
+        )
 
 
 def without_race(arena: methods.Arena, amount: float) -> methods.Choice:
