@@ -38,7 +38,7 @@ SGD_FAMILY = frozenset({"sgd", "momentum", "asgd", "schedulefree_sgd"})
 # Where rows are seen again and again there is less and less to learn from them: a row's worth is spent after some
 # fifteen passes (Muennighoff et al. 2023, arXiv:2305.16264). Whatever goes on at the same rate fits noise. So beyond
 # ten passes the sum of the steps is kept: the rate falls as one over the length where steps stay of one size, and as
-# one over its root where they shrink as Adagrad's do. Best rates of the grid, at one length and at ten times that:
+# one over its root where they shrink as Adagrad's do. Best rates of the benchmark's grid, at a length and ten times it:
 # Muon .01 and .001 (letter, 7 and 73 passes; digits, 26 and 256), Adagrad .1 and .03 (MovieLens-100k, 3 and 26).
 # Adam and its kin do not do so on the same tasks (letter .03 and .03, digits flat, MovieLens-100k .01 and .001).
 MANY_PASSES = 10
