@@ -52,7 +52,7 @@ def a_convolutional_net_with_batchnorm_favours_nesterov(profile: Profile) -> Ans
 )
 def a_short_training_of_a_convolutional_net_favours_nadam(profile: Profile) -> Answer:
     """What SGD gains on a convolutional net it gains late."""
-    if profile.model.share("conv") < 0.5 or profile.model.at_initialisation is False:
+    if profile.model.share("conv") < CONVOLUTIONAL or profile.model.at_initialisation is False:
         return None
     return votes(at_most("steps", profile.steps, 1_000), {"nadam": 3.0, "adamw": 1.0, "momentum": -2.0})
 
@@ -111,7 +111,7 @@ def a_pretrained_transformer_favours_what_trained_it(profile: Profile) -> Answer
 )
 def a_pretrained_convolutional_net_takes_either(profile: Profile) -> Answer:
     """Fine-tuning stays near good weights, where AdamW's safety and SGD's economy meet."""
-    if not is_pretrained(profile) or profile.model.share("conv") < 0.5:
+    if not is_pretrained(profile) or profile.model.share("conv") < CONVOLUTIONAL:
         return None
     return votes(_not_fresh(profile), {"adamw": 2.0, "momentum": 1.5})
 
@@ -189,6 +189,7 @@ def half_precision_weights_lose_small_steps(profile: Profile) -> Answer:
 
 
 ATTENTION = 0.1
+CONVOLUTIONAL = 0.5
 MOSTLY_FROZEN = 0.9
 
 

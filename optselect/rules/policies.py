@@ -40,8 +40,9 @@ POLICIES = (_LAYERS, _HEAD, _PROBE_FIRST)
 def policies(profile: Profile) -> tuple[Policy, ...]:
     """Policies worth trying, the most wanted first; none where the model is not trained already.
 
-    A model that is mostly frozen, with adapters or a new head on it, leaves nothing to order.
+    A model that is mostly frozen, with adapters or a new head on it, leaves nothing to order; and only where some
+    part is new it has more to learn than the others.
     """
     if not is_pretrained(profile) or frozen_share(profile) >= MOSTLY_FROZEN:
         return ()
-    return POLICIES
+    return POLICIES if profile.model.fresh else (_LAYERS,)

@@ -13,7 +13,7 @@ from optselect import catalogue
 from optselect.catalogue import OptimizerSpec
 from optselect.profile.values import Profile
 from optselect.rules.data import is_graph, is_small_regression
-from optselect.rules.model import ATTENTION, MOSTLY_FROZEN, frozen_share, is_pretrained
+from optselect.rules.model import ATTENTION, CONVOLUTIONAL, MOSTLY_FROZEN, frozen_share, is_pretrained
 from optselect.schedules import Schedule
 from optselect.space import Value
 
@@ -87,18 +87,29 @@ REGIMES = (
         source="torchtune configurations: 3e-4 in 45 of 77 for LoRA",
     ),
     Regime(
-        name="fine-tuning a large transformer",
-        holds=lambda profile: (
-            is_pretrained(profile)
-            and profile.model.share("attention") >= ATTENTION
-            and profile.model.parameters >= 50_000_000
-        ),
+        name="fine-tuning a transformer",
+        holds=lambda profile: is_pretrained(profile) and profile.model.share("attention") >= ATTENTION,
         scale=0.01,
         weight_decay=1e-2,
         warmup=0.1,
         horizon=False,
         lr=adam(3e-5),
-        source="torchtune configurations: 2e-5 in 41 of 56; BERT: 2e-5 to 5e-5 (arXiv:1810.04805)",
+        source=(
+            "torchtune configurations: 2e-5 in 41 of 56; BERT: 2e-5 to 5e-5 (arXiv:1810.04805); measured here (MiniLM "
+            "on film reviews): 3e-5"
+        ),
+    ),
+    Regime(
+        name="fine-tuning a convolutional net with BatchNorm",
+        holds=lambda profile: (
+            is_pretrained(profile) and profile.model.share("conv") >= CONVOLUTIONAL and profile.model.batch_norm
+        ),
+        scale=0.2,
+        weight_decay=1e-3,
+        warmup=0.1,
+        horizon=False,
+        lr=adam(2e-3),
+        source="fastai's fine_tune: 2e-3; measured here (EfficientNet-lite0 on digits): 3e-3, of half decades",
     ),
     Regime(
         name="fine-tuning",

@@ -144,7 +144,7 @@ REGIMES = {
             "few samples for a pretrained transformer need bias correction",
         },
         first=["adamw", "nadam"],
-        start="fine-tuning",
+        start="fine-tuning a transformer",
         against={"muon", "sgd"},
     ),
     "pretrained CNN": Expected(
@@ -152,7 +152,7 @@ REGIMES = {
         facts={"model.at_initialisation": False, "model.batch_norm": True},
         rules={"a pretrained convolutional net takes either"},
         first=["adamw", "momentum"],
-        start="fine-tuning",
+        start="fine-tuning a convolutional net with BatchNorm",
     ),
     "GNN on one graph": Expected(
         training=trainings.one_graph,

@@ -7,7 +7,9 @@ import pytest
 from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
 from optselect.rules import policies
 
-MODEL = ModelProfile(parameters=900, frozen=100, tensors=4, kinds={"linear": 900}, at_initialisation=False)
+MODEL = ModelProfile(
+    parameters=900, frozen=100, tensors=4, kinds={"linear": 900}, at_initialisation=False, fresh=("head",)
+)
 TRAINED = Profile(data=DataProfile(), model=MODEL, gradient=GradientProfile(passes=3))
 
 
@@ -17,6 +19,13 @@ def test_a_trained_model_has_policies_worth_trying_each_with_a_reason_and_a_sour
     assert found
     assert all(each.mechanism and each.cites for each in found)
     assert len({each.fine_tuning.describe() for each in found}) == len(found)
+
+
+def test_where_no_part_is_new_the_head_is_no_other_part() -> None:
+    found = policies(replace(TRAINED, model=replace(MODEL, fresh=())))
+
+    assert found
+    assert all(each.fine_tuning.head_lr_ratio == 1.0 and not each.fine_tuning.thaw for each in found)
 
 
 @pytest.mark.parametrize("untrained", [True, None])

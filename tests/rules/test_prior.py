@@ -109,10 +109,12 @@ def test_fine_tuning_does_not_move_with_the_horizon() -> None:
     assert lr("adamw", replace(TRAINED, steps=80_000)) == lr("adamw", TRAINED)
 
 
-def test_fine_tuning_a_large_transformer_starts_lower_still() -> None:
-    large = with_model(TRAINED, parameters=50_000_000, kinds={"linear": 30_000_000, "attention": 20_000_000})
+def test_fine_tuning_a_transformer_starts_lower_still() -> None:
+    assert lr("adamw", with_model(TRAINED, kinds=TRANSFORMER)) == pytest.approx(3e-5)
 
-    assert lr("adamw", large) == pytest.approx(3e-5)
+
+def test_fine_tuning_a_convolutional_net_with_batchnorm_starts_higher() -> None:
+    assert lr("adamw", with_model(TRAINED, batch_norm=True)) == pytest.approx(2e-3)
 
 
 def test_adapters_on_frozen_weights_start_higher() -> None:
@@ -155,9 +157,10 @@ def test_a_language_model_forgets_its_second_moment_sooner() -> None:
         ("from random weights", with_data(FRESH, batches=2, edges=9)),
         ("a bag of sparse features", replace(FRESH, gradient=GradientProfile(passes=1, sparse=("table",)))),
         (
-            "fine-tuning a large transformer",
+            "fine-tuning a transformer",
             with_model(TRAINED, parameters=10**8, kinds={"attention": 10**8}),
         ),
+        ("fine-tuning a convolutional net with BatchNorm", with_model(TRAINED, batch_norm=True)),
     ],
 )
 def test_a_profile_belongs_to_a_regime(name: str, profile: Profile) -> None:
