@@ -136,8 +136,6 @@ def make_selection(
         profile = workload.agree(_as_told(measure(workload, passes=_passes(budget)), fine_tuning=settings.fine_tuning))
         worth_trying = [] if policy else _policies(workload, profile)
         proposals = _proposals(workload, profile, settings, policy)
-        if worth_trying:
-            proposals = _with_policy(proposals, worth_trying[0].fine_tuning)
         progress.proposed(profile, proposals)
         race = _race(workload, profile, proposals, budget, horizon, policy=policy)
         race = replace(race, policies=tuple(each.fine_tuning for each in worth_trying))
@@ -195,13 +193,6 @@ def _policies(workload: Workload, profile: Profile) -> list[Policy]:
         except ConfigurationError as error:
             _log.info("not tried: %s (%s)", each.fine_tuning.describe(), error)
     return found
-
-
-def _with_policy(proposals: Sequence[Proposal], policy: FineTuning) -> list[Proposal]:
-    """The first proposal that can follow it with the policy, the others as they are."""
-    able = (each for each in proposals if each.optimizer != USER and catalogue.get(each.optimizer).group_rates)
-    first = next(able, None)
-    return [replace(each, fine_tuning=policy) if each is first else each for each in proposals]
 
 
 def _with_reason(choice: Choice, worth_trying: Sequence[Policy]) -> Choice:

@@ -38,7 +38,7 @@ POLICIES = (_LAYERS, _HEAD, _PROBE_FIRST)
 
 
 def policies(profile: Profile) -> tuple[Policy, ...]:
-    """Policies worth trying, the most wanted first; none where the model is not trained already.
+    """Policies worth trying beside one rate for all parts; none where the model is not trained already.
 
     A model that is mostly frozen, with adapters or a new head on it, leaves nothing to order; and only where some
     part is new it has more to learn than the others.
