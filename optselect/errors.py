@@ -57,6 +57,11 @@ class MetricNotLoggedError(OptselectError, KeyError):
 class UnsupportedModuleError(OptselectError):
     """This module cannot be searched, or the chosen optimizer cannot train it."""
 
+    @classmethod
+    def nothing_trains(cls) -> UnsupportedModuleError:
+        """The error for a model of which all is frozen."""
+        return cls("the model has no trainable parameter; set requires_grad=True on what should learn")
+
 
 class SearchError(OptselectError):
     """No trial gave a value, so there is nothing to choose by."""

@@ -58,9 +58,7 @@ def param_groups(
         members.setdefault(likeness, []).append(parameter)
         parts.setdefault(likeness, []).append(treatment.part)
     if not members:
-        raise UnsupportedModuleError(
-            "the model has no trainable parameter; set requires_grad=True on what should learn"
-        )
+        raise UnsupportedModuleError.nothing_trains()
     rank = [candidate.name for candidate in chain]
     return tuple(
         ParamGroup(

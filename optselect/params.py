@@ -372,8 +372,8 @@ def _is_repeated(place: _Place, places: Mapping[str, _Place]) -> bool:
     block = _block(place)
     if block is None:
         return False
-    siblings, _, number = block.rpartition(".")
-    twin = re.compile(rf"{re.escape(siblings)}\.?(?!{number}\.)\d+{re.escape(place.name[len(block) :])}")
+    stem = block.rstrip("0123456789")
+    twin = re.compile(rf"{re.escape(stem)}(?!{block[len(stem) :]}\.)\d+{re.escape(place.name[len(block) :])}")
     return any(twin.fullmatch(name) and other.shape == place.shape for name, other in places.items())
 
 
@@ -470,8 +470,13 @@ def _only_embeddings(depths: Mapping[str, int], kinds: Mapping[str, Kind]) -> bo
     return all(kinds[name] in {"embedding", "norm"} for name in depths)
 
 
+# Layers inside a block that are numbered, too; the block is what is around them.
+_LAYER_STEMS = {"conv", "fc", "linear", "lin", "dense", "norm", "bn", "ln", "attn", "mlp", "proj", "head", "classifier"}
+_NUMBERED = re.compile(r"(.*?)_?(\d+)")
+
+
 def _block(place: _Place) -> str | None:
-    """The repeated block around a parameter: `encoder.layers.3`, `stages.1.blocks.2`, `layer1.0`; or None.
+    """The repeated block around a parameter: `encoder.layers.3`, `layer1.0`, `stage2.block1`; or None.
 
     Only numbered modules with modules inside are blocks: the Linear numbered 2 of a Sequential is a layer
     itself.
@@ -485,6 +490,21 @@ def _block(place: _Place) -> str | None:
             block = prefix
         elif block is not None and part not in _REPEATED:
             break
+    return block or _named_block(place)
+
+
+def _named_block(place: _Place) -> str | None:
+    """The innermost of the modules around it that are numbered among others of their kind: `stage2.block1`."""
+    block = None
+    for (_, parent), (prefix, module) in itertools.pairwise(place.path):
+        found = _NUMBERED.fullmatch(prefix.rpartition(".")[2])
+        if found is None or found[1] in _LAYER_STEMS or next(module.children(), None) is None:
+            if block is not None:
+                break
+            continue
+        others = (_NUMBERED.fullmatch(name) for name, child in parent.named_children() if type(child) is type(module))
+        if sum(other is not None and other[1] == found[1] for other in others) > 1:
+            block = prefix
     return block
 
 

@@ -194,6 +194,15 @@ class Tied(nn.Module):
         self.out.weight = self.embedding.weight
 
 
+class Encoder(nn.Module):
+    """Blocks alike, and no output layer after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 8)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)) for _ in range(3))
+
+
 BAD: list[tuple[Any, type[nn.Module], str]] = [
     (FineTuning(freeze="no_such"), Pretrained, r"freeze: 'no_such' matches none of the 11 .*embedding\.weight"),
     (FineTuning(no_decay="no_such"), Pretrained, "no_decay: 'no_such' matches none"),
@@ -219,6 +228,7 @@ BAD: list[tuple[Any, type[nn.Module], str]] = [
     (FineTuning(layers=("embedding", "blocks", "map")), Pretrained, r"layers claims blocks\.0\.map\.weight twice"),
     (FineTuning(head_lr_ratio=2.0), Tied, "speaks of the head, but the model has none"),
     (FineTuning(thaw=Thaw(step=3)), Tied, "speaks of the head, but the model has none"),
+    (FineTuning(head_lr_ratio=2.0), Encoder, r"none that can be found .*name it with FineTuning\(head=…\)"),
     (FineTuning(freeze="."), Pretrained, "nothing to train at the beginning"),
     (FineTuning(thaw=[Thaw(step=2), Thaw(step=3)]), Pretrained, "nothing is left to join in thaw 2"),
 ]

@@ -369,6 +369,35 @@ def test_a_wrapped_head_is_a_head_with_its_adapters() -> None:
     assert {name for name, role in found.items() if role == "head"} == {n for n in found if n.startswith("out.")}
 
 
+def test_modules_that_are_numbered_by_name_are_blocks() -> None:
+    # As in RegNet (s1.b1.conv1.conv) and DenseNet; the numbered layers in a block are none.
+    def block() -> nn.Module:
+        conv = nn.ModuleDict({"conv": nn.Conv2d(4, 4, 1), "bn": nn.BatchNorm2d(4)})
+        other = nn.ModuleDict({"conv": nn.Conv2d(4, 4, 3), "bn": nn.BatchNorm2d(4)})
+        return nn.ModuleDict({"conv1": conv, "conv2": other})
+
+    stages = {f"s{stage}": nn.ModuleDict({"b1": block(), "b2": block()}) for stage in (1, 2)}
+    infos = described(nn.ModuleDict({"stem": nn.Conv2d(3, 4, 3), **stages, "fc": nn.Linear(4, 2)}))
+
+    names = (
+        "stem",
+        "s1.b1.conv1.conv",
+        "s1.b1.conv2.bn",
+        "s1.b2.conv1.conv",
+        "s2.b1.conv1.conv",
+        "s2.b2.conv2.bn",
+        "fc",
+    )
+    assert [infos[f"{name}.weight"].depth for name in names] == [0, 1, 1, 2, 3, 4, 5]
+
+
+def test_one_numbered_module_is_no_block() -> None:
+    body = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    infos = described(nn.ModuleDict({"net1": body, "fc": nn.Linear(8, 2)}))
+
+    assert [info.depth for name, info in infos.items() if name.endswith("weight")] == [0, 1, 2]
+
+
 def test_without_an_order_the_head_comes_last() -> None:
     infos = described(nn.ModuleDict({"classifier": nn.Linear(8, 2), "body": nn.Linear(8, 8), "top": nn.Linear(8, 8)}))
 

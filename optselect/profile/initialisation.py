@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,14 +68,14 @@ def _vote(model: nn.Module, infos: Sequence[ParamInfo], share: float | None) -> 
         return Verdict(untrained=False, because=f"{frozen / scalars:.0%} of its parameters are frozen")
     if any(_has_moved(module) for module in model.modules()):
         return Verdict(untrained=False, because="its BatchNorm layers have seen data")
-    weights = list(_norm_weights(model))
-    varying = sum(_varies(weight) for weight in weights)
-    if weights and varying >= VARYING_NORMS * len(weights):
-        return Verdict(untrained=False, because=f"{varying} of {len(weights)} norm layers have weights that differ")
+    norms = [module for module in model.modules() if _norm_weight(module) is not None]
+    varying = sum(map(_was_trained, norms))
+    if norms and varying >= VARYING_NORMS * len(norms):
+        return Verdict(untrained=False, because=f"{varying} of {len(norms)} norm layers have weights that differ")
     if share is not None:
         said = f"{share:.0%} of its matrices have a trained spectrum"
         return Verdict(untrained=share < TRAINED_SHARE, because=said)
-    if weights:
+    if norms:
         return Verdict(untrained=True, because="its norm layers are as they were made")
     if (told := _told_by_hyperparameters(model)) is not None:
         return Verdict(untrained=False, because=f"its hyperparameters say {told}")
@@ -98,16 +98,16 @@ def _has_moved(module: nn.Module) -> bool:
     return mean is not None and not is_lazy(mean) and bool(mean.any())
 
 
-def _norm_weights(model: nn.Module) -> Iterator[Tensor]:
-    for module in model.modules():
-        if (weight := _norm_weight(module)) is not None:
-            yield weight
-
-
 def _norm_weight(module: nn.Module) -> Tensor | None:
     weight = getattr(module, "weight", None) if is_norm(module) else None
     usable = isinstance(weight, nn.Parameter) and not is_lazy(weight) and weight.ndim == 1 and weight.numel() > 1
     return weight if usable else None
+
+
+def _was_trained(norm: nn.Module) -> bool:
+    """Whether its weights differ, and its biases, too: initialisations that draw weights (DCGAN) leave those at 0."""
+    weight, bias = _norm_weight(norm), getattr(norm, "bias", None)
+    return weight is not None and _varies(weight) and (not isinstance(bias, Tensor) or _varies(bias))
 
 
 def _varies(weight: Tensor) -> bool:
@@ -230,9 +230,9 @@ def _is_inside(name: str, outer: str) -> bool:
 
 def _as_made(module: nn.Module, own: Sequence[Tensor]) -> bool | None:
     """Whether the parameters that `module` itself holds are as they were made; None: that cannot be told."""
-    if (norm := _norm_weight(module)) is not None:
+    if _norm_weight(module) is not None:
         # One that does not vary may be a trained model's all the same.
-        return False if _has_moved(module) or _varies(norm) else None
+        return False if _has_moved(module) or _was_trained(module) else None
     matrices = [(each, _bounds(each, module)) for each in own if each.ndim >= 2]
     vectors = [each for each in own if each.ndim == 1]
     entries = sum(each.numel() for each, _ in matrices)

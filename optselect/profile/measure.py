@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optselect.errors import ConfigurationError
+from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.execution import execution_recorded
 from optselect.profile.data import profile_data
 from optselect.profile.gradient import profile_gradient
@@ -18,10 +18,13 @@ def measure(workload: Workload, passes: int = 8) -> Profile:
     """Profile the data, the model and the gradients of `workload`, which comes back as it was.
 
     `passes` forward and backward passes, each on a batch of its own; 0 measures no gradients. The numbers of the
-    data come from at most 2,000 rows, however many there are. Raises `ConfigurationError` for `passes` outside 0 to 32.
+    data come from at most 2,000 rows, however many there are. Raises `ConfigurationError` for `passes` outside 0 to 32,
+    and `UnsupportedModuleError` when there is nothing to train.
     """
     if not 0 <= passes <= MAX_PASSES:
         raise ConfigurationError(f"a profile takes 0 to {MAX_PASSES} passes, but got passes={passes}")
+    if passes and not any(parameter.requires_grad for parameter in workload.model.parameters()):
+        raise UnsupportedModuleError.nothing_trains()
     with workload.borrowed():
         batches, source = training_batches(workload.source(), passes)
         data = profile_data(source, batches=batches)

@@ -13,7 +13,16 @@ from lightning.pytorch.callbacks import BackboneFinetuning, EMAWeightAveraging, 
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
-from optselect import AutoOptimizer, Budget, ConfigurationError, FineTuning, MetricNotLoggedError, Thaw
+from optselect import (
+    AutoOptimizer,
+    Budget,
+    ConfigurationError,
+    FineTuning,
+    MetricNotLoggedError,
+    Thaw,
+    UnsupportedModuleError,
+)
+from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from tests.callbacks.comparison import differences, fitting
 from tests.callbacks.modules import (
     CLASSES,
@@ -319,3 +328,14 @@ def test_groups_that_are_treated_alike_are_one_line_of_the_monitor(tmp_path: Pat
 
     shown = {name.partition("/")[2] for name in monitor.lrs}
     assert shown == {f"adamw/{part}/{decay}" for part in ("head", "backbone") for decay in ("decay", "no_decay")}
+
+
+@pytest.mark.parametrize("policy", ["auto", FineTuning(head_lr_ratio=3.0)])
+def test_a_module_of_which_all_is_frozen_is_refused_by_name(policy: Any, tmp_path: Path) -> None:
+    module = made(Deep).requires_grad_(False)
+
+    with (
+        pytest.warns(SearchFallbackWarning, match="no trainable parameter"),
+        pytest.raises(UnsupportedModuleError, match="no trainable parameter; set requires_grad=True"),
+    ):
+        fit(module, chosen(tmp_path, policy))

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from optselect.errors import ConfigurationError, PlanFormatError
+from optselect.errors import ConfigurationError, PlanFormatError, UnsupportedModuleError
 from optselect.profile.measure import measure
 from optselect.profile.text import describe
 from optselect.profile.values import DataProfile, Profile
@@ -203,6 +203,13 @@ def test_the_passes_tell_in_what_order_modules_run_and_what_is_the_head() -> Non
 
     assert profile.model.executed == ("body.0", "body.2", "scores")
     assert profile.model.head == ("scores.weight", "scores.bias")
+
+
+def test_a_model_of_which_all_is_frozen_is_refused_by_name() -> None:
+    model = HeadFirst().requires_grad_(False)
+
+    with pytest.raises(UnsupportedModuleError, match="no trainable parameter; set requires_grad=True"):
+        measure(cast("Workload", Digits(model)), passes=1)
 
 
 def test_without_a_pass_the_order_is_not_known() -> None:

@@ -180,11 +180,20 @@ def test_norm_weights_that_differ_tell_of_training() -> None:
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.weight.data += 0.01 * torch.randn(32)
+            module.bias.data += 0.01 * torch.randn(32)
 
     result = profile_model(model)
 
     assert result.at_initialisation is False
     assert result.initialisation_evidence == "4 of 4 norm layers have weights that differ"
+
+
+def test_norm_weights_that_were_drawn_at_random_tell_of_nothing() -> None:
+    # As DCGAN and RepVGG initialise them; the biases are zero.
+    model = cnn()
+    nn.init.normal_(model.get_parameter("1.weight"), 1.0, 0.02)
+
+    assert profile_model(model).at_initialisation is True
 
 
 def test_norm_weights_made_zero_on_purpose_tell_of_nothing() -> None:
