@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -21,8 +21,8 @@ class Budget:
     """Limits on a search; whichever is reached first ends it. None: no such limit.
 
     steps    micro-batches in all, profile, trials and validation included
-    seconds  wall-clock time of the trials on the first process; a job that would not end in time, at the pace of
-             those before it, is not begun
+    seconds  wall-clock time of the trials on the first process: they go as far as the pace of the first few
+             micro-batches lets them, and a job that would not end in time, at the pace of those before it, is not begun
     trials   trials started
     """
 
@@ -42,6 +42,16 @@ class Budget:
     def searches(self) -> bool:
         """Whether any trial may run."""
         return 0 not in (self.steps, self.seconds, self.trials)
+
+    def at_pace(self, seconds_per_micro_batch: float, *, spent: int) -> Budget:
+        """The same with its seconds as micro-batches, too: those of the trials, and what was `spent` before them.
+
+        So a search knows from the start how far its trials can go; the clock still has the last word.
+        """
+        if self.seconds is None or not seconds_per_micro_batch:
+            return self
+        steps = spent + int(self.seconds / seconds_per_micro_batch)
+        return replace(self, steps=steps if self.steps is None else min(steps, self.steps))
 
 
 def resolve_budget(budget: float | Budget | None, horizon: int | None) -> Budget:

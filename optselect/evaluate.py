@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
+import time
 import traceback
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,10 @@ _CHUNK = 20
 # A loss three times the initial one after the warmup does not come back within a short trial.
 _DIVERGED = 3.0
 PAUSED_BYTES = 2 * 2**30
-
+# The first micro-batch loads libraries, opens the loader and makes the optimizer's state.
+_WARMING, _TIMED = 1, 3
+TIMING_COST = _WARMING + _TIMED
+"""Micro-batches that timing one configuration counts."""
 
 _log = logging.getLogger("optselect")
 
@@ -96,6 +100,22 @@ class TrialRunner:
         """What the monitor says at the borrowed weights."""
         self._workload.begin(self._builder(None), 0)
         return self._workload.validate()
+
+    def seconds_per_micro_batch(self, configuration: Configuration) -> float | None:
+        """The median over a few micro-batches; None where they fail, which a trial will say more about."""
+        seconds = []
+        try:
+            self._workload.begin(self._builder(configuration), self._seed, configuration.scales)
+            self._workload.train(_WARMING)
+            for _ in range(_TIMED):
+                begun = time.monotonic()
+                self._workload.train(1)
+                seconds.append(time.monotonic() - begun)
+        except Exception:
+            if self._workload.processes > 1:
+                raise  # as in a trial
+            return None
+        return statistics.median(seconds)
 
     def run(self, configuration: Configuration, seed: int, until: int) -> Outcome:
         """Train `configuration` up to micro-batch `until` of the real schedule, then judge it.

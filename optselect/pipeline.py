@@ -15,10 +15,10 @@ from optuna.storages import BaseStorage
 from optselect import catalogue
 from optselect.arms import arms, baseline, configuration_of
 from optselect.budget import UNKNOWN_LENGTH_STEPS, VALIDATION_COST, Budget, resolve_budget
-from optselect.configuration import USER
+from optselect.configuration import USER, Configuration
 from optselect.decide import Choice, choose, cost_sentence, first_word, records, versions
 from optselect.errors import ConfigurationError, UnknownOptimizerError
-from optselect.evaluate import PAUSED_BYTES, TrialRunner
+from optselect.evaluate import PAUSED_BYTES, TIMING_COST, TrialRunner
 from optselect.fine_tuning import FineTuning, FineTuningWord
 from optselect.grouping import param_groups
 from optselect.horizon import carried_over, for_the_whole_training, rate_factor, search_horizon
@@ -42,7 +42,7 @@ _PASSES = 8
 _STEPS_FOR_A_PASS = 25
 # A trial put aside holds the weights and the optimizer's state, three times as much in the largest of torch's.
 _STATES = 4
-_MANY_TRIALS = 32
+_MANY_TRIALS, _MOST_TRIALS = 32, 100
 _RULES_ALONE_PASSES = 5
 
 
@@ -137,10 +137,19 @@ def make_selection(
         worth_trying = [] if policy else _policies(workload, profile)
         proposals = _proposals(workload, profile, settings, policy)
         progress.proposed(profile, proposals)
-        race = _race(workload, profile, proposals, budget, horizon, policy=policy)
-        race = replace(race, policies=tuple(each.fine_tuning for each in worth_trying))
+        base = _baseline(workload, policy)
+        spent = profile.gradient.passes
         if budget.searches:
             study = _study(workload, settings, profile) if first_process else None
+            if budget.seconds is not None:
+                timed = _timeable(proposals, base)
+                spent += TIMING_COST * len(timed)
+                pace = _pace(TrialRunner(workload, sparse=profile.gradient.sparse, seed=settings.seed), timed)
+                pace = workload.agree(study.remember("seconds per micro-batch", pace) if study is not None else pace)
+                budget = budget.at_pace(pace, spent=spent)
+        race = _race(workload, profile, proposals, budget, horizon, base=base, spent=spent)
+        race = replace(race, policies=tuple(each.fine_tuning for each in worth_trying))
+        if budget.searches:
             runner = TrialRunner(
                 workload,
                 sparse=profile.gradient.sparse,
@@ -151,9 +160,9 @@ def make_selection(
                 paused_bytes=PAUSED_BYTES if race.continues else 0,
                 states=study.states() if study is not None else None,
             )
-            evaluations = search(workload, race, study, runner, seconds=budget.seconds, progress=progress)
+            evaluations = search(workload, race, study, runner, progress=progress)
     if not evaluations:
-        race = replace(race, spent=profile.gradient.passes)
+        race = replace(race, spent=spent)
     choice = (
         choose(race, evaluations, proposals, workload.monitor)
         if budget.searches
@@ -252,6 +261,22 @@ def _passes(budget: Budget) -> int:
     return _PASSES if budget.steps is None else min(_PASSES, max(budget.steps // _STEPS_FOR_A_PASS, 1))
 
 
+def _baseline(workload: Workload, policy: FineTuning | None) -> Configuration:
+    base = baseline(has_user_optimizer=workload.has_user_optimizer)
+    # Whoever says what is to be frozen means it whichever optimizer is chosen.
+    return base if base.optimizer == USER else replace(base, fine_tuning=policy)
+
+
+def _timeable(proposals: Sequence[Proposal], base: Configuration) -> list[Configuration]:
+    """The two arms that every search begins with, as far as a micro-batch is one pass for them."""
+    return [c for c in arms(proposals, base)[:2] if c.optimizer == USER or not catalogue.get(c.optimizer).closure]
+
+
+def _pace(runner: TrialRunner, configurations: Sequence[Configuration]) -> float:
+    """Seconds for a micro-batch of the slowest of `configurations`; 0 where none can be timed."""
+    return max((runner.seconds_per_micro_batch(each) or 0.0 for each in configurations), default=0.0)
+
+
 def _race(
     workload: Workload,
     profile: Profile,
@@ -259,12 +284,9 @@ def _race(
     budget: Budget,
     horizon: int | None,
     *,
-    policy: FineTuning | None,
+    base: Configuration,
+    spent: int,
 ) -> Race:
-    base = baseline(has_user_optimizer=workload.has_user_optimizer)
-    if base.optimizer != USER:
-        # Whoever says what is to be frozen means it whichever optimizer is chosen.
-        base = replace(base, fine_tuning=policy)
     contenders = arms(proposals, base)
     validation_cost = workload.validation_batches * VALIDATION_COST
     searched = horizon or budget.steps or UNKNOWN_LENGTH_STEPS
@@ -279,15 +301,16 @@ def _race(
         horizon=searched,
         training=horizon if horizon is not None and searched < horizon else None,
         steps=budget.steps,
+        seconds=budget.seconds,
         trials=budget.trials,
-        spent=profile.gradient.passes,
+        spent=spent,
         validation_cost=validation_cost,
         mode=workload.mode,
         specs=tuple(catalogue.get(c.optimizer) for c in contenders if c.optimizer != USER),
     )
     if race.judges_untrained:
         race = replace(race, spent=race.spent + validation_cost)
-    most = budget.trials or math.ceil((budget.steps or _MANY_TRIALS * race.rung) / race.rung)
+    most = budget.trials or min(math.ceil((budget.steps or _MANY_TRIALS * race.rung) / race.rung), _MOST_TRIALS)
     return replace(race, continues=most * _STATES * training_bytes(workload.model) <= PAUSED_BYTES)
 
 

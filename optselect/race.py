@@ -29,6 +29,7 @@ The stages, each only as far as the budget goes:
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -59,6 +60,8 @@ _HALVING, _FINISHING, _THOROUGH = 2.5, 3.5, 6.0
 _STEADIER = 0.5
 # Four arms to a quarter came as near as eight of which three went on after a tenth (SEARCH, above).
 _ENOUGH = 4
+# A few micro-batches say only roughly how long others take, and the last of the first arms has to fit, too.
+_TIMED = 0.8
 # Two leaders and the baseline go on from a screening.
 _PROMOTED = 3
 
@@ -71,6 +74,7 @@ class Race:
     baseline         what is replaced only on evidence
     horizon          micro-batches of the training that is searched
     steps            micro-batches the search may cost (None: no such limit)
+    seconds          wall-clock time its trials may take (None: no such limit)
     trials           trials it may start (None: no such limit)
     spent            micro-batches spent before the first trial
     validation_cost  micro-batches that judging a trial once counts
@@ -85,6 +89,7 @@ class Race:
     baseline: Configuration
     horizon: int
     steps: int | None
+    seconds: float | None = None
     trials: int | None = None
     spent: float = 0.0
     validation_cost: float = 0.0
@@ -148,20 +153,21 @@ class Race:
         A rung may be a fifth short of a quarter when that lets one more arm in.
         """
         judging, wanted = self.validation_cost, len(self.arms)
+        left = self.left if self.seconds is None else _TIMED * self.left
         quarter = max(self.horizon // 4, 1)
         least = max(round(0.8 * quarter), 1)
-        if self.left == math.inf:
+        if left == math.inf:
             return Layout(rung=quarter, arms=wanted)
         screen = max(self.horizon // 10, 1)
-        direct = int(self.left // (least + judging))
-        screened = int((self.left - _PROMOTED * (least - screen + judging)) // (screen + judging))
+        direct = int(left // (least + judging))
+        screened = int((left - _PROMOTED * (least - screen + judging)) // (screen + judging))
         if direct < min(wanted, _ENOUGH) and self.continues and screened > max(direct, _PROMOTED):
             arms = min(screened, wanted)
-            rest = (self.left - arms * (screen + judging)) / _PROMOTED - judging
+            rest = (left - arms * (screen + judging)) / _PROMOTED - judging
             return Layout(rung=min(quarter, screen + int(rest)), arms=arms, screen=screen)
         arms = min(max(direct, 2), wanted)
         longest = quarter if direct >= 2 else max(self.horizon // 8, 1)
-        return Layout(rung=max(min(longest, int(self.left / arms - judging)), 1), arms=arms)
+        return Layout(rung=max(min(longest, int(left / arms - judging)), 1), arms=arms)
 
     @functools.cached_property
     def rung(self) -> int:
@@ -200,12 +206,18 @@ def next_job(race: Race, evaluations: Sequence[Evaluation]) -> Job | None:
 
 def nominal_cost(race: Race, evaluations: Iterable[Evaluation]) -> float:
     """Micro-batches an uninterrupted search would have spent on these trials."""
-    return sum(_trained(race, e) + len(e.values) * race.validation_cost for e in evaluations)
+    if race.continues:
+        return sum(e.reached * race.passes(e.configuration) + len(e.values) * race.validation_cost for e in evaluations)
+    return sum(
+        (e.reached + sum(sorted(e.values)[:-1])) * race.passes(e.configuration) + len(e.values) * race.validation_cost
+        for e in evaluations
+    )
 
 
-def _trained(race: Race, evaluation: Evaluation) -> int:
-    earlier = () if race.continues else sorted(evaluation.values)[:-1]
-    return (evaluation.reached + sum(earlier)) * race.passes(evaluation.configuration)
+def job_cost(race: Race, job: Job, known: Evaluation | None) -> float:
+    """Micro-batches of `job`, of whose trial `known` is what was run before (None: it is a new one)."""
+    done = known.reached if known is not None and race.continues else 0
+    return (job.until - done) * race.passes(job.configuration) + race.validation_cost
 
 
 def leaders(race: Race, evaluations: Sequence[Evaluation], rung: int) -> list[tuple[Configuration, float]]:
@@ -242,9 +254,7 @@ class _Table:
         known = self.by_trial.get((job.configuration.key, job.seed))
         if known is None and race.trials is not None and len(self.evaluations) >= race.trials:
             return False
-        done = known.reached if known and race.continues else 0
-        cost = (job.until - done) * race.passes(job.configuration) + race.validation_cost
-        return self.spent + cost + _kept_for_later(race, job.stage) <= race.left
+        return self.spent + job_cost(race, job, known) + _kept_for_later(race, job.stage) <= race.left
 
     @functools.cached_property
     def spent(self) -> float:
@@ -278,14 +288,16 @@ class _Table:
             # The same as `loss`, which would look each of thousands up again: what diverged is unreliable.
             if evaluation.seed or rung not in evaluation.values or configuration.key in self.unreliable:
                 continue
-            first = self.sign * evaluation.values[rung]
-            shifts = [first]
-            for seed in confirmed:
-                own = self.loss(configuration, seed, rung)
-                base, base_first = baseline[seed], baseline[0]
-                if own is not None and base is not None and base_first is not None:
-                    shifts.append(own - base + base_first)
-            found[configuration.key] = (configuration, sum(shifts) / len(shifts))
+            mean = self.sign * evaluation.values[rung]
+            if confirmed:
+                shifts = [mean]
+                for seed in confirmed:
+                    own = self.loss(configuration, seed, rung)
+                    base, base_first = baseline[seed], baseline[0]
+                    if own is not None and base is not None and base_first is not None:
+                        shifts.append(own - base + base_first)
+                mean = sum(shifts) / len(shifts)
+            found[configuration.key] = (configuration, mean)
         return sorted(found.values(), key=lambda item: item[1])
 
     def capped(self, rung: int) -> list[tuple[Configuration, float]]:
@@ -302,14 +314,14 @@ class _Table:
 
     def leaders(self, rung: int) -> list[tuple[Configuration, float]]:
         ranked = self.standings(rung)
-        confirmed = {e.configuration.key for e in self.evaluations if e.seed != 0 and e.values}
-        rivals = [item for item in ranked if item[0].key in confirmed and item[0] != self.race.baseline]
-        base = self.loss(self.race.baseline, 0, rung)
-        return _steady_first([item for item in ranked if item[0].key in confirmed] if rivals else ranked, base)
+        confirmed = {e.configuration.key for e in self.evaluations if e.seed and e.values}
+        among = [item for item in ranked if item[0].key in confirmed] if confirmed else []
+        rivals = any(configuration != self.race.baseline for configuration, _ in among)
+        return _steady_first(among if rivals else ranked, self.loss(self.race.baseline, 0, rung))
 
 
 def _steady_first(ranked: list[tuple[Configuration, float]], base: float | None) -> list[tuple[Configuration, float]]:
-    """Of the leader and its near ties at smaller rates, the smallest rate first.
+    """Of the leader and its near ties at smaller rates, the smallest rate first; `ranked` has the best first.
 
     A near tie has nearly the same lead over the baseline, whose loss is `base` (None: there is no lead).
 
@@ -319,11 +331,11 @@ def _steady_first(ranked: list[tuple[Configuration, float]], base: float | None)
     if not ranked or base is None or ranked[0][0].rate is None:
         return ranked
     leader, loss = ranked[0]
+    near = loss + NEAR_TIE * max(base - loss, 0.0)
     ties = [
         item
-        for item in ranked
+        for item in itertools.takewhile(lambda item: item[1] <= near, ranked)
         if (item[0].optimizer, item[0].fine_tuning) == (leader.optimizer, leader.fine_tuning)
-        and item[1] <= loss + NEAR_TIE * max(base - loss, 0.0)
         and (item[0].rate or math.inf) <= (leader.rate or 0.0)
     ]
     steady = min(ties, key=lambda item: item[0].rate or math.inf)
@@ -354,11 +366,13 @@ def _promotions(race: Race, table: _Table) -> Iterable[Job]:
 
 
 def _policies(race: Race, table: _Table) -> Iterable[Job]:
+    if not race.policies:
+        return
     # Of the arms: what later stages find is near to it, and each further leader would cost as many trials again.
     able = {spec.name for spec in race.specs if spec.group_rates}
     arms = (found for found, _ in table.standings(race.rung) if found in race.arms and found.optimizer in able)
     leader = next(arms, None)
-    if leader is None or not race.policies:
+    if leader is None:
         return
     for policy in (*race.policies, None):
         configuration = replace(leader, fine_tuning=policy)
@@ -400,11 +414,10 @@ def _escape(race: Race, table: _Table) -> Iterable[Job]:
 def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
     # Not those a kill left without a value: they are begun again.
     tried = [e.configuration for e in table.evaluations if e.values]
-    leaders: list[Configuration] = []
+    leaders: dict[str, Configuration] = {}
     for configuration, _ in table.standings(race.rung):
-        if configuration.optimizer not in {c.optimizer for c in leaders}:
-            leaders.append(configuration)
-    for leader in leaders[:2]:
+        leaders.setdefault(configuration.optimizer, configuration)
+    for leader in list(leaders.values())[:2]:
         for factor in (HALF_DECADE, 1 / HALF_DECADE):
             neighbour = _scaled(race, leader, factor)
             if neighbour is not None and not any(_same(neighbour, other) for other in tried):
@@ -430,13 +443,14 @@ def _halves(race: Race, table: _Table) -> Iterable[Job]:
     # Without the baseline's own value nothing that goes on can replace it.
     if race.half is None or race.trainings < _HALVING or not table.judged(race.baseline, 0, race.rung):
         return
-    rivals = [configuration for configuration, _ in table.leaders(race.rung) if configuration != race.baseline]
-    if not rivals:
+    ranked = table.leaders(race.rung)
+    leader = next((found for found, _ in ranked if found != race.baseline), None)
+    if leader is None:
         return
-    others = [rival for rival in rivals if rival.optimizer != rivals[0].optimizer]
-    wanted = [rivals[0], race.baseline, *_steadier(race, table, rivals[0]), *others[:1]]
+    others = (found for found, _ in ranked if found.optimizer != leader.optimizer and found != race.baseline)
+    wanted = [leader, race.baseline, *_steadier(race, table, leader), *itertools.islice(others, 1)]
     best = next((found for found, _ in table.standings(race.half) if found != race.baseline), None)
-    if best is not None and (best.rate or 0.0) < (rivals[0].rate or 0.0) and best.optimizer == rivals[0].optimizer:
+    if best is not None and (best.rate or 0.0) < (leader.rate or 0.0) and best.optimizer == leader.optimizer:
         wanted += _steadier(race, table, best)
     for configuration in _distinct(wanted):
         if not table.judged(configuration, 0, race.half):

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from optselect.errors import SearchError
 from optselect.evaluate import Outcome, TrialRunner
 from optselect.progress import Progress
-from optselect.race import Job, Race, next_job, standings
+from optselect.race import Job, Race, job_cost, next_job, nominal_cost, standings
 from optselect.study import Evaluation, TrialStudy
 from optselect.workload import Workload
 
@@ -24,7 +24,6 @@ def search(
     study: TrialStudy | None,
     runner: TrialRunner,
     *,
-    seconds: float | None = None,
     progress: Progress,
 ) -> tuple[Evaluation, ...]:
     """Run the jobs of `race` on `workload` until it is over.
@@ -33,7 +32,7 @@ def search(
     interrupt leaves the study as it is; the next call goes on from it. Raises the model's own exception
     when it hit every trial, and `SearchError` when all trials failed in other ways.
     """
-    clock = _Clock(seconds, study.evaluations() if study else [])
+    clock = _Clock(race.seconds, study.evaluations() if study else [])
     trials_run = 0
     errors: list[Exception] = []
     untrained: float | None = None if race.judges_untrained else math.nan
@@ -90,13 +89,10 @@ class _Clock:
         self._deadline = math.inf if seconds is None else time.monotonic() + seconds - spent
 
     def has_time_for(self, job: Job, race: Race, evaluations: Collection[Evaluation]) -> bool:
-        known = _trial_of(job, evaluations)
-        done = known.reached if known is not None and race.continues else 0
-        cost = job.until - done + race.validation_cost
         # The first job has no pace to go by.
-        spent = sum(evaluation.cost for evaluation in evaluations)
+        spent = nominal_cost(race, evaluations)
         pace = sum(evaluation.seconds for evaluation in evaluations) / spent if spent else 0.0
-        return time.monotonic() + pace * cost <= self._deadline
+        return time.monotonic() + pace * job_cost(race, job, _trial_of(job, evaluations)) <= self._deadline
 
 
 def _trial_of(job: Job, evaluations: Collection[Evaluation]) -> Evaluation | None:

@@ -192,6 +192,14 @@ class TrialStudy:
         with _storage_errors(self.study, self._where):
             return str(self.study.user_attrs[_BIRTHMARK])
 
+    def remember(self, name: str, value: float) -> float:
+        """`value`, or what was remembered as `name` by an earlier process of the same search."""
+        with _storage_errors(self.study, self._where):
+            known = self.study.user_attrs
+            if name not in known:
+                self.study.set_user_attr(name, value)
+            return float(known.get(name, value))
+
     def mark_used(self) -> None:
         """The training this search was for has ended: a later run of the same training searches anew."""
         with _storage_errors(self.study, self._where):

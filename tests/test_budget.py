@@ -72,3 +72,13 @@ def test_any_number_may_be_a_limit() -> None:
     three: Any = np.int64(3)
     assert Budget(steps=three).searches
     assert Budget(seconds=np.float64(0.1)).searches
+
+
+def test_seconds_are_worth_what_the_pace_lets_them_on_top_of_what_was_spent() -> None:
+    assert Budget(seconds=60).at_pace(0.5, spent=10) == Budget(seconds=60, steps=130)
+    assert Budget(seconds=60, steps=100).at_pace(0.5, spent=10) == Budget(seconds=60, steps=100)
+
+
+@pytest.mark.parametrize("budget, pace", [(Budget(seconds=60), 0.0), (Budget(steps=9), 0.5)])
+def test_without_a_pace_or_a_limit_in_seconds_nothing_changes(budget: Budget, pace: float) -> None:
+    assert budget.at_pace(pace, spent=10) == budget

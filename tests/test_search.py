@@ -12,11 +12,15 @@ import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
 
-from optselect import Budget, OptimizerPlan, TorchWorkload
+from optselect import Budget, OptimizerPlan, TorchWorkload, catalogue
+from optselect.configuration import Configuration
 from optselect.errors import SearchError
+from optselect.evaluate import TIMING_COST
 from optselect.pipeline import Selection, Settings, make_selection
 from optselect.progress import Silent
-from optselect.study import TrialStudy
+from optselect.race import Job, Race
+from optselect.search import _Clock
+from optselect.study import Evaluation, TrialStudy
 from tests.small import loader, vectors
 
 STEPS = 16
@@ -197,8 +201,44 @@ def test_a_job_that_would_not_end_in_time_is_not_begun(monkeypatch: pytest.Monke
     plan = run(None, ticking, budget=Budget(seconds=30)).plan
 
     assert plan.profile is not None
-    spent = now[0] - plan.profile.gradient.passes
+    spent = now[0] - plan.profile.gradient.passes - 2 * TIMING_COST
     assert 20 < spent <= 30  # rungs of four, and no job of twelve at the end
+
+
+def test_a_limit_in_seconds_keeps_the_first_job_from_overrunning_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def ticking(output: Tensor, target: Tensor) -> Tensor:
+        now[0] += torch.is_grad_enabled()
+        return nn.functional.cross_entropy(output, target)
+
+    monkeypatch.setattr("optselect.search.time.monotonic", lambda: now[0])
+    torch.manual_seed(0)
+    # A quarter of it would take 1,000 seconds.
+    workload = TorchWorkload(Small(), ticking, loader(), loader(vectors(48)), steps=4_000)
+    plan = make_selection(workload, Settings(budget=Budget(seconds=60)), progress=Silent()).plan
+
+    assert len(plan.trials) > 1
+    assert plan.profile is not None
+    timing = 2 * TIMING_COST
+    assert 40 < now[0] - plan.profile.gradient.passes - timing <= 60
+    assert now[0] <= plan.search_steps
+
+
+def test_the_clock_counts_the_passes_of_a_closure() -> None:
+    fast, closure = (Configuration(optimizer=name, hyperparameters={"lr": 1.0}) for name in ("adamw", "lbfgs"))
+    race = Race(arms=(fast,), baseline=fast, horizon=40, steps=None, specs=(catalogue.get("lbfgs"),))
+    begun = Evaluation(
+        number=0, configuration=fast, seed=0, values={10: 1.0}, cost=10, reached=10, state="running", seconds=10.0
+    )
+    clock = _Clock(110.0, [begun])
+
+    has_time = [
+        clock.has_time_for(Job(configuration=each, seed=1, until=10, stage="arms"), race, [begun])
+        for each in (fast, closure)
+    ]
+
+    assert has_time == [True, False]
 
 
 def test_time_spent_before_a_kill_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
