@@ -154,6 +154,11 @@ class LightningWorkload:
         return obstacle_to_thawing(self._trainer, self.model)
 
     @property
+    def keeps_best(self) -> bool:
+        """Whether an EarlyStopping or a ModelCheckpoint watches what trials are judged by."""
+        return any(_keeps_best(callback, self.monitor, self.mode) for callback in self._callbacks)
+
+    @property
     def identity(self) -> str:
         """A digest of the module's class and weights, of the data set's size and two rows, and the length."""
         length = (self.steps, self._data.epoch_batches)
@@ -599,6 +604,12 @@ _MODULE_HOOKS = (
 )
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+def _keeps_best(callback: Any, monitor: str, mode: Mode) -> bool:
+    if is_named(callback, "ModelCheckpoint"):
+        return bool((callback.monitor, callback.mode) == (monitor, mode) and callback.save_top_k != 0)
+    return is_named(callback, "EarlyStopping") and (callback.monitor, callback.mode) == (monitor, mode)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from importlib import metadata
 from optselect.arms import configuration_of
 from optselect.configuration import USER, Configuration
 from optselect.plan import TrialRecord
-from optselect.race import NEAR_TIE, Race, leaders, nominal_cost
+from optselect.race import NEAR_TIE, Race, as_kept, leaders, nominal_cost
 from optselect.rules import Proposal
 from optselect.study import Evaluation
 
@@ -50,6 +50,7 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
     then the leads are averaged. The lead must exceed 1 %, and with several seeds its standard error; else the
     baseline stays.
     """
+    evaluations = [as_kept(race, e) for e in evaluations]
     rungs = sorted({rung for e in evaluations for rung in e.values if not e.diverged}, reverse=True)
     ranked = next((standing for rung in rungs if (standing := leaders(race, evaluations, rung))), [])
     if not ranked:
@@ -83,8 +84,9 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
             "ties go to the baseline"
         )
         return Choice(configuration=race.baseline, reasons=(sentence,))
+    reached, by = ("its best was", "within") if race.keeps_best else ("it reached", "after")
     words = [
-        f"it reached {monitor} {own:.4g} after {rung} micro-batches, the baseline ({race.baseline.describe()}) "
+        f"{reached} {monitor} {own:.4g} {by} {rung} micro-batches, the baseline ({race.baseline.describe()}) "
         f"{base:.4g} on the same batches"
         for rung, (base, own) in sorted(lead.values.items())
     ]

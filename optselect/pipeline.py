@@ -44,6 +44,7 @@ _STEPS_FOR_A_PASS = 25
 _STATES = 4
 _MANY_TRIALS, _MOST_TRIALS = 32, 100
 _RULES_ALONE_PASSES = 5
+_BEST_COUNTS = "each trial counts as its best value so far: the training keeps the weights of its best"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +170,8 @@ def make_selection(
         else first_word(proposals, race.baseline)
     )
     choice = _with_reason(choice, worth_trying)
+    if race.keeps_best and evaluations:
+        choice = replace(choice, reasons=(*choice.reasons, _BEST_COUNTS))
     choice = for_the_whole_training(choice, race, evaluations, profile)
     cost = cost_sentence(race, evaluations, known_length=horizon is not None)
     plan = _plan(
@@ -311,7 +314,9 @@ def _race(
     if race.judges_untrained:
         race = replace(race, spent=race.spent + validation_cost)
     most = budget.trials or min(math.ceil((budget.steps or _MANY_TRIALS * race.rung) / race.rung), _MOST_TRIALS)
-    return replace(race, continues=most * _STATES * training_bytes(workload.model) <= PAUSED_BYTES)
+    continues = most * _STATES * training_bytes(workload.model) <= PAUSED_BYTES
+    # Where a trial starts over for every rung, looking at it more often is too dear.
+    return replace(race, continues=continues, keeps_best=workload.keeps_best and continues)
 
 
 def _study(workload: Workload, settings: Settings, profile: Profile) -> TrialStudy:

@@ -82,6 +82,7 @@ class Race:
     mode             whether small or large values are good
     specs            catalogue entries of the optimizers in the arms, for their bounds
     training         micro-batches of the training to come, where the one that is searched is shorter
+    keeps_best       whether the training keeps the weights of its best value: trials then count as theirs so far
     policies         ways to train the parts of a trained model, to try on the leader
     """
 
@@ -98,6 +99,7 @@ class Race:
     specs: tuple[OptimizerSpec, ...] = field(default=())
     training: int | None = None
     policies: tuple[FineTuning, ...] = ()
+    keeps_best: bool = False
 
     @property
     def whole(self) -> int:
@@ -127,6 +129,11 @@ class Race:
         """Micro-batches of half the training; None where that is no further than the first rung."""
         half = self.horizon // 2
         return half if self.rung < half < self.horizon else None
+
+    @property
+    def rungs(self) -> list[int]:
+        """Micro-batches at which trials are judged, but for a screening."""
+        return sorted({rung for rung in (self.rung, self.half, self.horizon) if rung is not None})
 
     @property
     def spaces(self) -> dict[str, SearchSpace]:
@@ -200,8 +207,20 @@ def next_job(race: Race, evaluations: Sequence[Evaluation]) -> Job | None:
     for stage in _STAGES.values():
         for job in stage(race, table):
             if table.fits(job):
-                return job
+                return table.first_part(job)
     return None
+
+
+def as_kept(race: Race, evaluation: Evaluation) -> Evaluation:
+    """`evaluation` with the values of the weights that the training would have kept by then."""
+    if not race.keeps_best:
+        return evaluation
+    best = min if race.mode == "min" else max
+    values = dict(evaluation.values)
+    measured = [rung for rung in race.rungs if rung in values and (rung < max(values) or not evaluation.diverged)]
+    for earlier, rung in itertools.pairwise(measured):
+        values[rung] = best(values[earlier], values[rung])
+    return replace(evaluation, values=values)
 
 
 def nominal_cost(race: Race, evaluations: Iterable[Evaluation]) -> float:
@@ -243,7 +262,7 @@ class _Table:
     def __init__(self, race: Race, evaluations: Sequence[Evaluation]) -> None:
         self.race = race
         # By number: their order must not decide between equal values.
-        self.evaluations = sorted(evaluations, key=lambda e: e.number)
+        self.evaluations = sorted((as_kept(race, e) for e in evaluations), key=lambda e: e.number)
         self.sign = 1.0 if race.mode == "min" else -1.0
         self.by_trial = {(e.configuration.key, e.seed): e for e in self.evaluations}
         self.unreliable = {e.configuration.key for e in evaluations if e.diverged}
@@ -254,7 +273,21 @@ class _Table:
         known = self.by_trial.get((job.configuration.key, job.seed))
         if known is None and race.trials is not None and len(self.evaluations) >= race.trials:
             return False
-        return self.spent + job_cost(race, job, known) + _kept_for_later(race, job.stage) <= race.left
+        cost = job_cost(race, job, known) + len(self.passed_over(job)) * race.validation_cost
+        return self.spent + cost + _kept_for_later(race, job.stage) <= race.left
+
+    def passed_over(self, job: Job) -> list[int]:
+        """Rungs before the end of `job` that it has to be judged at, too.
+
+        The best of two values looks better than one. Other seeds are compared among themselves, at one rung.
+        """
+        if not self.race.keeps_best or job.seed:
+            return []
+        return [r for r in self.race.rungs if r < job.until and not self.judged(job.configuration, job.seed, r)]
+
+    def first_part(self, job: Job) -> Job:
+        """`job` as far as the first of the rungs that it has to be judged at."""
+        return replace(job, until=min([*self.passed_over(job), job.until]))
 
     @functools.cached_property
     def spent(self) -> float:
@@ -509,6 +542,7 @@ def _kept_for_later(race: Race, stage: str) -> float:
     names = list(_STAGES)
     later, validation, thorough = names[names.index(stage) + 1 :], race.validation_cost, race.trainings >= _THOROUGH
     quarter, half = race.rung, race.half or race.rung
+    newcomer = (1 + race.keeps_best) * validation
 
     def on(start: int, end: int) -> float:
         return end - (start if race.continues else 0) + validation
@@ -517,7 +551,7 @@ def _kept_for_later(race: Race, stage: str) -> float:
     if stage == "escape":
         return 2 * on(quarter, race.horizon) if race.trainings >= _FINISHING else 0.0
     kept = {
-        "halves": (1 + thorough) * (2 * on(quarter, half) + half + validation) if race.half else 0.0,
+        "halves": (1 + thorough) * (2 * on(quarter, half) + half + newcomer) if race.half else 0.0,
         "confirmation": thorough * (_CONFIRMED + 1) * (half + validation),
         "finish": (2 + thorough) * on(half, race.horizon) if race.trainings >= _FINISHING else 0.0,
     }

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from optselect.errors import SearchError
 from optselect.evaluate import Outcome, TrialRunner
 from optselect.progress import Progress
-from optselect.race import Job, Race, job_cost, next_job, nominal_cost, standings
+from optselect.race import Job, Race, as_kept, job_cost, next_job, nominal_cost, standings
 from optselect.study import Evaluation, TrialStudy
 from optselect.workload import Workload
 
@@ -150,7 +150,7 @@ def _closed(study: TrialStudy, race: Race) -> list[Evaluation]:
         if evaluation.diverged or not evaluation.values:
             study.finish(evaluation.number, "pruned" if evaluation.values else "failed")
         elif max(evaluation.values) == top or len(standings(race, evaluations, top)) == 0:
-            study.finish(evaluation.number, "complete", evaluation.values[max(evaluation.values)])
+            study.finish(evaluation.number, "complete", as_kept(race, evaluation).values[max(evaluation.values)])
         else:
             study.finish(evaluation.number, "pruned")
     return study.evaluations()

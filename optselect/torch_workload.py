@@ -53,6 +53,7 @@ class TorchWorkload:
     returns the loss, in place of `loss_fn`. `user_optimizer` builds the optimizer you would have used,
     `(optimizer, scheduler or None)` from the model; without it plain AdamW stands in its place. Trials
     are judged by the mean loss on `val_loader`, or without one on training batches held back from trials.
+    `keeps_best` says that you will keep the weights of the best such loss, so that trials count as their best.
 
     Raises `ConfigurationError` when `steps` is not positive or neither or both of `loss_fn` and `step` are given.
     """
@@ -70,6 +71,7 @@ class TorchWorkload:
         step: Callable[[nn.Module, Any], Tensor] | None = None,
         user_optimizer: Build | None = None,
         max_validation_batches: int = 64,
+        keeps_best: bool = False,
     ) -> None:
         if steps <= 0:
             raise ConfigurationError(
@@ -82,6 +84,7 @@ class TorchWorkload:
         self.model = model
         self.steps: int | None = steps
         self.accumulate = 1
+        self.keeps_best = keeps_best
         self._loss_fn = loss_fn
         self._step = step
         self._train_loader = train_loader

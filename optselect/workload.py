@@ -84,6 +84,10 @@ class Workload(Protocol):
         """Why parts of the model cannot be frozen and join later; None: they can."""
 
     @property
+    def keeps_best(self) -> bool:
+        """Whether the training keeps the weights of its best value, not of its last."""
+
+    @property
     def identity(self) -> str:
         """Names model, data and length: equal for a rerun of the same training, different for another one."""
 

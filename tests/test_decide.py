@@ -96,6 +96,15 @@ def test_of_large_values_the_largest_is_chosen_on_the_same_evidence(trials: Tria
     assert choice.configuration == chosen
 
 
+def test_where_the_best_weights_are_kept_the_best_value_so_far_decides() -> None:
+    trials = {("base", 0): {25: 0.5, 50: 0.45, 100: 0.4}, ("other", 0): {25: 0.4, 50: 0.2, 100: 0.9}}
+
+    choice = choose(race(keeps_best=True), evaluations(trials), PROPOSALS, "val_loss")
+
+    assert choice.configuration == OTHER
+    assert any("its best was val_loss 0.2 within 100 micro-batches" in reason for reason in choice.reasons)
+
+
 @case
 def test_every_choice_has_a_reason_with_words_in_it(trials: Trials, chosen: Configuration) -> None:
     reasons = choose(race(), evaluations(trials), PROPOSALS, "val_loss").reasons

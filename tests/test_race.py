@@ -453,6 +453,50 @@ def test_a_leader_that_overfits_gives_way_to_a_smaller_rate_before_the_end() -> 
     assert (finished[0].rate or 0.0) < (at_a_quarter.rate or 0.0)
 
 
+@pytest.mark.parametrize("steps", [260, 400, 600, 1_500])
+def test_where_the_best_weights_are_kept_all_are_looked_at_equally_often(steps: int) -> None:
+    game = Game(race(steps=steps, keeps_best=True, validation_cost=1.0), overfits).play()
+
+    rungs = game.race.rungs
+    deep = [set(e.values) for e in game.evaluations if e.seed == 0 and max(e.values) > rungs[0]]
+    assert deep
+    assert all(set(rungs) & set(range(max(values) + 1)) <= values for values in deep)
+    assert game.cost <= steps
+
+
+def test_where_the_best_weights_are_kept_a_trial_counts_as_its_best_value_so_far() -> None:
+    falls, overfit = ARMS[0], ARMS[2]
+    evaluations = [
+        evaluation(0, falls, {25: 3.0, 50: 2.5, 100: 2.0}),
+        evaluation(1, overfit, {25: 2.4, 50: 1.0, 100: 7.0}),
+    ]
+
+    last, best = (standings(race(keeps_best=kept), evaluations, 100) for kept in (False, True))
+
+    assert last == [(falls, 2.0), (overfit, 7.0)]
+    assert best == [(overfit, 1.0), (falls, 2.0)]
+
+
+def test_the_best_of_large_values_is_the_largest_so_far() -> None:
+    values = {25: 0.5, 50: 0.9, 100: 0.7}
+
+    ranked = standings(race(keeps_best=True, mode="max"), [evaluation(0, ARMS[0], values)], 100)
+
+    assert ranked == [(ARMS[0], -0.9)]
+
+
+def evaluation(number: int, configuration: Configuration, values: dict[int, float]) -> Evaluation:
+    return Evaluation(
+        number=number,
+        configuration=configuration,
+        seed=0,
+        values=values,
+        cost=0.0,
+        reached=max(values),
+        state="running",
+    )
+
+
 def test_below_two_and_a_half_trainings_nothing_goes_beyond_a_quarter() -> None:
     assert max(job.until for job in Game(race(steps=249)).play().jobs) == 25
 
