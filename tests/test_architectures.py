@@ -219,14 +219,14 @@ def test_a_model_that_was_trained_for_200_steps_is_not_at_initialisation(name: s
 def test_efficientnet_with_its_own_head_is_wholly_pretrained() -> None:
     profile = profile_model(efficientnet(pretrained=True))
 
-    assert (profile.pretrained, profile.fresh) == ("wholly", ())
+    assert (profile.pretrained, profile.fresh, profile.has_new_head) == ("wholly", (), False)
 
 
 @pytest.mark.parametrize("classes", [2, 5, 100])
 def test_efficientnet_with_a_new_head_is_partly_pretrained_and_the_head_is_named(classes: int) -> None:
     profile = profile_model(efficientnet(pretrained=True, classes=classes))
 
-    assert (profile.pretrained, profile.fresh) == ("partly", ("_fc",))
+    assert (profile.pretrained, profile.fresh, profile.has_new_head) == ("partly", ("_fc",), True)
 
 
 def test_minilm_has_a_pooler_that_was_never_trained_beside_its_new_head() -> None:

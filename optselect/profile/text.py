@@ -72,7 +72,7 @@ def _model(model: ModelProfile) -> list[str]:
         state = "at initialisation" if model.at_initialisation else "not at initialisation"
         parts.append(f"{state}: {model.initialisation_evidence}")
     if model.pretrained == "partly":
-        parts.append(f"as they were made: {', '.join(model.fresh[:3])}{', …' * (len(model.fresh) > 3)}")
+        parts.append(f"new: {', '.join(model.fresh[:3])}{', …' * (len(model.fresh) > 3)}")
     return [*parts, f"Muon can train {model.muon_share:.0%}"]
 
 

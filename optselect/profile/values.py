@@ -148,6 +148,11 @@ class ModelProfile(_Record):
         return "no" if self.at_initialisation else "partly" if self.fresh else "wholly"
 
     @property
+    def has_new_head(self) -> bool:
+        """Whether all of the head is as it was made, in a model that is not."""
+        return bool(self.head) and all(any(name.startswith(f"{part}.") for part in self.fresh) for name in self.head)
+
+    @property
     def half_precision(self) -> bool:
         """Whether all that trains is kept in 16 bits, without a float32 copy that autocast would keep."""
         return bool(self.dtypes) and set(self.dtypes) <= {"float16", "bfloat16"}

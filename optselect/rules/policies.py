@@ -40,9 +40,9 @@ POLICIES = (_LAYERS, _HEAD, _PROBE_FIRST)
 def policies(profile: Profile) -> tuple[Policy, ...]:
     """Policies worth trying beside one rate for all parts; none where the model is not trained already.
 
-    A model that is mostly frozen, with adapters or a new head on it, leaves nothing to order; and only where some
-    part is new it has more to learn than the others.
+    A model that is mostly frozen, with adapters or a new head on it, leaves nothing to order; and only where the
+    head is new it has more to learn than the others.
     """
     if not is_pretrained(profile) or frozen_share(profile) >= MOSTLY_FROZEN:
         return ()
-    return POLICIES if profile.model.fresh else (_LAYERS,)
+    return POLICIES if profile.model.has_new_head else (_LAYERS,)

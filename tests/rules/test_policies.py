@@ -8,7 +8,13 @@ from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profil
 from optselect.rules import policies
 
 MODEL = ModelProfile(
-    parameters=900, frozen=100, tensors=4, kinds={"linear": 900}, at_initialisation=False, fresh=("head",)
+    parameters=900,
+    frozen=100,
+    tensors=4,
+    kinds={"linear": 900},
+    at_initialisation=False,
+    fresh=("head",),
+    head=("head.weight", "head.bias"),
 )
 TRAINED = Profile(data=DataProfile(), model=MODEL, gradient=GradientProfile(passes=3))
 
@@ -21,8 +27,9 @@ def test_a_trained_model_has_policies_worth_trying_each_with_a_reason_and_a_sour
     assert len({each.fine_tuning.describe() for each in found}) == len(found)
 
 
-def test_where_no_part_is_new_the_head_is_no_other_part() -> None:
-    found = policies(replace(TRAINED, model=replace(MODEL, fresh=())))
+@pytest.mark.parametrize("fresh", [(), ("pooler",), ("he",)])
+def test_where_the_head_is_not_new_it_is_no_other_part(fresh: tuple[str, ...]) -> None:
+    found = policies(replace(TRAINED, model=replace(MODEL, fresh=fresh)))
 
     assert found
     assert all(each.fine_tuning.head_lr_ratio == 1.0 and not each.fine_tuning.thaw for each in found)
