@@ -50,7 +50,8 @@ def execution_recorded(model: nn.Module) -> Iterator[Execution]:
 
     Of a compiled model nothing is recorded: its modules are no longer called one by one.
     """
-    names = {module: name for name, module in model.named_modules() if name}
+    # By identity: a module that defines equality has no hash.
+    names = {id(module): name for name, module in model.named_modules() if name}
     execution = Execution(owners=frozenset(_owner(name) for name, _ in model.named_parameters()))
     if any(map(_is_compiled, model.modules())):
         yield execution
@@ -59,8 +60,8 @@ def execution_recorded(model: nn.Module) -> Iterator[Execution]:
     def note(module: nn.Module, _: Any) -> None:
         # Activation checkpointing runs modules a second time, last ones first, during the backward pass.
         in_backward = torch._C._current_graph_task_id() != -1  # noqa: SLF001  # torch's own checkpointing asks the same
-        if module in names and not in_backward and not torch.compiler.is_compiling():
-            execution.began(names[module])
+        if id(module) in names and not in_backward and not torch.compiler.is_compiling():
+            execution.began(names[id(module)])
 
     # For all modules at once: a workload may give its modules fresh attributes, hooks among them, at any time.
     handle = register_module_forward_pre_hook(note)

@@ -78,7 +78,7 @@ def _vote(model: nn.Module, infos: Sequence[ParamInfo], share: float | None) -> 
     if norms:
         return Verdict(untrained=True, because="its norm layers are as they were made")
     if (told := _told_by_hyperparameters(model)) is not None:
-        return Verdict(untrained=False, because=f"its hyperparameters say {told}")
+        return Verdict(untrained=False, because=f"its hyperparameters set {told}")
     return None
 
 
@@ -130,8 +130,10 @@ def _told_by_hyperparameters(model: nn.Module) -> str | None:
         hparams: Any = getattr(module, "hparams", None)
         given = hparams if isinstance(hparams, Mapping) else {}
         for name in _SAID:
-            if given.get(name):
-                return f"{name}={given[name]!r}"
+            # Not what it is: a path or an address may be nobody else's business. Numbers are weights of classes.
+            value = given.get(name)
+            if value is True or (isinstance(value, str) and value):
+                return name
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -166,13 +167,23 @@ def test_batch_norm_statistics_without_a_count_tell_of_training() -> None:
     assert profile_model(model).at_initialisation is False
 
 
-def test_where_nothing_can_be_measured_the_hyperparameters_are_asked() -> None:
+@pytest.mark.parametrize(
+    "hparams, told",
+    [
+        ({"pretrained": True}, "pretrained"),
+        ({"checkpoint": "https://someone:secret@example.org/net.ckpt"}, "checkpoint"),
+        ({"pretrained": False, "weights": torch.ones(3)}, None),
+        ({"weights": None}, None),
+    ],
+)
+def test_where_nothing_can_be_measured_the_hyperparameters_are_asked(hparams: dict[str, Any], told: str | None) -> None:
     model = nn.Linear(10, 1)
-    model.hparams = {"pretrained": True}  # type: ignore[assignment]  # as Lightning keeps them
+    model.hparams = hparams  # type: ignore[assignment]  # as Lightning keeps them
 
     result = profile_model(model)
 
-    assert (result.pretrained, result.initialisation_evidence) == ("wholly", "its hyperparameters say pretrained=True")
+    assert result.pretrained == ("wholly" if told else None)
+    assert result.initialisation_evidence == (f"its hyperparameters set {told}" if told else None)
 
 
 def test_norm_weights_that_differ_tell_of_training() -> None:
