@@ -327,19 +327,22 @@ def run(
 
 
 def table(rows: Iterable[Mapping[str, Any]], tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> str:
-    """Test loss and accuracy of each method, mean ± standard deviation over the seeds, as Markdown."""
-    lines = ["| task | method | test loss | accuracy | trainings |", "|---|---|---|---|---|"]
+    """Test loss and accuracy of each method, mean ± standard deviation over the seeds there are, as Markdown."""
+    rows = list(rows)
+    lines = ["| task | method | seeds | test loss | accuracy | trainings |", "|---|---|---|---|---|---|"]
     for task in tasks:
         for method in methods:
             found = [row for row in rows if (row["task"], row["method"]) == (task, method) and row["seed"] in seeds]
-            if len(found) > 1:
-                loss, right = (
-                    f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
-                    for values in ([row["result"][name] for row in found] for name in ("test", "accuracy"))
-                )
+            if found:
+                loss, right = (_spread([row["result"][name] for row in found]) for name in ("test", "accuracy"))
                 cost = statistics.mean(row["trainings"] for row in found)
-                lines.append(f"| {task} | {method} | {loss} | {right} | {cost:.1f} |")
+                lines.append(f"| {task} | {method} | {len(found)} | {loss} | {right} | {cost:.1f} |")
     return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -154,10 +154,25 @@ def test_a_second_call_runs_nothing_and_prints_the_same_table(tmp_path: Path, mo
     call()
 
     assert said[-1] == table
-    assert [len(line.split("|")) for line in table.splitlines()] == [7] * 4
+    assert [len(line.split("|")) for line in table.splitlines()] == [8] * 4
     rows = [json.loads(line) for line in (tmp_path / "fine-tuning.jsonl").read_text().splitlines()]
     methods = ["one rate", "layer decay"]
     assert [(row["seed"], row["method"]) for row in rows] == [(seed, name) for seed in (0, 1) for name in methods]
+
+
+def test_a_table_says_how_many_seeds_it_rests_on_and_gives_one_alone_no_spread() -> None:
+    ends = {("a", 0): 1.0, ("a", 1): 3.0, ("b", 0): 2.0, ("b", 9): 7.0}
+    rows = [
+        {"task": "t", "method": name, "seed": seed, "trainings": 2, "result": {"test": loss, "accuracy": 0.5}}
+        for (name, seed), loss in ends.items()
+    ]
+
+    table = fine_tuning.table(iter(rows), ["t"], ["a", "b", "none"], [0, 1])
+
+    assert table.splitlines()[2:] == [
+        "| t | a | 2 | 2.000 ± 1.414 | 0.500 ± 0.000 | 2.0 |",
+        "| t | b | 1 | 2.000 | 0.500 | 2.0 |",
+    ]
 
 
 def test_a_method_that_there_is_not_is_named_before_anything_runs(tmp_path: Path) -> None:
