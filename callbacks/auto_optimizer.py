@@ -36,6 +36,7 @@ from optselect.callbacks.checkpoints import (
 )
 from optselect.callbacks.clipping import clip_sparse_gradients, unclip_sparse_gradients
 from optselect.callbacks.letter import Letter
+from optselect.callbacks.randomness import RandomNumbers, standing
 from optselect.callbacks.sharding import build_on, check_fits, fits
 from optselect.callbacks.thawing import later_parameters, observe, obstacle_to_thawing
 from optselect.callbacks.workload import LightningWorkload
@@ -49,7 +50,7 @@ from optselect.pipeline import Settings, make_selection
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
 from optselect.report import as_html, can_draw, is_page_of, logged_facts, write_report
-from optselect.rng import RngState, rng_state, set_rng_state
+from optselect.rng import rng_state
 from optselect.rules import Rule
 from optselect.scaling import scaled
 from optselect.scheduler import ScheduledLR
@@ -136,8 +137,7 @@ class AutoOptimizer(pl.Callback):
         self._optimizers: list[Optimizer] = []
         self._later: list[Parameter] = []
         self._scheduler: LRScheduler | None = None
-        self._rng: RngState | None = None
-        self._loaders_open = False
+        self._random = RandomNumbers()
         self._attached: tuple[pl.LightningModule, Any] | None = None
         self._configured = False
         self._trial_study: TrialStudy | None = None
@@ -192,7 +192,7 @@ class AutoOptimizer(pl.Callback):
         # The next fit resumes from what it loads itself.
         self._later = []
         self._configured = False
-        self._rng = None
+        self._random = RandomNumbers()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the module as it came."""
@@ -224,7 +224,8 @@ class AutoOptimizer(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Schedule-free weights are saved in evaluation mode."""
+        """Schedule-free weights are saved in evaluation mode; random numbers are those of every process."""
+        checkpoint["callbacks"][self.state_key]["rng"] = standing(trainer)
         if any(map(has_modes, self._chosen(trainer))):
             # Lightning dumped both before it called this hook.
             to_evaluation(self._chosen(trainer))
@@ -252,7 +253,7 @@ class AutoOptimizer(pl.Callback):
         try:
             going_on = continuation(trainer, self.state_key, self._given)
             if going_on is not None:
-                self._rng = going_on.rng
+                self._random.go_on_from(going_on.rng, trainer)
                 if not going_on.is_a_beginning:
                     return self._continued(trainer, module, user, going_on)
         except OptselectError as error:
@@ -420,38 +421,25 @@ class AutoOptimizer(pl.Callback):
             restored = continuation_of(checkpoint, trainer.ckpt_path, self.state_key, readable=False)
             if restored.recorded:
                 restored.plan_to_go_on_with(self.plan)
-            if restored.rng is not None and self._rng is None:
-                self._rng = restored.rng
-                set_rng_state(restored.rng)
+            if not self._random.expects:
+                self._random.go_on_from(restored.rng, trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the loggers; continue the random numbers of the checkpoint, which Lightning does not restore."""
         self._optimizers = trainer.optimizers
         if self.plan is not None:
             _tell_loggers(trainer, pl_module, self.plan)
-        self._loaders_open = trainer.fit_loop._combined_loader is not None
-        if self._rng is not None:
-            set_rng_state(self._rng)
+        self._random.on_fit_start(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The plan lies beside the checkpoints, too: from now on there may be some."""
+        self._random.on_train_start(trainer, trainer.ckpt_path)
         if self.plan is not None and trainer.is_global_zero:
             write_sidecar(self.plan, checkpoint_folders(trainer))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Continue them where the loaders were opened too early, or will be opened once more."""
-        rng, self._rng = self._rng, None
-        if rng is None:
-            return
-        fit_loop: Any = trainer.fit_loop
-        # Opening a loader draws its workers' seeds, which must come from where the checkpoint stood. Before
-        # 2.6 Lightning opens them again at the start of a resumed epoch.
-        reopens = not hasattr(fit_loop, "is_resuming") and not fit_loop.epoch_loop.restarting
-        if reopens and trainer.current_epoch > 0:
-            set_rng_state(rng)
-        elif self._loaders_open:
-            set_rng_state(rng)
-            iter(fit_loop._data_fetcher)
+        """Continue the random numbers of the checkpoint in the epoch that begins."""
+        self._random.on_train_epoch_start(trainer)
 
     # --- copies -----------------------------------------------------------------------------------
 

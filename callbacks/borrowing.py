@@ -7,6 +7,8 @@ attributes return, the same objects with the same contents.
 from __future__ import annotations
 
 import copy
+import logging
+import signal
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -18,9 +20,12 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.loops.progress import _BaseProgress
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from optselect.callbacks.clipping import clip_sparse_gradients
 from optselect.snapshot import attributes_restored
+
+_log = logging.getLogger("optselect")
 
 Progress = tuple[tuple[object, str, Any], ...]
 
@@ -40,9 +45,11 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
     with ExitStack() as stack:
         for owner in owners:
             stack.enter_context(attributes_restored(owner))
+        stack.enter_context(_signals_heeded(trainer))
         trainer.callbacks = [view for callback in trainer.callbacks if (view := _muted(callback)) is not None]
         trainer.loggers = [DummyLogger() for _ in trainer.loggers]
         trainer.profiler = SilentProfiler()
+        trainer.save_checkpoint = _keep_no_trial
         # Or else nothing that the module logs would be kept, and trials could not be judged.
         trainer.barebones = False
         # A reload would replace the trials' loaders by the real ones.
@@ -54,6 +61,35 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
         clip_sparse_gradients(precision)
         connector.reset_metrics()
         yield
+
+
+def _keep_no_trial(filepath: Any, *_: Any, **__: Any) -> None:
+    """Write nothing: a run that went on from the weights of a trial would never have chosen.
+
+    Lightning asks for a checkpoint when SLURM takes the machine away; what the search has done is in its study.
+    """
+    _log.info("no checkpoint is written to %s during the search, which goes on from its study", filepath)
+
+
+@contextmanager
+def _signals_heeded(trainer: Any) -> Iterator[None]:
+    """Signals as Lightning heeds them in a training, for which it registers only when the optimizer is there.
+
+    SIGTERM ends the search at its next batch, and SLURM's warning requeues the job. On several processes SIGTERM
+    is left alone, which ends each at once: Lightning would tell the others by a collective call, in the middle of
+    one of the trial's own.
+    """
+    connector = trainer._signal_connector
+    of_the_process = signal.getsignal(signal.SIGTERM)
+    connector.register_signal_handlers()
+    if trainer.world_size > 1 and of_the_process is not None:
+        connector._register_signal(signal.SIGTERM, of_the_process)
+    try:
+        yield
+        if trainer.received_sigterm:
+            raise SIGTERMException
+    finally:
+        connector.teardown()
 
 
 # What Lightning calls by itself.

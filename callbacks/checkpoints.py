@@ -24,7 +24,6 @@ from optselect.implementation import (
     other_versions,
 )
 from optselect.plan import OptimizerPlan
-from optselect.rng import RngState
 
 PLAN_FILE = "plan.json"
 # What FSDP and ModelParallel write beside the shards of one checkpoint: everything but weights and states.
@@ -42,7 +41,7 @@ class Continuation:
     optimizers    the classes it was built of (None: not recorded)
     states        of its optimizers (None: only the strategy can read them)
     thawed        how many of the plan's thaws are behind it
-    rng           where the random number generators stood (None: not recorded)
+    rng           where the random number generators stood, as `randomness.standing` has it (None: not recorded)
     weights_only  whether it holds no optimizer state at all
     """
 
@@ -53,7 +52,7 @@ class Continuation:
     optimizers: tuple[Implementation, ...] | None = None
     states: tuple[Mapping[str, Any], ...] | None = None
     thawed: int = 0
-    rng: RngState | None = None
+    rng: Mapping[str, Any] | None = None
     weights_only: bool = False
 
     @property
@@ -214,7 +213,7 @@ def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *,
         optimizers=tuple(optimizers) if optimizers is not None else None,
         # Those written before there were any lack it.
         thawed=state.get("thawed", 0),
-        rng=RngState.from_dict(state["rng"]),
+        rng=state["rng"],
     )
 
 

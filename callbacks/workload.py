@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.core.optimizer import _init_optimizers_and_lr_schedulers
 from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning.pytorch.utilities.types import LRSchedulerConfig
@@ -422,6 +423,9 @@ class LightningWorkload:
     def _enter_batch(self, batch: Any, *, last: bool) -> OrderedDict[str, Any] | None:
         """The training step's arguments; None: the module skips the rest of the epoch."""
         training, loop = self._begun(), self._trainer.fit_loop.epoch_loop
+        if self._trainer.received_sigterm:
+            # Lightning's own loop leaves after the batch, too. The study has what is done.
+            raise SIGTERMException
         loop.batch_progress.is_last_batch = last
         loop.batch_progress.increment_ready()
         answer = self._call("on_train_batch_start", batch, training.batch_idx)

@@ -98,15 +98,45 @@ def generators_restored(generators: Iterable[Generator]) -> Iterator[None]:
         yield
     finally:
         for generator, state in states:
-            if isinstance(generator, np.random.Generator):
-                generator.bit_generator.state = state
-            elif isinstance(generator, random.Random):
-                generator.setstate(state)
-            else:
-                generator.set_state(state)
+            _set_state_of(generator, state)
+
+
+def generator_state(generator: Generator) -> Any:
+    """Where a generator object stands: builtins and tensors only, loadable with `weights_only=True`."""
+    return _as_builtins(_state_of(generator))
+
+
+def set_generator_state(generator: Generator, state: Any) -> None:
+    """Put `generator` where `generator_state` found one of its kind."""
+    _set_state_of(generator, _from_builtins(state))
 
 
 def _state_of(generator: Generator) -> Any:
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def _set_state_of(generator: Generator, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
+
+
+def _as_builtins(state: Any) -> Any:
+    if isinstance(state, np.ndarray):
+        return {"words": state.tobytes(), "dtype": state.dtype.str}
+    if isinstance(state, dict):
+        return {name: _as_builtins(value) for name, value in state.items()}
+    return tuple(map(_as_builtins, state)) if isinstance(state, tuple) else state
+
+
+def _from_builtins(state: Any) -> Any:
+    if isinstance(state, dict):
+        if "words" in state:
+            return np.frombuffer(state["words"], state["dtype"])
+        return {name: _from_builtins(value) for name, value in state.items()}
+    return tuple(map(_from_builtins, state)) if isinstance(state, tuple) else state

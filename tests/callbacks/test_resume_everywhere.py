@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
-from optselect import catalogue
+from optselect import AutoOptimizer, catalogue
+from optselect.schedules import Schedule, ScheduleKind
 from tests.callbacks.modules import (
     Classifier,
     SparseClassifier,
@@ -81,6 +83,45 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(name: str, 
     assert equal_states(resumed.optimizers[0].state_dict(), uninterrupted.optimizers[0].state_dict())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adamw", "schedulefree_sgd", "muon", "sparse_adam"])
+@pytest.mark.parametrize("kind", get_args(ScheduleKind))
+def test_every_schedule_goes_on_where_it_was(kind: str, name: str, tmp_path: Path) -> None:
+    """In the warmup, at the peak and in the decay; also of optimizers made of two."""
+    module, choice = kind_for(name), {"candidates": [name], "budget": 0}
+    ruled = auto(tmp_path / "ruled", **choice)
+    fit(made(module), ruled, data=data_for(module), epochs=3, default_root_dir=tmp_path)
+    assert ruled.plan is not None
+    schedule = Schedule(kind=cast("ScheduleKind", kind), warmup_steps=15, final=0.1, decay=0.5)
+    plan = replace(ruled.plan, schedule=schedule)
+
+    whole = made(module)
+    uninterrupted = fit(whole, AutoOptimizer(plan=plan, report=False), data=data_for(module), epochs=3)
+    for epochs in (1, 2):
+        half = fit(
+            made(module), AutoOptimizer(plan=plan, report=False), StopAfter(epochs), data=data_for(module), epochs=3
+        )
+        half.save_checkpoint(tmp_path / "half.ckpt")
+        continued = made(module, seed=5)
+        resumed = fit(
+            continued,
+            AutoOptimizer(report=False),
+            data=data_for(module),
+            epochs=3,
+            seed=9,
+            ckpt_path=tmp_path / "half.ckpt",
+        )
+
+        assert equal_states(continued.state_dict(), whole.state_dict())
+        assert equal_states(rates(resumed), rates(uninterrupted))
+
+
+def rates(trainer: Any) -> list[Any]:
+    """Of each group, and what the scheduler knows."""
+    groups = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return [groups, *(config.scheduler.state_dict() for config in trainer.lr_scheduler_configs)]
+
+
 class Saves(L.Callback):
     """A checkpoint at each epoch's end."""
 
@@ -135,3 +176,41 @@ def test_a_schedule_free_checkpoint_holds_the_weights_that_were_judged(name: str
     saved = judged(tmp_path / ("last.ckpt" if way == "save_last" else "saved.ckpt"))
 
     assert saved == pytest.approx(logged, abs=1e-6)
+
+
+class Breaks(L.Callback):
+    """Stands for a bug, between an optimizer step and the validation of its weights."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step == 17:
+            raise RuntimeError("a bug")
+
+
+# What Lightning says of a fit beside an OnExceptionCheckpoint, whoever calls it.
+@pytest.mark.filterwarnings(r"ignore:`.fit\(ckpt_path=None\)` was called without a model")
+@pytest.mark.parametrize("name", [name for name in NAMES if catalogue.get(name).train_eval])
+@pytest.mark.parametrize("kind", [ModelCheckpoint, OnExceptionCheckpoint])
+def test_a_schedule_free_checkpoint_saved_on_an_exception_holds_the_weights_to_be_judged(
+    kind: Any, name: str, tmp_path: Path
+) -> None:
+    choice: dict[str, Any] = {"candidates": [name], "budget": 0}
+    whole = ByHand(tmp_path / "whole.ckpt")
+    fit(made(Classifier), auto(tmp_path, **choice), whole, val_check_interval=1)
+    saving = (
+        ModelCheckpoint(tmp_path / "broken", filename="saved", save_on_exception=True, every_n_epochs=10)
+        if kind is ModelCheckpoint
+        else OnExceptionCheckpoint(tmp_path / "broken", "saved")
+    )
+    with pytest.raises(RuntimeError, match="a bug"):
+        fit(
+            made(Classifier),
+            auto(tmp_path, **choice),
+            Breaks(),
+            saving,
+            val_check_interval=1,
+            enable_checkpointing=True,
+        )
+
+    saved = judged(tmp_path / "broken/saved.ckpt")
+
+    assert saved == pytest.approx(whole.loss, abs=1e-6)

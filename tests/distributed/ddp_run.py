@@ -4,6 +4,8 @@ searched    chooses and trains
 by_hand     trains with the plan of `searched` written down
 collective  as searched, with collectives in the training step
 half, rest  stops after the first epoch, with a checkpoint; goes on from it
+apart       with the plan of `searched`, and random numbers of its own in each process
+half_apart, rest_apart  as half and rest
 from_one    goes on from a checkpoint of one process
 dies        the second process ends without a word in a trial
 """
@@ -63,6 +65,14 @@ class Stop(L.Callback):
         trainer.should_stop = True
 
 
+class Apart(L.Callback):
+    """Each process draws random numbers of its own."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.ckpt_path is None:
+            torch.manual_seed(100 + trainer.global_rank)
+
+
 def rows() -> TensorDataset:
     """Three classes that a linear map separates."""
     generator = torch.Generator().manual_seed(7)
@@ -75,9 +85,13 @@ def train(
 ) -> tuple[L.Trainer, AutoOptimizer]:
     """Two epochs."""
     torch.manual_seed(0)
-    auto = AutoOptimizer(budget=Budget(steps=60), storage=folder / f"{variant}.journal")
+    apart = variant.endswith("apart")
+    plan = folder / "searched.0.json" if apart else None
+    auto = AutoOptimizer(budget=Budget(steps=60), storage=folder / f"{variant}.journal", plan=plan)
     callbacks: list[L.Callback] = [] if variant == "by_hand" else [auto]
-    if variant == "half":
+    if apart:
+        callbacks.append(Apart())
+    if variant.startswith("half"):
         callbacks.append(Stop())
     trainer = L.Trainer(
         accelerator="cpu",
@@ -97,7 +111,11 @@ def train(
 
 def main(folder: Path, strategy: str, variants: list[str]) -> None:
     """Train each; each process saves its weights as FOLDER/VARIANT.RANK.pt, the plan as FOLDER/VARIANT.RANK.json."""
-    checkpoints = {"rest": folder / "half.ckpt", "from_one": folder / "one.ckpt"}
+    checkpoints = {
+        "rest": folder / "half.ckpt",
+        "rest_apart": folder / "half_apart.ckpt",
+        "from_one": folder / "one.ckpt",
+    }
     for variant in variants:
         torch.manual_seed(0)
         plan = str(folder / "searched.0.json")
@@ -109,8 +127,8 @@ def main(folder: Path, strategy: str, variants: list[str]) -> None:
         torch.save({key: value.clone() for key, value in model.state_dict().items()}, folder / f"{name}.pt")
         if auto.plan is not None:
             auto.plan.save(folder / f"{name}.json")
-        if variant == "half":
-            trainer.save_checkpoint(folder / "half.ckpt")
+        if variant.startswith("half"):
+            trainer.save_checkpoint(folder / f"{variant}.ckpt")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainer.save_checkpoint(folder / "one.ckpt")
     assert auto.plan is not None
     auto.plan.save(folder / "one.json")
-    done = launched("ddp_run.py", folder, "ddp", "searched", "by_hand", "half", "rest", "from_one", "collective")
+    variants = ["searched", "by_hand", "half", "rest", "from_one", "collective", "apart", "half_apart", "rest_apart"]
+    done = launched("ddp_run.py", folder, "ddp", *variants)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -57,6 +59,20 @@ def test_the_processes_decide_once_and_end_with_equal_weights(variant: str, scri
 
 def test_a_run_resumed_on_two_processes_equals_the_uninterrupted_one(scripted: Path) -> None:
     assert equal(weights(scripted, "rest"), weights(scripted, "searched"))
+
+
+def test_each_process_resumes_with_its_own_random_numbers(scripted: Path) -> None:
+    assert equal(weights(scripted, "rest_apart", 0), weights(scripted, "apart", 0))
+    assert equal(weights(scripted, "rest_apart", 1), weights(scripted, "apart", 1))
+
+
+def test_random_numbers_of_another_process_are_saved_where_they_differ(scripted: Path) -> None:
+    def others(name: str) -> Any:
+        checkpoint = torch.load(scripted / f"{name}.ckpt", weights_only=True)
+        return [list(each) for each in checkpoint["callbacks"]["AutoOptimizer"]["rng"]["others"]]
+
+    assert others("half_apart") == [["torch"]]
+    assert "others" not in torch.load(scripted / "one.ckpt", weights_only=True)["callbacks"]["AutoOptimizer"]["rng"]
 
 
 def test_a_run_of_one_process_goes_on_on_two_with_its_plan_and_no_search(scripted: Path) -> None:
