@@ -184,6 +184,7 @@ def make_selection(
         fingerprint=fingerprint,
         cost=cost,
     )
+    progress.chosen(plan, cost)
     return Selection(plan=workload.agree(plan), profile=profile, study=study)
 
 

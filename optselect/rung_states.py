@@ -17,6 +17,8 @@ _log = logging.getLogger("optselect")
 STORED_BYTES = 2 * 2**30
 # Of what is free: the training itself has checkpoints to write.
 _MOST_OF_FREE = 0.25
+# Below this nothing is put aside: the study itself, which must not be lost, lies on the same disk.
+_LEAST_FREE = 64 * 2**20
 
 
 class RungStates:
@@ -36,7 +38,8 @@ class RungStates:
         part = file.with_suffix(".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if about_bytes > min(self._left(file), _MOST_OF_FREE * shutil.disk_usage(self.folder).free):
+            free = shutil.disk_usage(self.folder).free
+            if free < _LEAST_FREE or about_bytes > min(self._left(file), _MOST_OF_FREE * free):
                 self._tell("there is no room for it")
                 return
             with part.open("wb") as opened:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -302,6 +303,15 @@ def searched(storage: Any, dies_at: int | None = None, **settings: Any) -> tuple
     workload = TorchWorkload(Net(), loss, loader(), loader(vectors(48)), steps=40)
     plan = make_selection(workload, Settings(budget=4.0, storage=storage, **settings), progress=Silent()).plan
     return plan.trials, loss.training
+
+
+def test_a_disk_that_is_nearly_full_is_left_to_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = RungStates(tmp_path / "states")
+    monkeypatch.setattr("optselect.rung_states.shutil.disk_usage", lambda _: SimpleNamespace(free=60 * 2**20))
+
+    states.save("trial", 1, {}, about_bytes=10)
+
+    assert states.load("trial") is None
 
 
 @pytest.mark.parametrize("storage", ["{}/study.journal", "sqlite:///{}/study.db"])

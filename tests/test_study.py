@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -353,6 +354,27 @@ def test_a_full_disk_is_a_named_error_and_loses_nothing_that_was_stored(
 
     assert study.evaluations() == opened(path).evaluations() == before
     steps_of(study)[step]()
+
+
+def test_a_full_disk_under_sqlite_is_a_named_error_and_loses_nothing_that_was_stored(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = filled(opened(url))
+    before = study.evaluations()
+    storage: Any = study.study._storage
+    # SQLite takes no page more than it has, as on a disk that is full.
+    event.listen(
+        storage._backend.engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count=1")
+    )
+    storage._backend.engine.dispose()
+    storage._backend.scoped_session.remove()
+
+    with pytest.raises(StorageError, match=r"study\.db can no longer.*disk is full.*same line again"):
+        deque((study.begin(SGD, seed, NAMES) for seed in range(2, 200)), maxlen=0)
+
+    stored = opened(url).evaluations()
+    assert stored[: len(before)] == before
+    assert study.evaluations() == stored
+    assert opened(url).begin(SGD, 300, NAMES) == len(stored)
 
 
 # --- storages that cannot be opened ---------------------------------------------------------
