@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,9 +213,12 @@ def test_weight_averaging_and_checkpoints_go_along(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _one_process_group() -> Iterator[None]:
-    """Lightning leaves its process group behind, and later trainings would take themselves for distributed ones."""
+    """Lightning leaves its process group and its environment behind, and later trainings would go by them."""
+    before = dict(os.environ)
     yield
     torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.mark.usefixtures("_one_process_group")
