@@ -207,7 +207,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "data whose package is missing": (data("NoPackage"), "install what is missing"),
     "a recipe whose data are not installed": (("fit", "--config", VOWELS), "pip install --no-deps aeon"),
     "a model without parameters": (model("Bare"), "nothing to train"),
-    "a model with all of them frozen": (model("Frozen"), "nothing to train"),
+    "a model with all of them frozen": (model("Frozen"), "no trainable parameter; set requires_grad=True"),
     "a model without training_step": (model("NoStep"), "training_step"),
     "a loss without a gradient": (model("Detached"), "does not require grad"),
     "several optimizers": (model("Two"), "multiple optimizers"),
