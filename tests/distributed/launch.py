@@ -10,9 +10,6 @@ from pathlib import Path
 
 def launched(script: str, *arguments: object, seconds: int = 900) -> subprocess.CompletedProcess[str]:
     """How the script ended; it starts its second process itself."""
-    here = Path(__file__).parent
-    # Our own tests first: some package installs another `tests`.
-    paths = os.pathsep.join([str(here.parents[1]), *sys.path])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    command = [sys.executable, str(here / script), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(Path(__file__).parent / script), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
