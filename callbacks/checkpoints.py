@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.core.optimizer import _configure_optimizers
 from torch.optim import Optimizer
 
+from optselect.callbacks.frames import calls_under_way
 from optselect.errors import OptselectError, PlanFormatError, ResumeError
 from optselect.implementation import (
     Implementation,
@@ -223,10 +223,8 @@ def _asked_for(trainer: Any) -> Any:
     A strategy that shards the model opens it only when the optimizer is there. Until then no object knows its
     path, only the call of `Trainer._run` that is under way.
     """
-    frame = sys._getframe()
-    while frame is not None and not (frame.f_code.co_name == "_run" and frame.f_locals.get("self") is trainer):
-        frame = frame.f_back  # type: ignore[assignment]  # None above the outermost call
-    return frame.f_locals.get("ckpt_path") if frame is not None else None
+    runs = (call.f_locals for call in calls_under_way() if call.f_code.co_name == "_run")
+    return next((own.get("ckpt_path") for own in runs if own.get("self") is trainer), None)
 
 
 def _read_early(path: str, state_key: str, given: OptimizerPlan | None) -> Continuation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from lightning.fabric.utilities.types import _Stateful
 from torch import Tensor
 
+from optselect.callbacks.frames import calls_under_way
 from optselect.loaders import is_one_shot, loader_generators
 from optselect.rng import Generator, RngState, generator_state, rng_state, set_generator_state, set_rng_state
 
@@ -170,12 +170,7 @@ def _taken_by_surprise() -> bool:
 
     They would not all join a collective call, and the checkpoint would never be written.
     """
-    frame = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_name in ("on_exception", "_slurm_sigusr_handler_fn"):
-            return True
-        frame = frame.f_back  # type: ignore[assignment]  # None above the outermost call
-    return False
+    return any(call.f_code.co_name in ("on_exception", "_slurm_sigusr_handler_fn") for call in calls_under_way())
 
 
 def _same(one: Any, other: Any) -> bool:

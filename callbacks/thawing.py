@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 
 from optselect.callbacks.borrowing import is_named
-from optselect.errors import MetricNotLoggedError, nearest
+from optselect.errors import MetricNotLoggedError
 from optselect.plan import OptimizerPlan
 from optselect.scheduler import ScheduledLR
 from optselect.workload import Mode
@@ -41,9 +41,8 @@ def observe(trainer: Any, plan: OptimizerPlan, monitor: str | None, mode: Mode) 
         return
     name, metrics = monitor or "val_loss", trainer.callback_metrics
     if name not in metrics:
-        raise MetricNotLoggedError(
-            f"a Thaw waits for a plateau of {name!r}, which the validation did not log; logged: "
-            f"{', '.join(sorted(metrics)) or 'nothing'}.{nearest(name, metrics)} Pass monitor= with a logged value."
+        raise MetricNotLoggedError.among(
+            f"a Thaw waits for a plateau of {name!r}, which the validation did not log", name, metrics
         )
     # Each process has the mean over its own share, and all must thaw together.
     value = float(trainer.strategy.reduce(metrics[name].double(), reduce_op="mean"))

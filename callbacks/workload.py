@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -38,7 +38,7 @@ from optselect.callbacks.borrowing import (
 )
 from optselect.callbacks.data import TrialData
 from optselect.callbacks.thawing import obstacle_to_thawing
-from optselect.errors import MetricNotLoggedError, UnsupportedModuleError, nearest
+from optselect.errors import MetricNotLoggedError, UnsupportedModuleError
 from optselect.modes import evaluated, to_training
 from optselect.plain import (
     NotPlainError,
@@ -539,7 +539,7 @@ class LightningWorkload:
         if self._monitor is not None and name in self._logged:
             return None
         wanted = f"monitor={name!r}" if self._monitor else "no monitor was given, and 'val_loss'"
-        raise _not_logged(f"{wanted} was never logged in a validation", name, {*metrics, *self._logged})
+        raise MetricNotLoggedError.among(f"{wanted} was never logged in a validation", name, {*metrics, *self._logged})
 
     def _recalibrated(self) -> AbstractContextManager[None]:
         # Before the first batch the module's hooks have not yet made what its training step needs.
@@ -580,7 +580,9 @@ class LightningWorkload:
             self._judging = False
         if self._monitor is not None:
             if not (values := self._logged.get(self._monitor)):
-                raise _not_logged(f"monitor={self._monitor!r} was never logged", self._monitor, self._logged)
+                raise MetricNotLoggedError.among(
+                    f"monitor={self._monitor!r} was never logged", self._monitor, self._logged
+                )
             losses = [float(value.compute() if hasattr(value, "compute") else value) for value in values]
         return sum(losses) / len(losses) if losses else math.nan
 
@@ -629,14 +631,6 @@ def _in_hook(module: pl.LightningModule, name: str) -> Iterator[None]:
 def _loss_in(output: Any) -> Any:
     """The loss that a training step gave, alone or in a dict; None for a skipped batch."""
     return output["loss"] if isinstance(output, dict) else output
-
-
-def _not_logged(what: str, name: str, logged: Iterable[str]) -> MetricNotLoggedError:
-    names = sorted(logged)
-    return MetricNotLoggedError(
-        f"{what}; logged: {', '.join(names) or 'nothing'}.{nearest(name, names)} "
-        "Pass monitor= with the name of a logged value."
-    )
 
 
 def _idle(module: torch.nn.Module) -> tuple[Optimizer, None]:

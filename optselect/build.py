@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +67,8 @@ def build_groups(
     children = {name: _Child(name, own, parameters) for name, own in _by_optimizer(groups).items()}
     first = {name: optimizer for name, child in children.items() if (optimizer := child.begin()) is not None}
     optimizer = next(iter(first.values())) if len(children) == 1 else CompositeOptimizer(first)
-    later = {group.joins.phase: group.joins for group in groups if group.joins is not None and not group.joins.never}
-    frozen = [parameters[name] for group in groups if group.joins and group.joins.never for name in group.parameters]
+    later = {group.joins.phase: group.joins for group in groups if group.joins and not group.frozen}
+    frozen = [parameters[name] for group in groups if group.frozen for name in group.parameters]
     phases = [_phase(later[number], children, optimizer) for number in sorted(later)]
     thawing = Thawing(phases, frozen, thawed=thawed) if phases or frozen or thawed else None
     if schedule.kind == "constant" and not schedule.warmup_steps and not phases:
@@ -78,7 +79,7 @@ def build_groups(
 def _by_optimizer(groups: Iterable[ParamGroup]) -> dict[str, list[ParamGroup]]:
     found: dict[str, list[ParamGroup]] = {}
     for group in groups:
-        if group.joins is None or not group.joins.never:
+        if not group.frozen:
             found.setdefault(group.optimizer, []).append(group)
     return found
 
@@ -111,15 +112,16 @@ class _Child:
     def _made(self, groups: Sequence[ParamGroup]) -> Optimizer | None:
         if not groups:
             return None
-        common, _ = self._arguments()
+        common, _ = self._arguments
         made: Optimizer = catalogue.get(self.name).load()(self._torch_groups(groups), **common)
         return made
 
+    @functools.cached_property
     def _arguments(self) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
         return catalogue.get(self.name).arguments_by_group([group.hyperparameters for group in self.groups])
 
     def _torch_groups(self, groups: Sequence[ParamGroup]) -> list[dict[str, Any]]:
-        _, own = self._arguments()
+        _, own = self._arguments
         return [
             {"params": [self.parameters[name] for name in group.parameters], "name": group.name, **differing}
             for group, differing in zip(self.groups, own, strict=True)

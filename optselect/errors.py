@@ -53,6 +53,15 @@ class BudgetError(ConfigurationError):
 class MetricNotLoggedError(OptselectError, KeyError):
     """The monitored value never came."""
 
+    @classmethod
+    def among(cls, what: str, name: str, logged: Iterable[str]) -> MetricNotLoggedError:
+        """The error for `name`, where `what` says in words what was looked for, and `logged` is what there was."""
+        names = sorted(logged)
+        return cls(
+            f"{what}; logged: {', '.join(names) or 'nothing'}.{nearest(name, names)} "
+            "Pass monitor= with the name of a logged value."
+        )
+
 
 class UnsupportedModuleError(OptselectError):
     """This module cannot be searched, or the chosen optimizer cannot train it."""

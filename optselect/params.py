@@ -92,7 +92,8 @@ def describe_params(
     if head is None:
         modules = _head_modules(model, places, kinds, order)
         head = {name for name, place in places.items() if place.owner in modules}
-    depths = _depths(_in_order(model, [places[name] for name in aliases], order, head), kind_of, _matched(model))
+    matched = _matched(model)
+    depths = _depths(_in_order([places[name] for name in aliases], order, head, matched), kind_of, matched)
     undecayed = _undecayed(model)
     infos = []
     for name, others in aliases.items():
@@ -527,20 +528,19 @@ def _layer(place: _Place) -> str | None:
 
 
 def _in_order(
-    model: nn.Module, places: Sequence[_Place], order: Sequence[str] | None, head: Collection[str]
+    places: Sequence[_Place], order: Sequence[str] | None, head: Collection[str], matched: Mapping[str, str]
 ) -> list[_Place]:
-    """From input to output."""
+    """From input to output; `matched` gives the layers that the model itself names."""
     if order is not None:
         ordered = _sorted_by_execution(places, order)
     else:
         ordered = sorted(places, key=lambda place: place.name in head)
-    layer_of = _matched(model)
-    inside = sorted((place for place in ordered if place.name in layer_of), key=lambda place: layer_of[place.name])
+    inside = sorted((place for place in ordered if place.name in matched), key=lambda place: matched[place.name])
     if not inside:
         return ordered
     # A model that knows its layers stands as a whole where it begins.
-    at = next(index for index, place in enumerate(ordered) if place.name in layer_of)
-    outside = [place for place in ordered if place.name not in layer_of]
+    at = next(index for index, place in enumerate(ordered) if place.name in matched)
+    outside = [place for place in ordered if place.name not in matched]
     return [*outside[:at], *inside, *outside[at:]]
 
 

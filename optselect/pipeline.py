@@ -148,8 +148,8 @@ def make_selection(
                 pace = _pace(TrialRunner(workload, sparse=profile.gradient.sparse, seed=settings.seed), timed)
                 pace = workload.agree(study.remember("seconds per micro-batch", pace) if study is not None else pace)
                 budget = budget.at_pace(pace, spent=spent)
-        race = _race(workload, profile, proposals, budget, horizon, base=base, spent=spent)
-        race = replace(race, policies=tuple(each.fine_tuning for each in worth_trying))
+        tried = tuple(each.fine_tuning for each in worth_trying)
+        race = _race(workload, profile, proposals, budget, horizon, base=base, spent=spent, tried=tried)
         if budget.searches:
             runner = TrialRunner(
                 workload,
@@ -238,11 +238,10 @@ def _proposals(workload: Workload, profile: Profile, settings: Settings, policy:
     proposed = propose(profile, rules=settings.rules, candidates=settings.candidates)
     if policy is None:
         return proposed
-    found: dict[str, Proposal] = {}
-    refused = []
+    found, refused = [], []
     for proposal in proposed:
         if proposal.optimizer == USER:
-            found[proposal.optimizer] = proposal
+            found.append(proposal)
             continue
         told = replace(proposal, fine_tuning=policy)
         try:
@@ -252,10 +251,10 @@ def _proposals(workload: Workload, profile: Profile, settings: Settings, policy:
                 raise
             refused.append(error)
         else:
-            found.setdefault(told.optimizer, told)
+            found.append(told)
     if not found:
         raise refused[0]
-    return list(found.values())
+    return found
 
 
 def _passes(budget: Budget) -> int:
@@ -290,6 +289,7 @@ def _race(
     *,
     base: Configuration,
     spent: int,
+    tried: tuple[FineTuning, ...],
 ) -> Race:
     contenders = arms(proposals, base)
     validation_cost = workload.validation_batches * VALIDATION_COST
@@ -308,6 +308,7 @@ def _race(
         seconds=budget.seconds,
         trials=budget.trials,
         spent=spent,
+        policies=tried,
         validation_cost=validation_cost,
         mode=workload.mode,
         specs=tuple(catalogue.get(c.optimizer) for c in contenders if c.optimizer != USER),

@@ -91,6 +91,11 @@ class ParamGroup:
     roles: tuple[str, ...] = ()
     layers: tuple[int, int] | None = None
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the group never trains."""
+        return self.joins is not None and self.joins.never
+
     def to_dict(self) -> dict[str, Any]:
         """Builtins only; inverse of `from_dict`."""
         return {

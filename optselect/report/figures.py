@@ -183,7 +183,7 @@ def peaks(groups: Sequence[ParamGroup]) -> dict[float | None, list[ParamGroup]]:
     """The groups that ever learn by their peak learning rate (None: they have none)."""
     found: dict[float | None, list[ParamGroup]] = {}
     for group in groups:
-        if group.joins is not None and group.joins.never:
+        if group.frozen:
             continue
         lr = group.hyperparameters.get("lr")
         found.setdefault(float(lr) if isinstance(lr, int | float) else None, []).append(group)

@@ -70,7 +70,7 @@ def as_python(plan: OptimizerPlan) -> str:
     one whose package is not installed, or lets parts of the model join later, which takes optselect's scheduler.
     """
     children = _children(plan)
-    frozen = [name for group in plan.param_groups if _is_frozen(group) for name in group.parameters]
+    frozen = [name for group in plan.param_groups if group.frozen for name in group.parameters]
     sections = [
         "\n".join(_opening(plan, children)),
         "\n".join(_imports(plan, children)),
@@ -119,23 +119,19 @@ def _children(plan: OptimizerPlan) -> list[tuple[OptimizerSpec, list[ParamGroup]
         )
     if not plan.param_groups:
         raise ConfigurationError("the plan has no param groups, so there is nothing to build")
-    if later := [group.name for group in plan.param_groups if group.joins is not None and not _is_frozen(group)]:
+    if later := [group.name for group in plan.param_groups if group.joins and not group.frozen]:
         raise ConfigurationError(
             f"{', '.join(later)} of the plan join the training later, which no scheduler of torch can do; "
             "build optimizer and scheduler with OptimizerPlan.load(path).build(model)"
         )
     if len({group.name for group in plan.param_groups}) < len(plan.param_groups):
         raise ConfigurationError("two param groups of the plan have the same name; give each its own")
-    trained = [group for group in plan.param_groups if not _is_frozen(group)]
+    trained = [group for group in plan.param_groups if not group.frozen]
     names = dict.fromkeys(group.optimizer for group in trained)
     try:
         return [(catalogue.get(name), [group for group in trained if group.optimizer == name]) for name in names]
     except UnknownOptimizerError as error:
         raise ConfigurationError(f"{error} Install the package that brings it to see the code.") from error
-
-
-def _is_frozen(group: ParamGroup) -> bool:
-    return group.joins is not None and group.joins.never
 
 
 def _opening(plan: OptimizerPlan, children: Sequence[tuple[OptimizerSpec, list[ParamGroup]]]) -> Iterator[str]:
