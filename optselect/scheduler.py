@@ -72,11 +72,8 @@ class ScheduledLR(LRScheduler):
         ]
 
     def _warmup(self, group: dict[str, Any]) -> float:
-        """The factor of a group that joined a few steps ago: its moments know as little as the others' once did."""
-        if JOINED not in group:
-            return 1.0
-        steps = self.last_epoch - int(group[JOINED])
-        return min((steps + 1) / (self.schedule.warmup_steps + 1), 1.0)
+        """The factor of a group that joined a few steps ago."""
+        return self.schedule.rise(self.last_epoch - int(group[JOINED])) if JOINED in group else 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """Builtins only."""

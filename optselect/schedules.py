@@ -71,6 +71,10 @@ class Schedule:
         remaining = (1.0 + math.cos(math.pi * progress)) / 2.0 if self.kind == "cosine" else 1.0 - progress
         return self.final + (1.0 - self.final) * remaining
 
+    def rise(self, steps: int) -> float:
+        """The factor of parameters that joined `steps` ago: their moments know as little as the others' once did."""
+        return min((steps + 1) / (self.warmup_steps + 1), 1.0)
+
     def slope(self, total_steps: int) -> tuple[int, int, int]:
         """The first and the last step of the decay, and the number of steps it is divided by."""
         start = self.warmup_steps if self.kind != "wsd" else total_steps - round(self.decay * total_steps)

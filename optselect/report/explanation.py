@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from optselect.configuration import USER, format_value
-from optselect.plan import OptimizerPlan, ParamGroup, TrialRecord
+from optselect.plan import OptimizerPlan, TrialRecord
 from optselect.profile.text import describe
-from optselect.report.groups import GROUP_HEADER, GROUP_NUMBERS, aligned, group_rows
+from optselect.report.groups import Table, group_table
 from optselect.rules import Proposal, Vote
 
 # The only reason that is not one for the choice (optselect.decide.cost_sentence): it stands under "cost".
@@ -25,22 +25,21 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A title with its items."""
+    """A title with its lines and tables."""
 
     title: str
-    items: tuple[Item, ...]
+    items: tuple[Item | Table, ...]
 
 
 def sections(plan: OptimizerPlan) -> list[Section]:
     """The whole explanation; a section that has nothing to say is left out.
 
-    The first one is the choice in short, with its reasons, groups, schedule and cost. The others are what it
-    rests on: the profile, the groups as a table, the proposals with every vote, the rules that voted, the trials.
+    The first one is the choice in short, with its reasons, schedule, groups and cost. The others are what it
+    rests on: the profile, the proposals with every vote, the rules that voted, the trials.
     """
     found = [
         Section(title=headline(plan), items=tuple(_choice(plan))),
         Section(title="profile", items=tuple(map(_item, describe(plan.profile) if plan.profile else ()))),
-        Section(title="parameter groups", items=tuple(map(_item, _group_table(plan)))),
         Section(title="proposals", items=tuple(map(proposal_item, plan.proposals))),
         Section(title="the rules that spoke", items=tuple(_rules(plan.proposals))),
         Section(title=f"trials, judged by {plan.monitor}", items=tuple(map(_trial, plan.trials))),
@@ -108,26 +107,15 @@ def source(vote: Vote) -> str:
     return f"{strength}{vote.cites}"
 
 
-def _choice(plan: OptimizerPlan) -> Iterator[Item]:
+def _choice(plan: OptimizerPlan) -> Iterator[Item | Table]:
     for reason in because(plan):
         yield _item(f"because {reason}")
     if plan.optimizer != USER:
         length = f", {plan.total_steps:,} steps" if plan.total_steps else ""
         yield _item(f"schedule: {plan.schedule.describe()}{length}")
-        yield from map(_group, plan.param_groups)
+        if plan.param_groups:
+            yield group_table(plan)
     yield from map(_item, cost(plan))
-
-
-def _group(group: ParamGroup) -> Item:
-    values = " ".join(f"{name}={format_value(value)}" for name, value in group.hyperparameters.items())
-    count = len(group.parameters)
-    return _item(f"group {group.name}: {count} tensor{'s' * (count != 1)}, {values}")
-
-
-def _group_table(plan: OptimizerPlan) -> list[str]:
-    if not any(group.roles for group in plan.param_groups):
-        return []
-    return aligned(GROUP_HEADER, group_rows(plan), GROUP_NUMBERS)
 
 
 def _trial(trial: TrialRecord) -> Item:

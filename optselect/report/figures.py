@@ -9,13 +9,15 @@ import io
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET  # what is parsed is matplotlib's
 
-from optselect.plan import OptimizerPlan, ParamGroup
+from optselect.plan import OptimizerPlan
 from optselect.report.markup import Html, element, visible
+from optselect.report.rates import Rate, rates_of
 from optselect.report.trials import Tried, optimizers, points, rate_name
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ _INK, _MUTED, _LINE, _SURFACE = (_STANDS_FOR[name] for name in ("ink", "muted", 
 
 # matplotlib's name for each marker, and the character that looks like it in a legend.
 _MARKERS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("P", "✚"), ("X", "✖"), ("*", "★"), ("p", "⬟"))
+
+# For lines of one colour.
+_DASHES: Any = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -153,41 +158,34 @@ def rates(plan: OptimizerPlan, trials: Sequence[Tried], rung: int, label: str) -
 def schedule(plan: OptimizerPlan, label: str) -> Html:
     """The learning rate of the groups over the optimizer steps; their share of the peak where they have none."""
     steps = plan.total_steps or max(4 * plan.schedule.warmup_steps, 100)
-    shown_steps = sorted({round(each * (steps - 1) / 400) for each in range(401)} | set(_corners(plan, steps)))
-    factors = [plan.schedule.factor(step, plan.total_steps) for step in shown_steps]
-    order = optimizers(plan)
+    order, lines = optimizers(plan), rates_of(plan)
+    shown = sorted({round(each * (steps - 1) / 400) for each in range(401)} | set(_corners(plan, lines, steps)))
 
     def draw(axes: Axes) -> None:
-        lines = peaks(plan.param_groups)
-        for number, (peak, groups) in enumerate(lines.items()):
-            known = groups[0].optimizer in order
-            series = order.index(groups[0].optimizer) if known else len(order) + number
+        drawn: Counter[int] = Counter()
+        for number, line in enumerate(lines):
+            optimizer = line.groups[0].optimizer
+            series = order.index(optimizer) if optimizer in order else len(order) + number
+            rates = {step: line.at(step, plan.schedule, plan.total_steps) for step in shown}
+            known = {step: rate for step, rate in rates.items() if rate is not None}
             axes.plot(
-                shown_steps,
-                [factor * (1.0 if peak is None else peak) for factor in factors],
+                list(known),
+                list(known.values()),
                 color=_STANDS_FOR[f"series-{series % SERIES + 1}"],
+                linestyle=_DASHES[drawn[series] % len(_DASHES)],
                 linewidth=2.2,
-                label=_shortened(", ".join(group.name for group in groups), 34),
+                label=_shortened(line.label, 40),
             )
+            drawn[series] += 1
         axes.set_ylim(bottom=0)
         axes.set_xlim(0, steps)
         axes.set_xlabel("optimizer steps" if plan.total_steps else "optimizer steps, and so on")
-        axes.set_ylabel("share of the peak" if None in lines else "learning rate")
+        axes.set_ylabel("share of the peak" if any(line.peak is None for line in lines) else "learning rate")
         if len(lines) > 1:
-            axes.legend(fontsize=_FONT - 1, loc="best")
+            # Above the axes: inside, it would lie on a line wherever there are many.
+            axes.legend(fontsize=_FONT - 2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, labelspacing=0.25)
 
-    return _svg("schedule", label, draw)
-
-
-def peaks(groups: Sequence[ParamGroup]) -> dict[float | None, list[ParamGroup]]:
-    """The groups that ever learn by their peak learning rate (None: they have none)."""
-    found: dict[float | None, list[ParamGroup]] = {}
-    for group in groups:
-        if group.frozen:
-            continue
-        lr = group.hyperparameters.get("lr")
-        found.setdefault(float(lr) if isinstance(lr, int | float) else None, []).append(group)
-    return found
+    return _svg("schedule", label, draw, height=_HEIGHT + (15 * len(lines) if len(lines) > 1 else 0))
 
 
 def classes(counts: Sequence[int], label: str) -> Html:
@@ -249,9 +247,12 @@ def _series(each: Tried) -> str:
     return _STANDS_FOR[f"series-{each.series % SERIES + 1}"]
 
 
-def _corners(plan: OptimizerPlan, steps: int) -> Iterator[int]:
-    """Where the schedule bends."""
-    bends = [plan.schedule.warmup_steps, plan.schedule.warmup_steps - 1]
+def _corners(plan: OptimizerPlan, lines: Sequence[Rate], steps: int) -> Iterator[int]:
+    """Where the schedule bends, for what joins later, too."""
+    begins = [0, *(line.joins.step for line in lines if line.joins is not None and line.joins.step is not None)]
+    bends = [
+        step + warmup for step in begins for warmup in (0, plan.schedule.warmup_steps - 1, plan.schedule.warmup_steps)
+    ]
     if plan.total_steps:
         bends.append(plan.schedule.slope(plan.total_steps)[0])
     yield from (step for step in bends if 0 <= step < steps)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -13,20 +14,46 @@ from optselect.fine_tuning import FineTuning
 from optselect.params import ParamInfo, describe_params
 from optselect.plan import OptimizerPlan, ParamGroup
 from optselect.profile.values import Profile
+from optselect.space import Value
 from optselect.treatment import Treatment, treated
 
-GROUP_HEADER = ("group", "what for", "layers", "parameters", "lr", "decay")
+GROUP_HEADER = ("group", "what for", "layers", "parameters", "lr", "decay", "besides")
 LAYER_HEADER = ("layer", "modules", "what for", "parameters", "lr", "decay")
-# The columns of either that hold numbers.
-GROUP_NUMBERS, LAYER_NUMBERS = (3,), (0, 3)
+# The columns that hold numbers.
+LAYER_NUMBERS = (0, 3)
 
-_WIDTH = 96
+# A line of the explanation has 100 columns and stands two further in.
+_WIDTH = 98
 _NARROWEST = 12
 _NEVER = Treatment(decay=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows below a header; the columns `numbers` stand at the right."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[int, ...]
+
+
+def group_table(plan: OptimizerPlan) -> Table:
+    """The parameter groups of `plan`; a column that has nothing to say is left out."""
+    rows = group_rows(plan)
+    told = [column for column in range(len(GROUP_HEADER)) if any(row[column] for row in rows)]
+    header = tuple(GROUP_HEADER[column] for column in told)
+    return Table(
+        header=header,
+        rows=tuple(tuple(row[column] for column in told) for row in rows),
+        numbers=(header.index("parameters"),) if "parameters" in header else (),
+    )
+
+
 def group_rows(plan: OptimizerPlan) -> list[tuple[str, ...]]:
-    """A row for each group of `plan`, and one for what is frozen in the model itself."""
+    """A row for each group of `plan`, and one for what is frozen in the model itself.
+
+    The last column is what the plan's own hyperparameters do not say already.
+    """
     shapes, frozen = plan.model_fingerprint.shapes, plan.model_fingerprint.frozen
     rows: list[tuple[str, ...]] = [
         (
@@ -36,12 +63,13 @@ def group_rows(plan: OptimizerPlan) -> list[tuple[str, ...]]:
             _scalars(math.prod(shapes.get(name, ())) for name in group.parameters),
             _rate(group),
             _decay(group),
+            _besides(group, plan.hyperparameters),
         )
         for group in plan.param_groups
     ]
     if frozen:
         scalars = _scalars(math.prod(shapes.get(name, ())) for name in frozen)
-        rows.append(("frozen", "", "", scalars, "", ""))
+        rows.append(("frozen", "", "", scalars, "", "", ""))
     return rows
 
 
@@ -62,7 +90,7 @@ def layer_rows(model: nn.Module, profile: Profile, policy: FineTuning | None = N
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[int]) -> list[str]:
-    """Lines of at most 96 columns, the widest cells of words cut to fit; `numbers` stand at the right."""
+    """Lines of at most 98 columns, the widest cells of words cut to fit; `numbers` stand at the right."""
     cells = [[" ".join(each.split()) for each in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     while sum(widths) + 2 * (len(widths) - 1) > _WIDTH and max(widths) > _NARROWEST:
@@ -100,6 +128,14 @@ def _rate(group: ParamGroup) -> str:
 
 def _decay(group: ParamGroup) -> str:
     return format_value(group.hyperparameters.get("weight_decay", 0.0))
+
+
+def _besides(group: ParamGroup, said: Mapping[str, Value]) -> str:
+    return " ".join(
+        f"{name}={format_value(value)}"
+        for name, value in group.hyperparameters.items()
+        if name not in ("lr", "weight_decay") and said.get(name) != value
+    )
 
 
 def _sorting(pair: tuple[ParamInfo, Treatment]) -> tuple[float, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from optselect.plan import OptimizerPlan
 from optselect.report.explanation import Item, sections
+from optselect.report.groups import Table
 
 # What would be read as markup inside a line: emphasis, code, links, tables and HTML.
 # And what would begin a list or a heading.
@@ -14,7 +16,7 @@ _MARKUP = re.compile(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w)|^[-+#](?=\s))")
 
 
 def as_markdown(plan: OptimizerPlan) -> str:
-    """A heading for each section, and a list below it."""
+    """A heading for each section, and lists and tables below it."""
     first, *others = sections(plan)
     blocks = [f"## {escaped(first.title)}", *_list(first.items)]
     for section in others:
@@ -34,8 +36,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _list(items: Sequence[Item]) -> list[str]:
-    return ["\n".join(line for item in items for line in _bullets(item, ""))] if items else []
+def _list(items: Sequence[Item | Table]) -> Iterator[str]:
+    """The blocks of a section: bullets that follow each other are one list."""
+    for are_bullets, run in itertools.groupby(items, key=lambda item: isinstance(item, Item)):
+        if are_bullets:
+            yield "\n".join(line for item in run if isinstance(item, Item) for line in _bullets(item, ""))
+        else:
+            yield from (_table(item) for item in run if isinstance(item, Table))
+
+
+def _table(given: Table) -> str:
+    return table(tuple(map(escaped, given.header)), (tuple(map(escaped, row)) for row in given.rows))
 
 
 def _bullets(item: Item, indent: str) -> Iterator[str]:

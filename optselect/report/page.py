@@ -16,14 +16,15 @@ from pathlib import Path
 
 from optselect.configuration import USER, format_value
 from optselect.errors import ConfigurationError
-from optselect.plan import OptimizerPlan, ParamGroup
+from optselect.plan import OptimizerPlan
 from optselect.profile.text import described
 from optselect.profile.values import Profile
 from optselect.report import figures
 from optselect.report.explanation import because, by_weight, cost, source, speakers
-from optselect.report.groups import GROUP_HEADER, GROUP_NUMBERS, group_rows
+from optselect.report.groups import group_table
 from optselect.report.handwritten import as_python, as_yaml
 from optselect.report.markup import Content, Html, element, fragment
+from optselect.report.rates import Rate, rates_of
 from optselect.report.trials import Tried, best, main_rung, optimizers, points, rate_name, rungs, short, tried
 from optselect.rules import Proposal, Vote
 
@@ -250,33 +251,24 @@ def _cell(value: float | None, leader: float) -> Html:
 def _training(plan: OptimizerPlan) -> Iterator[Html]:
     length = f" over {plan.total_steps:,} optimizer steps" if plan.total_steps else ""
     yield element("p", f"Schedule: {plan.schedule.describe()}{length}. It is stepped once per optimizer step.")
+    lines = rates_of(plan)
     table = _table(
-        "Learning rate by optimizer step", ("step", *_rates_header(plan)), list(_rates(plan)), numbers=range(9)
+        "Learning rate by optimizer step",
+        ("step", *(line.label for line in lines)),
+        list(_rates(plan, lines)),
+        numbers=range(len(lines) + 1),
     )
+    waits = any(line.joins is not None and line.joins.step is None for line in lines)
     picture = _figure(
         "Schedule",
-        "The learning rate of each group.",
+        f"The learning rate of each group{', as if what waits for a plateau had joined' if waits else ''}.",
         lambda: figures.schedule(plan, f"The learning rate by step: {plan.schedule.describe()}"),
         table,
     )
-    yield element("div", picture, _groups(plan.param_groups), class_="grid")
-    yield _table("What each group is for", GROUP_HEADER, group_rows(plan), numbers=GROUP_NUMBERS)
+    yield element("div", picture, class_="alone")
+    groups = group_table(plan)
+    yield _table("Parameter groups", groups.header, groups.rows, numbers=groups.numbers)
     yield element("details", element("summary", "Which parameter is in which group"), _members(plan))
-
-
-def _groups(groups: Sequence[ParamGroup]) -> Html:
-    rows = [
-        (
-            fragment(group.name, element("cite", f"{group.optimizer}, {_tensors(len(group.parameters))}")),
-            ", ".join(f"{name} {format_value(value)}" for name, value in group.hyperparameters.items()),
-        )
-        for group in groups
-    ]
-    return _table("Parameter groups", ("group", "hyperparameters"), rows)
-
-
-def _tensors(count: int) -> str:
-    return f"{count:,} tensor{'s' * (count != 1)}"
 
 
 def _members(plan: OptimizerPlan) -> Html:
@@ -293,20 +285,12 @@ def _members(plan: OptimizerPlan) -> Html:
     return _table("Parameters", ("parameter", "shape", "group"), rows)
 
 
-def _rates_header(plan: OptimizerPlan) -> list[str]:
-    lines = figures.peaks(plan.param_groups)
-    return [", ".join(group.name for group in groups) for groups in lines.values()]
-
-
-def _rates(plan: OptimizerPlan) -> Iterator[tuple[str, ...]]:
+def _rates(plan: OptimizerPlan, lines: Sequence[Rate]) -> Iterator[tuple[str, ...]]:
     last = (plan.total_steps or max(4 * plan.schedule.warmup_steps, 100)) - 1
     steps = sorted({0, min(plan.schedule.warmup_steps, last), *(round(last * share / 8) for share in range(9))})
     for step in steps:
-        factor = plan.schedule.factor(step, plan.total_steps)
-        yield (
-            str(step),
-            *(f"{factor * (1.0 if peak is None else peak):.3g}" for peak in figures.peaks(plan.param_groups)),
-        )
+        rates = (line.at(step, plan.schedule, plan.total_steps) for line in lines)
+        yield str(step), *("—" if rate is None else f"{rate:.3g}" for rate in rates)
 
 
 # --- the profile ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from optselect.plan import OptimizerPlan
 from optselect.report.explanation import Item, proposal_item, sections
+from optselect.report.groups import Table, aligned
 from optselect.rules import Proposal
 
 WIDTH = 100
@@ -38,7 +39,10 @@ def wrapped(text: str, indent: str = "") -> list[str]:
     )
 
 
-def _lines(item: Item, indent: str) -> Iterator[str]:
+def _lines(item: Item | Table, indent: str) -> Iterator[str]:
+    if isinstance(item, Table):
+        yield from (f"{indent}{line}" for line in aligned(item.header, item.rows, item.numbers))
+        return
     yield from wrapped(item.text, indent)
     for below in item.below:
         yield from _lines(below, f"{indent}  ")

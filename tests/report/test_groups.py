@@ -16,11 +16,11 @@ from optselect.profile.model import counted, profile_model
 from optselect.profile.values import DataProfile, GradientProfile, Profile
 from optselect.report.groups import (
     GROUP_HEADER,
-    GROUP_NUMBERS,
     LAYER_HEADER,
     LAYER_NUMBERS,
     aligned,
     group_rows,
+    group_table,
     layer_rows,
 )
 from tests.architectures import ConvNet, lora_wrapped, minilm
@@ -66,7 +66,7 @@ def test_what_is_frozen_in_the_model_itself_has_a_row() -> None:
 
     rows = group_rows(select(workload, 0))
 
-    assert rows[-1] == ("frozen", "", "", "272", "", "")
+    assert rows[-1] == ("frozen", "", "", "272", "", "", "")
 
 
 def test_the_facts_about_a_group_survive_json() -> None:
@@ -84,20 +84,34 @@ def test_a_group_that_was_stored_before_these_facts_were_is_read() -> None:
     assert ParamGroup.from_dict(old) == group
 
 
-def test_the_explanation_and_the_page_show_the_table() -> None:
+def test_the_explanation_shows_each_group_once() -> None:
     plan = planned(POLICY)
 
     explained = plan.explain()
 
-    for line in aligned(GROUP_HEADER, group_rows(plan), GROUP_NUMBERS):
-        assert f"\n  {line}\n" in f"{explained}\n"
+    table = group_table(plan)
+    for line in aligned(table.header, table.rows, table.numbers):
+        assert explained.count(f"\n  {line}\n") == 1
+    assert [explained.count(f" {group.name} ") for group in plan.param_groups] == [1] * len(plan.param_groups)
 
 
-def test_a_plan_written_by_hand_has_no_table() -> None:
+def test_a_row_says_besides_only_what_the_plan_does_not_say_already() -> None:
+    workload = TorchWorkload(net(), nn.CrossEntropyLoss(), loader(vectors()), steps=40)
+
+    rows = group_rows(select(workload, 0, candidates=["muon"]))
+
+    assert {row[0]: row[-1] for row in rows} == {
+        "muon/decay": "",
+        "adamw/decay": "beta1=0.9 beta2=0.999",
+        "adamw/no_decay": "beta1=0.9 beta2=0.999",
+    }
+
+
+def test_a_column_without_a_word_is_left_out() -> None:
     plan = planned()
-    bare = [replace(group, roles=()) for group in plan.param_groups]
+    bare = replace(plan, param_groups=tuple(replace(group, roles=(), layers=None) for group in plan.param_groups))
 
-    assert "parameter groups" not in replace(plan, param_groups=tuple(bare)).explain()
+    assert group_table(bare).header == ("group", "parameters", "lr", "decay")
 
 
 def test_layers_come_from_input_to_output() -> None:
@@ -142,11 +156,11 @@ def test_what_is_new_in_a_trained_model_is_marked() -> None:
 
 
 def test_lines_are_cut_to_fit_a_terminal() -> None:
-    row = ("group" * 20, "role" * 20, "1 to 3", "5,000", "0.001, joins at step 7", "0.01")
+    row = ("group" * 20, "role" * 20, "1 to 3", "5,000", "0.001, joins at step 7", "0.01", "momentum=0.9")
 
-    lines = aligned(GROUP_HEADER, [row], GROUP_NUMBERS)
+    lines = aligned(GROUP_HEADER, [row], (3,))
 
-    assert max(map(len, lines)) <= 96
+    assert max(map(len, lines)) <= 98
     assert "5,000" in lines[1]
 
 
