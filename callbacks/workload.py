@@ -539,7 +539,12 @@ class LightningWorkload:
         if self._monitor is not None and name in self._logged:
             return None
         wanted = f"monitor={name!r}" if self._monitor else "no monitor was given, and 'val_loss'"
-        raise MetricNotLoggedError.among(f"{wanted} was never logged in a validation", name, {*metrics, *self._logged})
+        raise MetricNotLoggedError.among(
+            f"{wanted} was never logged in the validation before the first trial (a trial is judged by one alone, so "
+            "each has to log it, in whichever epoch)",
+            name,
+            {*metrics, *self._logged},
+        )
 
     def _recalibrated(self) -> AbstractContextManager[None]:
         # Before the first batch the module's hooks have not yet made what its training step needs.

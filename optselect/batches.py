@@ -101,6 +101,11 @@ class BatchCache:
                     self._iterator = None
                     if self._next not in self._ends:
                         self._ends.append(self._next)
+            if self._next == 0:
+                raise UnsupportedModuleError(
+                    "the training loader gives no batch; with drop_last=True that is so when there are fewer samples "
+                    "than a batch has, so make the batch smaller or keep the last one"
+                )
             raise UnsupportedModuleError(
                 f"the training data ended for good after {self._next} batches, before a trial did; "
                 "a loader that can be iterated only once cannot be searched over"

@@ -102,10 +102,10 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
     )
 
 
-def cost_sentence(race: Race, evaluations: Sequence[Evaluation], *, known_length: bool) -> str:
+def cost_sentence(race: Race, evaluations: Sequence[Evaluation]) -> str:
     """What the choice cost, in the training's own steps."""
     spent = race.spent + nominal_cost(race, evaluations)
-    share = f", {spent / race.whole:.2f} of the training" if known_length else ""
+    share = f", {spent / race.whole:.2f} of the training" if race.length_known else ""
     return (
         f"the choice cost {spent:.0f} micro-batches{share}: profile {race.spent:.0f}, "
         f"{len(evaluations)} trials {spent - race.spent:.0f}"

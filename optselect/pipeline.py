@@ -173,7 +173,7 @@ def make_selection(
     if race.keeps_best and evaluations:
         choice = replace(choice, reasons=(*choice.reasons, _BEST_COUNTS))
     choice = for_the_whole_training(choice, race, evaluations, profile)
-    cost = cost_sentence(race, evaluations, known_length=horizon is not None)
+    cost = cost_sentence(race, evaluations)
     plan = _plan(
         workload,
         choice=choice,
@@ -304,6 +304,7 @@ def _race(
         baseline=base,
         horizon=searched,
         training=horizon if horizon is not None and searched < horizon else None,
+        length_known=horizon is not None,
         steps=budget.steps,
         seconds=budget.seconds,
         trials=budget.trials,

@@ -225,7 +225,8 @@ def most(race: Race) -> str:
         limits.append(f"{race.seconds:.0f} s")
     if race.steps is not None:
         pace = "about " if race.seconds is not None else ""
-        limits.append(f"{pace}{race.steps} micro-batches ({race.steps / race.whole:.2f} of the training)")
+        share = f" ({race.steps / race.whole:.2f} of the training)" if race.length_known else ""
+        limits.append(f"{pace}{race.steps} micro-batches{share}")
     if race.trials is not None:
         limits.append(f"{race.trials} trials of at most {race.horizon} micro-batches each")
     return f"the search costs at most {' or '.join(limits)}{', whichever is less' if len(limits) > 1 else ''}"

@@ -82,6 +82,7 @@ class Race:
     mode             whether small or large values are good
     specs            catalogue entries of the optimizers in the arms, for their bounds
     training         micro-batches of the training to come, where the one that is searched is shorter
+    length_known     whether the training's length is; else the horizon is a guess, and no share of it is told
     keeps_best       whether the training keeps the weights of its best value: trials then count as theirs so far
     policies         ways to train the parts of a trained model, to try on the leader
     """
@@ -98,6 +99,7 @@ class Race:
     mode: Mode = "min"
     specs: tuple[OptimizerSpec, ...] = field(default=())
     training: int | None = None
+    length_known: bool = True
     policies: tuple[FineTuning, ...] = ()
     keeps_best: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -202,9 +203,9 @@ def test_the_cost_is_said_in_micro_batches_and_in_trainings_where_the_length_is_
     costly = race(spent=10.0, validation_cost=2.0)
 
     # 10 before, 75 of training, three validations of 2.
-    said = cost_sentence(costly, trials, known_length=True)
+    said = cost_sentence(costly, trials)
     assert said == "the choice cost 91 micro-batches, 0.91 of the training: profile 10, 2 trials 81"
-    assert "of the training" not in cost_sentence(costly, trials, known_length=False)
+    assert "of the training" not in cost_sentence(replace(costly, length_known=False), trials)
 
 
 def test_the_versions_name_what_makes_a_choice() -> None:

@@ -117,6 +117,14 @@ def test_what_a_search_may_cost_is_said_in_terms_of_its_limits(limits: dict[str,
     assert words in most(Race(arms=(own,), baseline=own, horizon=100, **limits))
 
 
+def test_no_share_is_said_of_a_training_whose_length_is_not_known() -> None:
+    own = Configuration(optimizer="user")
+
+    said = most(Race(arms=(own,), baseline=own, horizon=1_000, steps=1_000, length_known=False))
+
+    assert said == "the search costs at most 1000 micro-batches"
+
+
 def test_silence_is_silent(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="optselect"):
         searched(Silent())

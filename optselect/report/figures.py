@@ -178,12 +178,16 @@ def schedule(plan: OptimizerPlan, label: str) -> Html:
             )
             drawn[series] += 1
         axes.set_ylim(bottom=0)
+        # Each tick whole: a power of ten above the axis would stand in the legend.
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlim(0, steps)
         axes.set_xlabel("optimizer steps" if plan.total_steps else "optimizer steps, and so on")
         axes.set_ylabel("share of the peak" if any(line.peak is None for line in lines) else "learning rate")
         if len(lines) > 1:
             # Above the axes: inside, it would lie on a line wherever there are many.
-            axes.legend(fontsize=_FONT - 2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, labelspacing=0.25)
+            axes.legend(
+                fontsize=_FONT - 2, loc="lower left", bbox_to_anchor=(0, 1.02), borderaxespad=0, labelspacing=0.25
+            )
 
     return _svg("schedule", label, draw, height=_HEIGHT + (15 * len(lines) if len(lines) > 1 else 0))
 

@@ -325,6 +325,16 @@ def test_a_validation_without_val_loss_lists_what_was_logged(tmp_path: Path) -> 
         fit(made(OtherName), auto(tmp_path))
 
 
+def test_a_metric_of_some_validations_only_is_refused_with_the_reason(tmp_path: Path) -> None:
+    class EverySecond(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            if self.current_epoch % 2 == 1:
+                super().validation_step(batch, batch_idx)
+
+    with pytest.raises(MetricNotLoggedError, match=r"judged by one alone, so each has to log it"):
+        fit(made(EverySecond), auto(tmp_path))
+
+
 def test_a_monitor_without_validation_must_be_logged_in_training(tmp_path: Path) -> None:
     with pytest.raises(MetricNotLoggedError, match=r"'train_los' was never logged; logged: train_loss"):
         fit(made(TrainsOnly), auto(tmp_path, monitor="train_los"), data=(loaders()[0], None))

@@ -199,7 +199,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "labels out of range": (data("Labels"), "Target 12 is out of bounds. (in training_step, digits.py"),
     "data too narrow for the model": (data("Narrow"), "cannot be multiplied"),
     "an empty loader": (data("Empty"), "gave no batch"),
-    "an empty loader in tune": (data("Empty", TUNE), "ended"),
+    "an empty loader in tune": (data("Empty", TUNE), "gives no batch"),
     "an empty validation loader": (data("EmptyValidation"), "never logged"),
     "no training loader": (data("NoTraining"), "train_dataloader"),
     "data whose file is missing": (data("NoFile"), "'nowhere.csv' (in "),
