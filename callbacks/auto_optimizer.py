@@ -30,6 +30,7 @@ from optselect.callbacks.checkpoints import (
     checkpoint_folders,
     continuation,
     continuation_of,
+    evaluate_in,
     forget_optimizers,
     optimizers_in,
     write_sidecar,
@@ -174,13 +175,26 @@ class AutoOptimizer(pl.Callback):
         if isinstance(own, functools.partial) and own.func is type(module).configure_optimizers:
             own = None  # what a copy of an attached module has
         self._attached = (module, own)
-        vars(module)["configure_optimizers"] = _Provided(_provide, self, module, own)
+        vars(module)["configure_optimizers"] = _Provided(_provide, self, module, own, "configure_optimizers")
+
+    def _attach_saving(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Schedule-free weights are saved in evaluation mode; the next batch switches back.
+
+        Through the module, whose hook is called after those of all callbacks, for checkpoints of weights alone, too.
+        """
+        if self._attached is not None and any(map(has_modes, self._chosen(trainer))):
+            own = vars(module).get("on_save_checkpoint")
+            vars(module)["on_save_checkpoint"] = _Provided(
+                _save_evaluated, self._chosen, module, own, "on_save_checkpoint"
+            )
 
     def detach(self) -> None:
         """Take what `attach` provided off the module again."""
         if self._attached is None:
             return
         module, own = self._attached
+        if isinstance(saving := vars(module).get("on_save_checkpoint"), _Provided):
+            saving.take_off()
         if module._trainer is not None:
             unclip_sparse_gradients(module.trainer.precision_plugin)
         vars(module).pop("configure_optimizers", None)
@@ -200,7 +214,8 @@ class AutoOptimizer(pl.Callback):
             self.detach()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave the module as it came."""
+        """Leave the module as it came, with the weights to use."""
+        to_evaluation(self._chosen(trainer))
         # teardown is not called when fit raises
         self.detach()
 
@@ -221,16 +236,18 @@ class AutoOptimizer(pl.Callback):
         if self.plan is not None and trainer.state.fn == "fit" and not trainer.sanity_checking:
             observe(trainer, self.plan, self.monitor, self.mode)
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """To evaluation and back rounds: at each epoch's end, so that a run goes on from there as if it had not ended.
+
+        Whether it validates or saves there, or not.
+        """
+        to_evaluation(self._chosen(trainer))
+
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Schedule-free weights are saved in evaluation mode; random numbers are those of every process."""
+        """Random numbers are those of every process."""
         checkpoint["callbacks"][self.state_key]["rng"] = standing(trainer)
-        if any(map(has_modes, self._chosen(trainer))):
-            # Lightning dumped both before it called this hook.
-            to_evaluation(self._chosen(trainer))
-            checkpoint["state_dict"] = trainer.strategy.lightning_module_state_dict()
-            checkpoint["optimizer_states"] = [trainer.strategy.optimizer_state(o) for o in trainer.optimizers]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The weights are the ones to use; a later run of the same training searches anew."""
@@ -402,7 +419,7 @@ class AutoOptimizer(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         """The plan (None: nothing was chosen), what was built, its thaws so far, and the random numbers.
 
-        Builtins and tensors only.
+        Builtins only.
         """
         return {
             "plan": self.plan.to_dict() if self.plan else None,
@@ -427,6 +444,7 @@ class AutoOptimizer(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the loggers; continue the random numbers of the checkpoint, which Lightning does not restore."""
         self._optimizers = trainer.optimizers
+        self._attach_saving(trainer, pl_module)
         if self.plan is not None:
             _tell_loggers(trainer, pl_module, self.plan)
         self._random.on_fit_start(trainer)
@@ -466,18 +484,36 @@ class AutoOptimizer(pl.Callback):
         vars(self).update(state)
 
 
-def _provide(callback: AutoOptimizer, module: pl.LightningModule, _: Any) -> Any:
+def _provide(callback: AutoOptimizer, module: pl.LightningModule, *_: Any) -> Any:
     # Lightning looks at the function in a partial to see whether configure_optimizers is there.
     return callback.optimizers_for(module)
+
+
+def _save_evaluated(
+    chosen: Callable[[pl.Trainer], list[Optimizer]],
+    module: pl.LightningModule,
+    own: Any,
+    _: str,
+    checkpoint: dict[str, Any],
+) -> None:
+    evaluate_in(checkpoint, module.trainer, chosen(module.trainer))
+    own(checkpoint) if own is not None else type(module).on_save_checkpoint(module, checkpoint)
 
 
 class _Provided(functools.partial[Any]):
     """What `attach` puts on a module; its copies and pickles have the module's own there instead."""
 
+    def take_off(self) -> None:
+        """The module has its own again."""
+        _, module, own, name = self.args
+        del vars(module)[name]
+        if own is not None:
+            vars(module)[name] = own
+
     def __reduce__(self) -> tuple[Any, ...]:
-        _, module, own = self.args
+        _, module, own, name = self.args
         if own is None:
-            return functools.partial, (type(module).configure_optimizers, module)
+            return functools.partial, (getattr(type(module), name), module)
         # cast is a function of the standard library that returns what it is given.
         return cast, (object, own)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.core.optimizer import _configure_optimizers
+from torch import Tensor
 from torch.optim import Optimizer
 
 from optselect.callbacks.frames import calls_under_way
@@ -23,6 +24,7 @@ from optselect.implementation import (
     other_settings,
     other_versions,
 )
+from optselect.modes import to_evaluation
 from optselect.plan import OptimizerPlan
 
 PLAN_FILE = "plan.json"
@@ -139,6 +141,25 @@ def continuation(trainer: Any, state_key: str, given: OptimizerPlan | None) -> C
     if isinstance(found, OptselectError):
         raise found
     return found
+
+
+def evaluate_in(checkpoint: dict[str, Any], trainer: Any, optimizers: Sequence[Optimizer]) -> None:
+    """Switch these optimizers of the trainer to evaluation in a checkpoint that Lightning has dumped already.
+
+    What others have put there instead of the weights, as averages of them, stays.
+    """
+    before = trainer.strategy.lightning_module_state_dict()
+    weights = checkpoint["state_dict"]
+    as_dumped = [name for name in weights.keys() & before.keys() if _equal(weights[name], before[name])]
+    to_evaluation(optimizers)
+    now = trainer.strategy.lightning_module_state_dict()
+    weights.update({name: now[name] for name in as_dumped})
+    if "optimizer_states" in checkpoint:
+        checkpoint["optimizer_states"] = [trainer.strategy.optimizer_state(each) for each in trainer.optimizers]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
 
 
 def forget_optimizers(trainer: Any) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.types import _Stateful
-from torch import Tensor
 
 from optselect.callbacks.frames import calls_under_way
 from optselect.loaders import is_one_shot, loader_generators
@@ -23,7 +22,7 @@ class InexactResumeWarning(UserWarning):
 
 
 def standing(trainer: Any) -> dict[str, Any]:
-    """Where the generators of the training and of its loaders stand, in every process: builtins and tensors only.
+    """Where the generators of the training and of its loaders stand, in every process: builtins only.
 
     `others`: where those of the second process and of all later ones stand elsewhere than the first one's.
     """
@@ -33,7 +32,7 @@ def standing(trainer: Any) -> dict[str, Any]:
     gathered: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(gathered, own)
     first, *others = gathered
-    differences = [{what: other[what] for what in first if not _same(first[what], other[what])} for other in others]
+    differences = [{what: other[what] for what in first if first[what] != other[what]} for other in others]
     return {**first, "others": differences}
 
 
@@ -171,13 +170,3 @@ def _taken_by_surprise() -> bool:
     They would not all join a collective call, and the checkpoint would never be written.
     """
     return any(call.f_code.co_name in ("on_exception", "_slurm_sigusr_handler_fn") for call in calls_under_way())
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
-    return bool(one == other)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optselect.errors import ConfigurationError, ResumeError, UnsupportedModuleError
+from optselect.modes import has_modes
 
 ROUTE = "optimizer_name"
 """The key in a param group that names the child it belongs to."""
@@ -152,6 +153,11 @@ class CompositeOptimizer(Optimizer):
             )
             offset += count
 
+    @property
+    def has_modes(self) -> bool:
+        """Whether a child has a training and an evaluation mode."""
+        return any(map(has_modes, self.children.values()))
+
     def train(self) -> None:
         """Switch the children that have a training mode to it."""
         self._switch("train")
@@ -162,7 +168,7 @@ class CompositeOptimizer(Optimizer):
 
     def _switch(self, mode: str) -> None:
         for child in self.children.values():
-            if hasattr(child, mode):
+            if has_modes(child):
                 getattr(child, mode)()
 
     def _owner_of(self, group: dict[str, Any]) -> str:

@@ -45,5 +45,6 @@ def evaluated(optimizers: Iterable[Optimizer]) -> Iterator[None]:
 
 
 def has_modes(optimizer: Optimizer) -> bool:
-    """Whether it has both `train` and `eval`."""
-    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+    """Whether it has both `train` and `eval`, and does not deny it: one made of others can have both for nothing."""
+    both = callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+    return both and bool(getattr(optimizer, "has_modes", True))

@@ -18,7 +18,7 @@ Generator = torch.Generator | np.random.Generator | np.random.RandomState | rand
 
 @dataclass(frozen=True, kw_only=True)
 class RngState:
-    """Where torch (CPU and every CUDA device), NumPy and Python stand. `to_dict` holds builtins and tensors only."""
+    """Where torch (CPU and every CUDA device), NumPy and Python stand. `to_dict` holds builtins only."""
 
     torch: Tensor
     cuda: tuple[Tensor, ...]
@@ -26,25 +26,22 @@ class RngState:
     python: tuple[Any, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Loadable with `weights_only=True`: NumPy's key vector becomes a tensor."""
-        kind, keys, position, has_gauss, gauss = self.numpy
+        """Loadable with `weights_only=True`."""
         return {
-            "torch": self.torch,
-            "cuda": list(self.cuda),
-            "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
-            "python": [self.python[0], list(self.python[1]), self.python[2]],
+            "torch": _as_builtins(self.torch),
+            "cuda": list(map(_as_builtins, self.cuda)),
+            "numpy": _as_builtins(self.numpy),
+            "python": self.python,
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RngState:
         """The state that `to_dict` wrote."""
-        kind, keys, *rest = data["numpy"]
-        version, internal, gauss = data["python"]
         return cls(
-            torch=data["torch"],
-            cuda=tuple(data["cuda"]),
-            numpy=(kind, keys.numpy().astype(np.uint32), *rest),
-            python=(version, tuple(internal), gauss),
+            torch=torch.as_tensor(_from_builtins(data["torch"])),
+            cuda=tuple(torch.as_tensor(_from_builtins(state)) for state in data["cuda"]),
+            numpy=_from_builtins(data["numpy"]),
+            python=data["python"],
         )
 
 
@@ -102,7 +99,7 @@ def generators_restored(generators: Iterable[Generator]) -> Iterator[None]:
 
 
 def generator_state(generator: Generator) -> Any:
-    """Where a generator object stands: builtins and tensors only, loadable with `weights_only=True`."""
+    """Where a generator object stands: builtins only, loadable with `weights_only=True`."""
     return _as_builtins(_state_of(generator))
 
 
@@ -122,13 +119,19 @@ def _set_state_of(generator: Generator, state: Any) -> None:
         generator.bit_generator.state = state
     elif isinstance(generator, random.Random):
         generator.setstate(state)
+    elif isinstance(generator, torch.Generator):
+        generator.set_state(torch.as_tensor(state))
     else:
         generator.set_state(state)
 
 
 def _as_builtins(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        state = state.numpy()
     if isinstance(state, np.ndarray):
         return {"words": state.tobytes(), "dtype": state.dtype.str}
+    if isinstance(state, np.generic):
+        return state.item()
     if isinstance(state, dict):
         return {name: _as_builtins(value) for name, value in state.items()}
     return tuple(map(_as_builtins, state)) if isinstance(state, tuple) else state
@@ -137,6 +140,7 @@ def _as_builtins(state: Any) -> Any:
 def _from_builtins(state: Any) -> Any:
     if isinstance(state, dict):
         if "words" in state:
-            return np.frombuffer(state["words"], state["dtype"])
+            # Copied: torch warns of memory that it may not write to.
+            return np.frombuffer(state["words"], state["dtype"]).copy()
         return {name: _from_builtins(value) for name, value in state.items()}
     return tuple(map(_from_builtins, state)) if isinstance(state, tuple) else state

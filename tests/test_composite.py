@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from optselect.composite import ROUTE, CompositeOptimizer
 from optselect.errors import ConfigurationError, ResumeError, UnsupportedModuleError
+from optselect.modes import has_modes
 from tests.small import loader, net, sentences, vectors, words
 
 Children = dict[str, Optimizer]
@@ -405,3 +406,15 @@ def test_modes_are_switched_in_the_children_that_have_them() -> None:
     assert moded.mode == "eval"
     composite.train()
     assert moded.mode == "train"
+
+
+@pytest.mark.parametrize("modes", [True, False])
+def test_it_has_modes_where_a_child_has(modes: bool) -> None:
+    class Moded(torch.optim.SGD):
+        def train(self) -> None: ...
+
+        def eval(self) -> None: ...
+
+    child = (Moded if modes else torch.optim.SGD)([nn.Parameter(torch.ones(1))])
+
+    assert has_modes(CompositeOptimizer({"only": child})) is modes

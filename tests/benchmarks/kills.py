@@ -5,7 +5,8 @@
 
 A child process fits a small model with AutoOptimizer (`search`: and ends after the decision). The parent
 sends it SIGKILL at a random moment, and starts the same line again until it ends. The plan must be that of an
-uninterrupted child; for `run`, which asks for `ckpt_path="last"`, so must the final weights.
+uninterrupted child; for `run`, which asks for `ckpt_path="last"`, so must the final weights. Where the kills fell is
+counted, since one that comes too early or too late would show nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ class Ended:
 
     plan: dict[str, Any]
     weights: dict[str, Any]
-    killed: int
+    killed: Counter[str] = field(default_factory=Counter)
 
 
 def child(folder: Path, what: str, storage: str) -> None:
@@ -72,7 +74,7 @@ def end(folder: Path, what: str, storage: str, *, kills: int, within: float, see
     from optselect import OptimizerPlan
 
     moments = random.Random(seed)
-    killed = 0
+    killed: Counter[str] = Counter()
     while True:
         command = [
             sys.executable,
@@ -86,12 +88,12 @@ def end(folder: Path, what: str, storage: str, *, kills: int, within: float, see
             storage,
         ]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if killed < kills:
+        if killed.total() < kills:
             time.sleep(moments.uniform(0.2, 1.0) * within)
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-                killed += 1
+                killed[doing(folder)] += 1
                 continue
         _, words = process.communicate()
         if process.returncode != 0:
@@ -99,6 +101,15 @@ def end(folder: Path, what: str, storage: str, *, kills: int, within: float, see
         plan = OptimizerPlan.load(folder / "ended.json").to_dict()
         plan["profile"]["model"].pop("memory_free")  # the machine's, not the training's
         return Ended(plan=plan, weights=torch.load(folder / "ended.pt", weights_only=True), killed=killed)
+
+
+def doing(folder: Path) -> str:
+    """What a child in `folder` was at, by the files that it has left."""
+    if (folder / "last.ckpt").exists():
+        return "after a checkpoint"
+    if (folder / "plan.json").exists():
+        return "after the decision"
+    return "in the search" if list(folder.glob("study.*")) else "before the search"
 
 
 def main() -> None:
@@ -120,8 +131,8 @@ def main() -> None:
         reference = end(alone, given.what, given.storage, kills=0, within=0, seed=given.seed)
         length = time.monotonic() - begun
         rounds = same_plan = same_weights = 0
-        killed = 0
-        while killed < given.kills:
+        killed: Counter[str] = Counter()
+        while killed.total() < given.kills:
             folder = struck.with_name(f"struck{rounds}")
             folder.mkdir()
             # Kills come in threes, so that each search is struck more than once and still gets on.
@@ -129,7 +140,7 @@ def main() -> None:
                 folder,
                 given.what,
                 given.storage,
-                kills=min(3, given.kills - killed),
+                kills=min(3, given.kills - killed.total()),
                 within=length,
                 seed=given.seed + rounds,
             )
@@ -137,10 +148,11 @@ def main() -> None:
             rounds += 1
             same_plan += ended.plan == reference.plan
             same_weights += all(bool((ended.weights[name] == value).all()) for name, value in reference.weights.items())
-            if ended.killed == 0:
+            if not ended.killed:
                 length *= 0.8
+        where = ", ".join(f"{count} {moment}" for moment, count in killed.most_common())
         print(
-            f"{given.what}, {given.storage}: {killed} kills in {rounds} trainings; "
+            f"{given.what}, {given.storage}: {killed.total()} kills ({where}) in {rounds} trainings; "
             f"same plan {same_plan} of {rounds}, same weights {same_weights} of {rounds}"
         )
         if min(same_plan, same_weights) < rounds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -10,9 +11,9 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, OnExceptionCheckpoint
 
-from optselect import AutoOptimizer, catalogue
+from optselect import AutoOptimizer, OptimizerPlan, catalogue
 from optselect.schedules import Schedule, ScheduleKind
 from tests.callbacks.modules import (
     Classifier,
@@ -26,6 +27,7 @@ from tests.callbacks.modules import (
     rows,
     tokens,
 )
+from tests.callbacks.test_resume_midway import Stateful
 
 NAMES = [name for name in catalogue.names() if catalogue.get(name).available]
 MODES: dict[str, dict[str, Any]] = {
@@ -83,37 +85,40 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(name: str, 
     assert equal_states(resumed.optimizers[0].state_dict(), uninterrupted.optimizers[0].state_dict())
 
 
+@functools.cache
+def plan_for(name: str) -> OptimizerPlan:
+    """What the rules would take of that optimizer for twelve steps."""
+    callback = AutoOptimizer(candidates=[name], budget=0, report=False)
+    fit(made(kind_for(name)), callback, data=data_for(kind_for(name)), max_steps=12)
+    assert callback.plan is not None
+    return callback.plan
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adamw", "schedulefree_sgd", "muon", "sparse_adam"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", get_args(ScheduleKind))
-def test_every_schedule_goes_on_where_it_was(kind: str, name: str, tmp_path: Path) -> None:
-    """In the warmup, at the peak and in the decay; also of optimizers made of two."""
-    module, choice = kind_for(name), {"candidates": [name], "budget": 0}
-    ruled = auto(tmp_path / "ruled", **choice)
-    fit(made(module), ruled, data=data_for(module), epochs=3, default_root_dir=tmp_path)
-    assert ruled.plan is not None
-    schedule = Schedule(kind=cast("ScheduleKind", kind), warmup_steps=15, final=0.1, decay=0.5)
-    plan = replace(ruled.plan, schedule=schedule)
+def test_every_optimizer_goes_on_exactly_where_its_schedule_was(kind: str, name: str, tmp_path: Path) -> None:
+    """In the warmup, at the end of an epoch and of the peak, and in the decay, two of them in an epoch's middle."""
+    module = kind_for(name)
+    schedule = Schedule(kind=cast("ScheduleKind", kind), warmup_steps=5, final=0.1, decay=0.5)
+    plan = replace(plan_for(name), schedule=schedule)
 
-    whole = made(module)
-    uninterrupted = fit(whole, AutoOptimizer(plan=plan, report=False), data=data_for(module), epochs=3)
-    for epochs in (1, 2):
-        half = fit(
-            made(module), AutoOptimizer(plan=plan, report=False), StopAfter(epochs), data=data_for(module), epochs=3
+    def run(seed: int, folder: Path, callback: AutoOptimizer, ckpt_path: Path | None = None) -> tuple[Any, ...]:
+        loader = Stateful((tokens if module is SparseClassifier else rows)(48)), data_for(module)[1]
+        saving = [ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=4), Saves(folder)]
+        trained = made(module, seed=seed)
+        trainer = fit(
+            trained, callback, *saving, data=loader, seed=seed, ckpt_path=ckpt_path, enable_checkpointing=True
         )
-        half.save_checkpoint(tmp_path / "half.ckpt")
-        continued = made(module, seed=5)
-        resumed = fit(
-            continued,
-            AutoOptimizer(report=False),
-            data=data_for(module),
-            epochs=3,
-            seed=9,
-            ckpt_path=tmp_path / "half.ckpt",
-        )
+        return trained.state_dict(), trainer.optimizers[0].state_dict(), rates(trainer)
 
-        assert equal_states(continued.state_dict(), whole.state_dict())
-        assert equal_states(rates(resumed), rates(uninterrupted))
+    whole = run(0, tmp_path / "whole", AutoOptimizer(plan=plan, report=False))
+    equal = {
+        name: equal_states(run(5, tmp_path / name, AutoOptimizer(report=False), tmp_path / f"whole/{name}.ckpt"), whole)
+        for name in ("step=4", "0", "step=8")
+    }
+
+    assert all(equal.values()), equal
 
 
 def rates(trainer: Any) -> list[Any]:
@@ -145,13 +150,13 @@ def judged(path: Path) -> float:
 class ByHand(L.Callback):
     """Saves in the middle of an epoch, before the validation of the same weights, whose loss it notes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, weights_only: bool = False) -> None:
+        self.path, self.weights_only = path, weights_only
         self.loss = float("nan")
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         if trainer.global_step == 17:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=self.weights_only)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step == 17:
@@ -159,19 +164,20 @@ class ByHand(L.Callback):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if catalogue.get(name).train_eval])
-@pytest.mark.parametrize("way", ["epoch", "steps", "save_last", "by hand"])
+@pytest.mark.parametrize("way", ["epoch", "steps", "save_last", "by hand", "by hand, weights alone"])
 def test_a_schedule_free_checkpoint_holds_the_weights_that_were_judged(name: str, way: str, tmp_path: Path) -> None:
-    by_hand = ByHand(tmp_path / "saved.ckpt")
+    by_hand = ByHand(tmp_path / "saved.ckpt", weights_only=way == "by hand, weights alone")
     saving: dict[str, L.Callback] = {
         "epoch": ModelCheckpoint(tmp_path, filename="saved"),
         "steps": ModelCheckpoint(tmp_path, filename="saved", every_n_train_steps=12),
         "save_last": ModelCheckpoint(tmp_path, filename="best", save_last=True),
         "by hand": by_hand,
+        "by hand, weights alone": by_hand,
     }
-    often = {"val_check_interval": 1} if way == "by hand" else {}
+    often = {"val_check_interval": 1} if saving[way] is by_hand else {}
     callback = auto(tmp_path, candidates=[name], budget=0)
     trainer = fit(made(Classifier), callback, saving[way], enable_checkpointing=True, **often)
-    logged = by_hand.loss if way == "by hand" else float(trainer.callback_metrics["val_loss"])
+    logged = by_hand.loss if saving[way] is by_hand else float(trainer.callback_metrics["val_loss"])
 
     saved = judged(tmp_path / ("last.ckpt" if way == "save_last" else "saved.ckpt"))
 
@@ -214,3 +220,52 @@ def test_a_schedule_free_checkpoint_saved_on_an_exception_holds_the_weights_to_b
     saved = judged(tmp_path / "broken/saved.ckpt")
 
     assert saved == pytest.approx(whole.loss, abs=1e-6)
+
+
+def test_schedule_free_weights_are_the_ones_to_use_when_an_exception_has_ended_the_training(tmp_path: Path) -> None:
+    choice: dict[str, Any] = {"candidates": ["schedulefree_adamw"], "budget": 0}
+    saving, module = ByHand(tmp_path / "whole.ckpt"), made(Classifier)
+    fit(made(Classifier), auto(tmp_path, **choice), saving)
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        fit(module, auto(tmp_path, **choice), Breaks())
+
+    assert equal_states(module.state_dict(), torch.load(saving.path, weights_only=True)["state_dict"])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if catalogue.get(name).train_eval])
+@pytest.mark.parametrize(
+    "seldom", [{"limit_val_batches": 0}, {"val_check_interval": 5}, {"check_val_every_n_epoch": 2}]
+)
+def test_at_an_epochs_end_a_checkpoint_is_exact_that_the_uninterrupted_run_never_wrote(
+    seldom: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    """Schedule-free weights round when they are judged or saved."""
+    choice: dict[str, Any] = {"candidates": [name], "budget": 0}
+    whole, rest = made(Classifier), made(Classifier, seed=5)
+    fit(whole, auto(tmp_path / "a", **choice), epochs=3, **seldom)
+    fit(made(Classifier), auto(tmp_path / "b", **choice), Saves(tmp_path), StopAfter(1), epochs=3, **seldom)
+
+    fit(rest, auto(tmp_path / "c", **choice), epochs=3, seed=9, ckpt_path=tmp_path / "0.ckpt", **seldom)
+
+    assert equal_states(rest.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "schedulefree_adamw"])
+@pytest.mark.parametrize("first", [True, False])
+def test_averaged_weights_are_saved_and_go_on_beside_those_that_train(first: bool, name: str, tmp_path: Path) -> None:
+    """Whichever of the two callbacks is asked first."""
+
+    def company(folder: str) -> list[L.Callback]:
+        averaging, callback = (
+            EMAWeightAveraging(decay=0.9),
+            auto(tmp_path / folder, candidates=[name], budget=0),
+        )
+        return [*((averaging, callback) if first else (callback, averaging)), Saves(tmp_path / folder)]
+
+    whole, rest = made(Classifier), made(Classifier, seed=5)
+    fit(whole, *company("whole"), epochs=3)
+
+    fit(rest, *company("rest"), epochs=3, seed=9, ckpt_path=tmp_path / "whole/1.ckpt")
+
+    assert equal_states(rest.state_dict(), whole.state_dict())
