@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -194,7 +195,8 @@ class _AutoCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # Lightning's own warns when sys.argv is not empty, which it never is here.
-        self.config = parser.parse_args(args)
+        with _passwords_unsaid():
+            self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
         if not self._trains:
@@ -348,6 +350,17 @@ def _here_importable() -> Iterator[None]:
         yield
     finally:
         sys.path.remove(here)
+
+
+@contextmanager
+def _passwords_unsaid() -> Iterator[None]:
+    """What the parser prints (--help, --print_config) holds no password, not even one out of the environment."""
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            yield
+    finally:
+        print(without_passwords(said.getvalue()), end="")
 
 
 @contextmanager

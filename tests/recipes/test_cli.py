@@ -258,6 +258,18 @@ def test_the_password_of_a_storage_is_shown_and_written_nowhere(run: Run, more: 
     assert "s3cret" not in done.out + done.err
 
 
+def test_a_recipe_leaves_the_storage_to_the_environment_and_print_config_its_password_unsaid(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTSELECT_AUTO__STORAGE", "postgresql://me:s3cret@host/trials")
+
+    done = run("tune", "--config", str(RECIPES / "digits.yaml"), "--print_config")
+
+    assert done.status == 0
+    assert "storage: postgresql://…@host/trials" in done.out
+    assert "s3cret" not in done.out
+
+
 @pytest.mark.parametrize("arguments", [("fit", "--help"), ("tune", "--config", "tiny.yaml", "--print_config")])
 def test_what_only_asks_is_answered_with_status_0(run: Run, arguments: tuple[str, ...]) -> None:
     try:

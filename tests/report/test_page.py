@@ -502,9 +502,9 @@ in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt
 @in_a_browser
 @pytest.mark.parametrize("name", ["searched", "hostile"])
 def test_on_a_phone_the_page_does_not_scroll_sideways(name: str, pages: dict[str, str], tmp_path: Path) -> None:
-    found = looked_at(tmp_path, pages[name], width=390)
+    found = looked_at(tmp_path, pages[name], width=360)
 
-    assert found["width"] <= 390
+    assert found["width"] <= 360
     assert min(found["plots"]) > 150
 
 
