@@ -33,6 +33,7 @@ from optselect.callbacks.checkpoints import (
     evaluate_in,
     forget_optimizers,
     optimizers_in,
+    schedulers_in,
     write_sidecar,
 )
 from optselect.callbacks.clipping import clip_sparse_gradients, unclip_sparse_gradients
@@ -136,6 +137,7 @@ class AutoOptimizer(pl.Callback):
         self.report_path: Path | None = None
         self._given = plan if plan is None or isinstance(plan, OptimizerPlan) else OptimizerPlan.load(plan)
         self._optimizers: list[Optimizer] = []
+        self._schedulers: list[str] | None = None
         self._later: list[Parameter] = []
         self._scheduler: LRScheduler | None = None
         self._random = RandomNumbers()
@@ -289,7 +291,8 @@ class AutoOptimizer(pl.Callback):
         if plan is not None:
             check_fits(plan, module)
         configured = self._configured_by(plan, trainer, module, user, thawed=going_on.thawed)
-        going_on.check_built(optimizers_in(configured), asked_for=self._given is not None)
+        schedulers = self._schedulers or []
+        going_on.check_built(optimizers_in(configured), schedulers, asked_for=self._given is not None)
         self.plan = plan
         return configured
 
@@ -301,6 +304,20 @@ class AutoOptimizer(pl.Callback):
         user: Callable[[], Any] | None,
         *,
         thawed: int = 0,
+    ) -> Any:
+        configured = self._built_from(plan, trainer, module, user, thawed=thawed)
+        # As they were built: others may take their place later, as StochasticWeightAveraging's does.
+        self._schedulers = schedulers_in(configured)
+        return configured
+
+    def _built_from(
+        self,
+        plan: OptimizerPlan | None,
+        trainer: Any,
+        module: pl.LightningModule,
+        user: Callable[[], Any] | None,
+        *,
+        thawed: int,
     ) -> Any:
         if plan is None:
             return self._unsearched(module, user)
@@ -425,6 +442,7 @@ class AutoOptimizer(pl.Callback):
             "plan": self.plan.to_dict() if self.plan else None,
             # As they are now: a thaw may have brought another one.
             "optimizers": implementations(self._optimizers) or None,
+            "schedulers": self._schedulers,
             # From the scheduler, which outlives the attachment: a checkpoint may be saved when the fit is over.
             "thawed": self._scheduler.thawed if isinstance(self._scheduler, ScheduledLR) else 0,
             "rng": rng_state().to_dict(),
@@ -476,6 +494,7 @@ class AutoOptimizer(pl.Callback):
             "_attached": None,
             "_configured": False,
             "_optimizers": [],
+            "_schedulers": None,
             "_later": [],
             "_scheduler": None,
         }

@@ -41,6 +41,7 @@ class Continuation:
     recorded      whether the callback was there when it was written, or a side-car stands in for that
     plan          what was trained with (None, and recorded: the run had fallen back to its own optimizer)
     optimizers    the classes it was built of (None: not recorded)
+    schedulers    the classes of their schedulers (None: not recorded)
     states        of its optimizers (None: only the strategy can read them)
     thawed        how many of the plan's thaws are behind it
     rng           where the random number generators stood, as `randomness.standing` has it (None: not recorded)
@@ -52,6 +53,7 @@ class Continuation:
     recorded: bool = False
     plan: OptimizerPlan | None = None
     optimizers: tuple[Implementation, ...] | None = None
+    schedulers: tuple[str, ...] | None = None
     states: tuple[Mapping[str, Any], ...] | None = None
     thawed: int = 0
     rng: Mapping[str, Any] | None = None
@@ -89,8 +91,8 @@ class Continuation:
             )
         return given if given is not None else self.plan
 
-    def check_built(self, optimizers: Sequence[Optimizer], *, asked_for: bool) -> None:
-        """Raise `ResumeError` unless the checkpoint's state belongs to these optimizers.
+    def check_built(self, optimizers: Sequence[Optimizer], schedulers: Sequence[str], *, asked_for: bool) -> None:
+        """Raise `ResumeError` unless the checkpoint's state belongs to these optimizers and classes of schedulers.
 
         `asked_for`: the plan was given by hand, so another version of the same class is as it was meant.
         """
@@ -111,6 +113,8 @@ class Continuation:
             else:
                 pairs = list(zip(self.states, optimizers, strict=True))
                 why = next((found for look in looks for pair in pairs if (found := look(*pair))), "")
+        if not why and self.schedulers is not None and self.schedulers != tuple(schedulers):
+            why = f"scheduled by {_listed(self.schedulers)} then, by {_listed(schedulers)} now"
         if why:
             raise ResumeError(
                 f"the optimizer state in the checkpoint {self.path} is not one of the optimizer to go on with: {why}; "
@@ -178,6 +182,18 @@ def optimizers_in(configured: Any) -> list[Optimizer]:
     return [] if configured is None else list(_configure_optimizers(configured)[0])
 
 
+def schedulers_in(configured: Any) -> list[str]:
+    """The classes of the schedulers in what `configure_optimizers` returned."""
+    if configured is None:
+        return []
+    _, schedulers, _ = _configure_optimizers(configured)
+    return [type(each.get("scheduler") if isinstance(each, dict) else each).__qualname__ for each in schedulers]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(names) or "none"
+
+
 def build_the_same(one: OptimizerPlan, other: OptimizerPlan) -> bool:
     """Whether the two plans build the same optimizer and schedule, whatever their reasons."""
     return _what_is_built(one) == _what_is_built(other)
@@ -226,12 +242,13 @@ def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *,
     state = checkpoint.get("callbacks", {}).get(state_key)
     if state is None:
         return found
-    plan, optimizers = state["plan"], state.get("optimizers")
+    plan, optimizers, schedulers = state["plan"], state.get("optimizers"), state.get("schedulers")
     return replace(
         found,
         recorded=True,
         plan=OptimizerPlan.from_dict(plan) if plan else None,
         optimizers=tuple(optimizers) if optimizers is not None else None,
+        schedulers=tuple(schedulers) if schedulers is not None else None,
         # Those written before there were any lack it.
         thawed=state.get("thawed", 0),
         rng=state["rng"],

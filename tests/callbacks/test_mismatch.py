@@ -42,6 +42,18 @@ class WithSGD(ByHand):
         return torch.optim.SGD(self.parameters(), lr=1e-3, momentum=0.9)
 
 
+class WithSteps(ByHand):
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+
+class WithCosine(ByHand):
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)]
+
+
 class Larger(ByHand):
     def __init__(self) -> None:
         super().__init__()
@@ -156,6 +168,8 @@ CASES = {
     "AdamW in the checkpoint, Adam in the module": Case(ByHand, WithAdam, own=True),
     "AdamW in the checkpoint, RAdam in the module": Case(ByHand, WithRAdam, own=True),
     "AdamW in the checkpoint, SGD in the module": Case(ByHand, WithSGD, own=True),
+    "StepLR in the checkpoint, CosineAnnealingLR in the module": Case(WithSteps, WithCosine, own=True),
+    "a scheduler in the checkpoint, none in the module": Case(WithSteps, ByHand, own=True),
     "another version of the optimizer's package": Case(ByHand, ByHand, edit=edited(of_an_older_torch)),
     "a checkpoint made without the callback": Case(ByHand, ByHand, recorded=False),
     "a checkpoint of AdamW, and `plan=` for Adam": Case(ByHand, WithAdam, recorded=False, given="adam"),

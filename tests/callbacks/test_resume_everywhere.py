@@ -35,8 +35,8 @@ MODES: dict[str, dict[str, Any]] = {
     "bf16-mixed": {"precision": "bf16-mixed"},
     "accumulate 2": {"accumulate_grad_batches": 2},
 }
-# Lightning refuses LBFGS with mixed precision; accumulated, its closure sees one batch of each sum and diverges.
-_REFUSED = {("lbfgs", "bf16-mixed"), ("lbfgs", "accumulate 2")}
+# Accumulated, the closure of LBFGS sees one batch of each sum; the weights are not finite soon, by hand either.
+_DIVERGE = {("lbfgs", "accumulate 2")}
 
 
 def kind_for(name: str) -> Any:
@@ -51,7 +51,7 @@ def data_for(kind: Any) -> Any:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(name: str, mode: str, tmp_path: Path) -> None:
-    if (name, mode) in _REFUSED:
+    if (name, mode) in _DIVERGE:
         pytest.skip("no one can train like this by hand either")
     kind = kind_for(name)
     choice = {"candidates": [name], "budget": 0}
