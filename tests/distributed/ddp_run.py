@@ -59,9 +59,13 @@ class ByHand(Model):
 
 
 class Stop(L.Callback):
-    """Ends a fit after its first epoch."""
+    """Ends a fit after its first epoch, with a checkpoint: the parent of spawned processes could write none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
         trainer.should_stop = True
 
 
@@ -92,7 +96,7 @@ def train(
     if apart:
         callbacks.append(Apart())
     if variant.startswith("half"):
-        callbacks.append(Stop())
+        callbacks.append(Stop(folder / f"{variant}.ckpt"))
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=2,
@@ -127,8 +131,6 @@ def main(folder: Path, strategy: str, variants: list[str]) -> None:
         torch.save({key: value.clone() for key, value in model.state_dict().items()}, folder / f"{name}.pt")
         if auto.plan is not None:
             auto.plan.save(folder / f"{name}.json")
-        if variant.startswith("half"):
-            trainer.save_checkpoint(folder / f"{variant}.ckpt")
 
 
 if __name__ == "__main__":

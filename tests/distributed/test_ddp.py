@@ -18,8 +18,8 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that a script on two processes trains, in one start: a checkpoint of one process is there already."""
     folder = tmp_path_factory.mktemp("ddp")
     torch.manual_seed(0)
-    trainer, auto = train(folder, "half", Model(), devices=1)
-    trainer.save_checkpoint(folder / "one.ckpt")
+    _, auto = train(folder, "half", Model(), devices=1)
+    (folder / "half.ckpt").rename(folder / "one.ckpt")
     assert auto.plan is not None
     auto.plan.save(folder / "one.json")
     variants = ["searched", "by_hand", "half", "rest", "from_one", "collective", "apart", "half_apart", "rest_apart"]
@@ -90,10 +90,14 @@ def test_a_run_of_two_processes_goes_on_on_one_with_its_plan_and_no_search(scrip
     assert not (scripted / "on_one.journal").exists()
 
 
-def test_spawned_processes_equal_the_hand_written_run_and_the_parent_knows_their_plan(tmp_path: Path) -> None:
-    done = launched("ddp_run.py", tmp_path, "ddp_spawn", "searched", "by_hand")
+def test_spawned_processes_equal_the_hand_written_run_and_resume_and_the_parent_knows_their_plan(
+    tmp_path: Path,
+) -> None:
+    done = launched("ddp_run.py", tmp_path, "ddp_spawn", "searched", "by_hand", "half", "rest")
 
     assert done.returncode == 0, done.stderr
+    assert equal(weights(tmp_path, "rest"), weights(tmp_path, "searched"))
+    assert not (tmp_path / "rest.journal").exists()
     assert equal(weights(tmp_path, "searched"), weights(tmp_path, "by_hand"))
     assert plan(tmp_path, "searched") == OptimizerPlan.load(tmp_path / "searched/plan.json")
 
