@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs build bench-data overhead clean
+.PHONY: help demo test lint types docs build bench-data overhead scheduling clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench-data: $(INSTALLED)  ## the data and weights of recipes and `optselect benc
 
 overhead: $(INSTALLED)  ## what a trial costs beside its steps, into docs/reference/overhead.md
 	$(BIN)/python -m tests.benchmarks.overhead
+
+scheduling: $(INSTALLED)  ## what a search takes beside its trials, into docs/reference/scheduling.md
+	$(BIN)/python -m tests.benchmarks.scheduling
 
 clean:  ## remove what the other targets made, but for the environment
 	rm -rf build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage htmlcov

@@ -40,6 +40,7 @@ from optselect.callbacks.data import TrialData
 from optselect.callbacks.thawing import obstacle_to_thawing
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError
 from optselect.modes import evaluated, to_training
+from optselect.passes import passes
 from optselect.plain import (
     NotPlainError,
     restore_optimizer,
@@ -99,6 +100,7 @@ class LightningWorkload:
         self._trainer = cast(Any, trainer)
         self._callbacks: list[Any] = list(self._trainer.callbacks)
         self._user = user
+        self._user_passes = 1
         self._monitor = monitor
         self._steps_done = steps_done
         self._borrowed: BorrowedModel | None = None
@@ -150,6 +152,11 @@ class LightningWorkload:
         return self._user is not None
 
     @property
+    def user_passes(self) -> int:
+        """Those of its optimizer."""
+        return self._user_passes
+
+    @property
     def obstacle_to_thawing(self) -> str | None:
         """Manual optimization, and a module that DDP has wrapped already."""
         return obstacle_to_thawing(self._trainer, self.model)
@@ -191,7 +198,7 @@ class LightningWorkload:
             self._takes_index = "batch_idx" in trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), None, 0)
             self._leaves_batches = self._has_nothing_to_move()
             self._borrowed = borrowed
-            self._refuse_several_optimizers()
+            self._look_at_user_optimizer()
             yield
 
     def source(self) -> DataSource:
@@ -334,7 +341,7 @@ class LightningWorkload:
                 f"{type(strategy).__name__} shards the model, so its weights cannot be put back after a trial"
             )
 
-    def _refuse_several_optimizers(self) -> None:
+    def _look_at_user_optimizer(self) -> None:
         if self._user is None:
             return
         self._model().begin()
@@ -344,6 +351,7 @@ class LightningWorkload:
             raise UnsupportedModuleError(
                 f"configure_optimizers returns {len(optimizers)} optimizers; a search chooses exactly one"
             )
+        self._user_passes = passes(optimizers[0])
 
     def _user_optimizers(self) -> tuple[list[Optimizer], list[LRSchedulerConfig]]:
         module, user = self.model, self._user

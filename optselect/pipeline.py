@@ -143,7 +143,7 @@ def make_selection(
         if budget.searches:
             study = _study(workload, settings, profile) if first_process else None
             if budget.seconds is not None:
-                timed = _timeable(proposals, base)
+                timed = _timeable(proposals, base, workload.user_passes)
                 spent += TIMING_COST * len(timed)
                 pace = _pace(TrialRunner(workload, sparse=profile.gradient.sparse, seed=settings.seed), timed)
                 pace = workload.agree(study.remember("seconds per micro-batch", pace) if study is not None else pace)
@@ -270,9 +270,14 @@ def _baseline(workload: Workload, policy: FineTuning | None) -> Configuration:
     return base if base.optimizer == USER else replace(base, fine_tuning=policy)
 
 
-def _timeable(proposals: Sequence[Proposal], base: Configuration) -> list[Configuration]:
+def _timeable(proposals: Sequence[Proposal], base: Configuration, user_passes: int) -> list[Configuration]:
     """The two arms that every search begins with, as far as a micro-batch is one pass for them."""
-    return [c for c in arms(proposals, base)[:2] if c.optimizer == USER or not catalogue.get(c.optimizer).closure]
+
+    def is_one_pass(configuration: Configuration) -> bool:
+        name = configuration.optimizer
+        return user_passes == 1 if name == USER else not catalogue.get(name).closure
+
+    return [each for each in arms(proposals, base)[:2] if is_one_pass(each)]
 
 
 def _pace(runner: TrialRunner, configurations: Sequence[Configuration]) -> float:
@@ -313,6 +318,7 @@ def _race(
         validation_cost=validation_cost,
         mode=workload.mode,
         specs=tuple(catalogue.get(c.optimizer) for c in contenders if c.optimizer != USER),
+        user_passes=workload.user_passes,
     )
     if race.judges_untrained:
         race = replace(race, spent=race.spent + validation_cost)

@@ -49,7 +49,7 @@ _CONFIRMATION_SEEDS = (1,)
 _CONFIRMED = 3
 # Leads over the baseline that differ by less than this share are told apart by their noise.
 NEAR_TIE = 0.05
-# torch's LBFGS evaluates the loss at most 1.25 times for each of 20 iterations.
+# Those of torch's LBFGS as it comes: at most 1.25 for each of 20 iterations.
 _CLOSURE_PASSES = 25
 # Where a Gaussian process has seen this many quarters, more add nothing (and a budget may be endless).
 _MOST_JUDGED = 60
@@ -84,6 +84,7 @@ class Race:
     training         micro-batches of the training to come, where the one that is searched is shorter
     length_known     whether the training's length is; else the horizon is a guess, and no share of it is told
     keeps_best       whether the training keeps the weights of its best value: trials then count as theirs so far
+    user_passes      forward and backward passes of one micro-batch with the user's own optimizer
     policies         ways to train the parts of a trained model, to try on the leader
     """
 
@@ -102,6 +103,7 @@ class Race:
     length_known: bool = True
     policies: tuple[FineTuning, ...] = ()
     keeps_best: bool = False
+    user_passes: int = 1
 
     @property
     def whole(self) -> int:
@@ -115,6 +117,8 @@ class Race:
 
     def passes(self, configuration: Configuration) -> int:
         """Forward and backward passes of one micro-batch: an optimizer with a closure takes several."""
+        if configuration.optimizer == USER:
+            return self.user_passes
         return _CLOSURE_PASSES if configuration.optimizer in self._closures else 1
 
     @functools.cached_property

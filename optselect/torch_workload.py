@@ -20,6 +20,7 @@ from optselect.batches import HELD_BACK_BATCHES, BatchCache
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.modes import evaluated, to_training
+from optselect.passes import passes
 from optselect.plain import (
     NotPlainError,
     restore_optimizer,
@@ -118,6 +119,16 @@ class TorchWorkload:
     def has_user_optimizer(self) -> bool:
         """Whether `user_optimizer` was given."""
         return self._user_optimizer is not None
+
+    @property
+    def user_passes(self) -> int:
+        """Those of what `user_optimizer` makes."""
+        if self._user_optimizer is None:
+            return 1
+        self._model().begin()
+        optimizer, _ = self._user_optimizer(self.model)
+        self._model().begin()
+        return passes(optimizer)
 
     @property
     def obstacle_to_thawing(self) -> str | None:

@@ -80,6 +80,10 @@ class Workload(Protocol):
         """Whether the training brings an optimizer of its own."""
 
     @property
+    def user_passes(self) -> int:
+        """Forward and backward passes of one micro-batch with that optimizer; known inside `borrowed()`."""
+
+    @property
     def obstacle_to_thawing(self) -> str | None:
         """Why parts of the model cannot be frozen and join later; None: they can."""
 

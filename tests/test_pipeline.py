@@ -211,6 +211,19 @@ def test_a_model_too_large_to_be_put_aside_is_held_to_the_budget_too(monkeypatch
     assert any(trial.micro_batches > STEPS // 4 for trial in plan.trials)
 
 
+@pytest.mark.parametrize("limit", [60, 300])
+def test_ones_own_optimizer_that_evaluates_the_loss_again_is_held_to_the_budget_too(limit: int) -> None:
+    def lbfgs(model: nn.Module) -> tuple[torch.optim.Optimizer, None]:
+        return torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3), None
+
+    meter = Meter()
+
+    plan = choose(training(meter, user_optimizer=lbfgs), Budget(steps=limit))
+
+    assert meter.cost <= plan.search_steps + 1 <= limit + 1
+    assert any(trial.configuration.optimizer == USER and trial.value is not None for trial in plan.trials)
+
+
 def test_a_budget_of_zero_takes_the_rules_at_their_word_for_at_most_five_passes() -> None:
     meter = Meter()
 

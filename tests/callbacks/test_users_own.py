@@ -9,9 +9,11 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from optselect.budget import Budget
 from optselect.callbacks.auto_optimizer import AutoOptimizer
 from optselect.configuration import LR_SCALE, USER
-from tests.callbacks.modules import Classifier, StopAfter, auto, equal_states, fit, loaders, made, rows
+from tests.callbacks.kinds import Lbfgs
+from tests.callbacks.modules import Classifier, StopAfter, auto, equal_states, fit, in_trial, loaders, made, rows
 
 
 class Timid(Classifier):
@@ -88,3 +90,18 @@ def test_others_see_the_rates_that_train(tmp_path: Path) -> None:
     assert callback.plan is not None
     factor = float(callback.plan.hyperparameters[LR_SCALE])
     assert seen.rates == [4e-3 * factor, 2e-3 * factor]
+
+
+def test_what_evaluates_the_loss_again_is_held_to_the_budget(tmp_path: Path) -> None:
+    class Counts(Lbfgs):
+        evaluations = 0
+
+        def on_after_backward(self) -> None:
+            type(self).evaluations += in_trial(self)  # on the class: a search leaves the module as it was
+
+    callback = auto(tmp_path, budget=Budget(steps=120), candidates=["user"])
+
+    fit(made(Counts), callback, epochs=EPOCHS)
+
+    assert callback.plan is not None
+    assert 0 < Counts.evaluations <= callback.plan.search_steps <= 120

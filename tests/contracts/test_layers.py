@@ -36,6 +36,7 @@ ROWS = {
         "batch_norm",
         "loaders",
         "modes",
+        "passes",
         "space",
         "budget",
         "snapshot",
