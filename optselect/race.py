@@ -84,6 +84,7 @@ class Race:
     training         micro-batches of the training to come, where the one that is searched is shorter
     length_known     whether the training's length is; else the horizon is a guess, and no share of it is told
     keeps_best       whether the training keeps the weights of its best value: trials then count as theirs so far
+    least_rung       micro-batches that the first rung should have, as far as half of the training and the budget allow
     user_passes      forward and backward passes of one micro-batch with the user's own optimizer
     policies         ways to train the parts of a trained model, to try on the leader
     """
@@ -103,6 +104,7 @@ class Race:
     length_known: bool = True
     policies: tuple[FineTuning, ...] = ()
     keeps_best: bool = False
+    least_rung: int = 1
     user_passes: int = 1
 
     @property
@@ -163,11 +165,14 @@ class Race:
     def layout(self) -> Layout:
         """How far the first stage goes, and with how many arms.
 
-        A rung may be a fifth short of a quarter when that lets one more arm in.
+        That is a quarter; of a training whose quarter is too short to tell anything, `least_rung` or a half, where
+        four arms can go there. It may be a fifth short of that when so one more arm gets in.
         """
         judging, wanted = self.validation_cost, len(self.arms)
         left = self.left if self.seconds is None else _TIMED * self.left
-        quarter = max(self.horizon // 4, 1)
+        quarter, later = max(self.horizon // 4, 1), min(self.least_rung, self.horizon // 2)
+        if later > quarter and left >= _ENOUGH * (later + judging):
+            quarter = later
         least = max(round(0.8 * quarter), 1)
         if left == math.inf:
             return Layout(rung=quarter, arms=wanted)

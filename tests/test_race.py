@@ -262,6 +262,28 @@ def test_a_little_less_than_a_quarter_is_enough_where_that_lets_one_more_arm_in(
     assert (layout.arms, layout.rung, layout.screen) == (4, 21, None)
 
 
+@pytest.mark.parametrize(
+    "horizon, steps, rung",
+    [
+        (75, 300, 37),  # half of it: 50 would be more
+        (120, 400, 50),
+        (75, 4 * 37 - 1, 18),  # four arms cannot go there
+        (200, 800, 50),
+        (400, 1_600, 100),
+    ],
+)
+def test_where_a_quarter_is_too_short_and_four_arms_can_go_further_they_do(horizon: int, steps: int, rung: int) -> None:
+    assert race(horizon=horizon, steps=steps, least_rung=50).rung == rung
+
+
+def test_a_first_rung_of_a_half_leaves_no_second_one() -> None:
+    game = Game(race(horizon=75, steps=300, least_rung=50)).play()
+
+    assert game.race.rungs == [37, 75]
+    assert game.stages() == ["arms", "neighbours", "finish"]
+    assert game.cost <= 300
+
+
 def test_the_arms_of_a_budget_that_is_just_enough_all_fit() -> None:
     for steps in range(20, 300, 3):
         game = Game(race(steps=steps)).play()
