@@ -391,8 +391,9 @@ def test_a_trial_skips_what_the_training_would_skip(tmp_path: Path) -> None:
     callback = auto(tmp_path, candidates=["adamw"], budget=Budget(trials=1))
     fit(made(Skips), callback, epochs=3)
 
-    real = [(epoch, index) for epoch in range(3) for index in range(3)]
-    assert seen[-9:] == real
+    # Three a time, whichever epoch: a trial, for which the fourth micro-batch counts, sees more epochs.
+    real = [(epoch, index) for epoch in range(9) for index in range(3)]
+    assert seen[-9:] == real[:9]
     assert callback.plan is not None
     assert callback.profile is not None
     # Of four micro-batches one only says that the rest is skipped.

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from optselect import AutoOptimizer, Budget, OptimizerPlan
+from tests.distributed.launch import leave
 
 
 class Model(L.LightningModule):
@@ -135,3 +136,4 @@ def main(folder: Path, strategy: str, variants: list[str]) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    leave()

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from optselect import AutoOptimizer, ResumeError
+from tests.distributed.launch import leave
 
 
 class FSDPOnCPU(FSDPStrategy):
@@ -131,3 +132,4 @@ def main(folder: Path, kind: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2])
+    leave()

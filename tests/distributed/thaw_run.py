@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from optselect import AutoOptimizer, FineTuning, Thaw
 from tests.distributed.ddp_run import rows
+from tests.distributed.launch import leave
 
 
 class Model(L.LightningModule):
@@ -71,3 +72,4 @@ def main(folder: Path, strategy: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2])
+    leave()
