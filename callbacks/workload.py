@@ -100,7 +100,7 @@ class LightningWorkload:
         self._trainer = cast(Any, trainer)
         self._callbacks: list[Any] = list(self._trainer.callbacks)
         self._user = user
-        self._user_passes = 1
+        self.user_passes = 1
         self._monitor = monitor
         self._steps_done = steps_done
         self._borrowed: BorrowedModel | None = None
@@ -150,11 +150,6 @@ class LightningWorkload:
     def has_user_optimizer(self) -> bool:
         """Whether the module has a `configure_optimizers` of its own."""
         return self._user is not None
-
-    @property
-    def user_passes(self) -> int:
-        """Those of its optimizer."""
-        return self._user_passes
 
     @property
     def obstacle_to_thawing(self) -> str | None:
@@ -351,7 +346,7 @@ class LightningWorkload:
             raise UnsupportedModuleError(
                 f"configure_optimizers returns {len(optimizers)} optimizers; a search chooses exactly one"
             )
-        self._user_passes = passes(optimizers[0])
+        self.user_passes = passes(optimizers[0])
 
     def _user_optimizers(self) -> tuple[list[Optimizer], list[LRSchedulerConfig]]:
         module, user = self.model, self._user

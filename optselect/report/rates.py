@@ -35,7 +35,7 @@ class Rate:
 
         Groups that wait for a plateau are taken to have joined at the beginning: the plan does not say when.
         """
-        begins = self.joins.step if self.joins is not None and self.joins.step is not None else None
+        begins = self.joins.step if self.joins is not None else None
         if begins is not None and step < begins:
             return None
         rise = schedule.rise(step - begins) if begins is not None else 1.0

@@ -34,6 +34,7 @@ from optselect.race import Race, next_job
 from optselect.refine import suggestion
 from optselect.rules import Proposal
 from optselect.study import TrialStudy, open_study
+from tests.benchmarks.overhead import cpu_seconds
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "scheduling.md"
 INPUTS, CLASSES = 64, 10
@@ -166,7 +167,7 @@ def measure_next_job(scale: Scale) -> list[float]:
         trials=2 * scale.finished,
         specs=(catalogue.get("adamw"),),
     )
-    return [_seconds(lambda: next_job(race, study.evaluations())) for _ in range(9)]
+    return [cpu_seconds(lambda: next_job(race, study.evaluations())) for _ in range(9)]
 
 
 def measure_suggestion(judged: int, repetitions: int) -> list[float]:
@@ -174,7 +175,7 @@ def measure_suggestion(judged: int, repetitions: int) -> list[float]:
     space = {"adamw": catalogue.get("adamw").space}
     known = [(configuration, 1.0 + 1e-3 * index) for index, configuration in enumerate(_configurations(judged))]
     others = [[*known[:-1], (known[-1][0], 2.0 + index)] for index in range(repetitions)]
-    return [_seconds(partial(suggestion, each, space)) for each in others]
+    return [cpu_seconds(partial(suggestion, each, space)) for each in others]
 
 
 def _filled(count: int) -> TrialStudy:
@@ -192,12 +193,6 @@ def _configurations(count: int) -> list[Configuration]:
     return [base.at_rate(1e-5 * 10 ** (3 * index / count)) for index in range(count)]
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    begun = time.process_time()
-    work()
-    return time.process_time() - begun
-
-
 # --- the page ---------------------------------------------------------------------------------------------
 
 
@@ -205,8 +200,12 @@ def page(scale: Scale) -> str:
     """Measure all of it, and say so as docs/reference/scheduling.md."""
     searches = measure_searches(scale)
     kinds = list(dict.fromkeys((each.budget, each.where) for each in searches))
-    rows = [_search_row([each for each in searches if (each.budget, each.where) == kind]) for kind in sorted(kinds)]
-    suggestions = [f"| {count} | {_spread(measure_suggestion(count, scale.suggestions))} |" for count in scale.judged]
+    rows = "\n".join(
+        _search_row([each for each in searches if (each.budget, each.where) == kind]) for kind in sorted(kinds)
+    )
+    suggestions = "\n".join(
+        f"| {count} | {_spread(measure_suggestion(count, scale.suggestions))} |" for count in scale.judged
+    )
     packages = ("optselect", "optuna", "torch")
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
     return f"""# What a search takes beside its trials
@@ -233,7 +232,7 @@ No search here is large enough for the sampler, whose time stands below.
 
 | budget, trainings | study in | trials | seconds a trial | profile, ms | the rest, % of own steps | goal: under 2 % |
 |---|---|---|---|---|---|---|
-{_lines(rows)}
+{rows}
 
 ## The sampler
 
@@ -241,7 +240,7 @@ Searches of six trainings and more ask Optuna's Gaussian process where to look n
 
 | judged trials | one suggestion, ms of CPU time |
 |---|---|
-{_lines(suggestions)}
+{suggestions}
 
 A search never shows it more than 200 trials, and asks for none once 60 have been judged at a quarter.
 
@@ -265,10 +264,6 @@ def _search_row(searches: Sequence[Searched]) -> str:
 def _spread(values: Sequence[float], unit: float = 1_000, *, digits: int = 0) -> str:
     low, middle, high = (unit * value for value in (min(values), statistics.median(values), max(values)))
     return f"{middle:.{digits}f} ({low:.{digits}f}, {high:.{digits}f})"
-
-
-def _lines(rows: Sequence[str]) -> str:
-    return "\n".join(rows)
 
 
 def main() -> None:
