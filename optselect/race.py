@@ -285,7 +285,7 @@ class _Table:
         if known is None and race.trials is not None and len(self.evaluations) >= race.trials:
             return False
         cost = job_cost(race, job, known) + len(self.passed_over(job)) * race.validation_cost
-        return self.spent + cost + _kept_for_later(race, job.stage) <= race.left
+        return self.spent + cost + _kept_for_later(race, self, job.stage) <= race.left
 
     def passed_over(self, job: Job) -> list[int]:
         """Rungs before the end of `job` that it has to be judged at, too.
@@ -317,6 +317,10 @@ class _Table:
         if trial is None or rung not in trial.values or (trial.diverged and rung == max(trial.values)):
             return None
         return self.sign * trial.values[rung]
+
+    def count(self, seed: int, rung: int) -> int:
+        """Trials with that seed that have been judged at `rung`."""
+        return sum(rung in e.values for e in self.evaluations if e.seed == seed)
 
     def standings(self, rung: int) -> list[tuple[Configuration, float]]:
         if rung not in self._standings:
@@ -545,8 +549,11 @@ _STAGES: Mapping[str, Callable[[Race, _Table], Iterable[Job]]] = {
 }
 
 
-def _kept_for_later(race: Race, stage: str) -> float:
-    """What the stages before leave to the last ones: quarters alone cannot see that data will be overfit."""
+def _kept_for_later(race: Race, table: _Table, stage: str) -> float:
+    """What the stages before leave to the last ones: quarters alone cannot see that data will be overfit.
+
+    What those have had is not kept again, but for the way of one newcomer to the end, without which it is no use.
+    """
     # Without arms there is nothing to finish: they may take all.
     if stage in ("arms", "promotion") or race.left == math.inf or race.trainings < _HALVING:
         return 0.0
@@ -558,15 +565,22 @@ def _kept_for_later(race: Race, stage: str) -> float:
     def on(start: int, end: int) -> float:
         return end - (start if race.continues else 0) + validation
 
+    goes_on = on(quarter, half)
     # Without a way out there are no leaders worth a half: only the end is kept for one and the baseline.
     if stage == "escape":
         return 2 * on(quarter, race.horizon) if race.trainings >= _FINISHING else 0.0
-    kept = {
-        "halves": (1 + thorough) * (2 * on(quarter, half) + half + newcomer) if race.half else 0.0,
-        "confirmation": thorough * (_CONFIRMED + 1) * (half + validation),
-        "finish": (2 + thorough) * on(half, race.horizon) if race.trainings >= _FINISHING else 0.0,
+    wanted = {
+        "halves": [goes_on, goes_on, half + newcomer, *thorough * [goes_on]] if race.half else [],
+        "confirmation": thorough * (_CONFIRMED + 1) * [half + validation],
+        "finish": (2 + thorough) * [on(half, race.horizon)] if race.trainings >= _FINISHING else [],
     }
-    return sum(cost for name, cost in kept.items() if name in later)
+    had = {
+        "halves": table.count(seed=0, rung=half),
+        "confirmation": sum(table.count(seed=seed, rung=half) for seed in _CONFIRMATION_SEEDS),
+        "finish": table.count(seed=0, rung=race.horizon),
+    }
+    left = {name: costs[had[name] :] or costs[-1:] for name, costs in wanted.items()}
+    return sum(itertools.chain.from_iterable(left[name] for name in later if name in left))
 
 
 def _scaled(race: Race, configuration: Configuration, factor: float) -> Configuration | None:

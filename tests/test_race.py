@@ -429,6 +429,17 @@ def test_earlier_stages_leave_enough_for_the_confirmation_and_the_finish() -> No
             assert stages.count("confirmation") >= 3
 
 
+def test_eight_trainings_pay_for_eight_arms_and_both_leaders_neighbours_and_are_spent() -> None:
+    eight = (*ARMS, arm("muon", lr=0.06), arm("rmsprop"), arm("adam"))
+    specs = tuple(catalogue.get(name) for name in ("adamw", "muon", "nadam", "momentum", "rmsprop", "adam"))
+    game = Game(race(arms=eight, specs=specs, steps=800)).play()
+
+    stages = [job.stage for job in game.jobs]
+    assert stages.count("arms") == 8
+    assert stages.count("neighbours") == 4
+    assert game.cost > 775
+
+
 def test_refinement_goes_on_after_a_suggestion_that_diverges() -> None:
     def fragile(configuration: Configuration, seed: int, until: int) -> float | None:
         return None if float(configuration.hyperparameters["lr"]) > 0.03 else judge(configuration, seed, until)
