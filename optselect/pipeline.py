@@ -162,7 +162,7 @@ def make_selection(
                 seed=settings.seed,
                 initial_loss=profile.gradient.initial_loss,
                 steps=race.horizon // workload.accumulate if race.training else None,
-                paused_bytes=PAUSED_BYTES if race.continues else 0,
+                paused_bytes=PAUSED_BYTES if race.takes_further else 0,
                 states=study.states() if study is not None else None,
             )
             evaluations = search(workload, race, study, runner, progress=progress)

@@ -10,12 +10,15 @@ The stages, each only as far as the budget goes:
    measured curves of nine tasks, four arms at a quarter came within .045 of the oracle's regret (mean), and
    so did eight arms of which three went on after a tenth; picking the winner at a tenth cost .72. So where
    not all arms can go to a quarter, more go to a tenth, and the best two and the baseline go on.
-2. *Policies*, for a trained model. The leader with each of the ways to train its parts, and with none.
-3. *Escape.* Where none of the first four arms is ahead of the baseline, the rules are wrong about this training, and
+   A trained model wants the right rate, and the right share of it for each part, more than another algorithm: there
+   three arms begin.
+2. *Escape.* Where none of the first arms is ahead of the baseline, the rules are wrong about this training, and
    their other arms are, too. Then the baseline's own optimizer is tried half a decade up, and up again for as long as
    that helps, or else down: the sweep that one would do without rules.
-4. *Neighbours.* Half a decade of learning rate up and down around the leader and the runner-up, until the
-   leader is no longer at an edge.
+3. *Neighbours.* Half a decade of learning rate up and down around the leader and the runner-up, until the
+   leader is no longer at an edge. For a trained model of the leader alone.
+4. *Policies*, for a trained model. The leader with each of the ways to train its parts; then the *others*: what the
+   two stages before have left out, so the runner-up's rates and more arms.
 5. *Refinement*, with a large budget. Optuna's Gaussian process over optimizer, rate, schedule and momentum.
 6. *Halves.* The leader, the baseline, the leader at half its rate, the best of another optimizer, to half of the
    schedule: a quarter favours rates that are too high, most where small data are seen many times. Measured on two
@@ -60,6 +63,9 @@ _HALVING, _FINISHING, _THOROUGH = 2.5, 3.5, 6.0
 _STEADIER = 0.5
 # Four arms to a quarter came as near as eight of which three went on after a tenth (SEARCH, above).
 _ENOUGH = 4
+# What was measured on two trained models: the algorithms of the first arms ended .01 to .06 apart, half a decade of
+# rate .03 to .3.
+_ENOUGH_TRAINED = 3
 # A few micro-batches say only roughly how long others take, and the last of the first arms has to fit, too.
 _TIMED = 0.8
 # Two leaders and the baseline go on from a screening.
@@ -133,10 +139,20 @@ class Race:
         return self.left / self.horizon
 
     @property
+    def first_arms(self) -> tuple[Configuration, ...]:
+        """Those which tell whether the rules are right about this training."""
+        return self.arms[: _ENOUGH_TRAINED if self.policies else _ENOUGH]
+
+    @property
     def half(self) -> int | None:
         """Micro-batches of half the training; None where that is no further than the first rung."""
         half = self.horizon // 2
         return half if self.rung < half < self.horizon else None
+
+    @property
+    def takes_further(self) -> bool:
+        """Whether any trial goes on from where it was judged."""
+        return self.continues and (self.layout.screen is not None or self.trainings >= _HALVING)
 
     @property
     def rungs(self) -> list[int]:
@@ -168,7 +184,7 @@ class Race:
         That is a quarter; of a training whose quarter is too short to tell anything, `least_rung` or a half, where
         four arms can go there. It may be a fifth short of that when so one more arm gets in.
         """
-        judging, wanted = self.validation_cost, len(self.arms)
+        judging, wanted = self.validation_cost, len(self.first_arms if self.policies else self.arms)
         left = self.left if self.seconds is None else _TIMED * self.left
         quarter, later = max(self.horizon // 4, 1), min(self.least_rung, self.horizon // 2)
         if later > quarter and left >= _ENOUGH * (later + judging):
@@ -396,7 +412,7 @@ def _arms(race: Race, table: _Table) -> Iterable[Job]:
     sound = 0
     for arm in race.arms:
         # One that diverged early left the means for another.
-        if sound == layout.arms or (arm not in race.arms[:_ENOUGH] and _baseline_leads(race, table)):
+        if sound == layout.arms or (arm not in race.first_arms and _baseline_leads(race, table)):
             return
         if not table.judged(arm, 0, until):
             yield Job(configuration=arm, seed=0, until=until, stage="arms")
@@ -413,24 +429,9 @@ def _promotions(race: Race, table: _Table) -> Iterable[Job]:
             yield Job(configuration=configuration, seed=0, until=layout.rung, stage="promotion")
 
 
-def _policies(race: Race, table: _Table) -> Iterable[Job]:
-    if not race.policies:
-        return
-    # Of the arms: what later stages find is near to it, and each further leader would cost as many trials again.
-    able = {spec.name for spec in race.specs if spec.group_rates}
-    arms = (found for found, _ in table.standings(race.rung) if found in race.arms and found.optimizer in able)
-    leader = next(arms, None)
-    if leader is None:
-        return
-    for policy in (*race.policies, None):
-        configuration = replace(leader, fine_tuning=policy)
-        if not table.judged(configuration, 0, race.rung):
-            yield Job(configuration=configuration, seed=0, until=race.rung, stage="policies")
-
-
 def _baseline_leads(race: Race, table: _Table) -> bool:
     """Whether none of the first arms is ahead of the baseline, and the budget is one to do something about it."""
-    first = race.arms[:_ENOUGH]
+    first = race.first_arms
     if race.trainings < _HALVING or race.layout.screen is not None or all(arm.optimizer == USER for arm in first):
         return False
     base = table.loss(race.baseline, 0, race.rung)
@@ -460,16 +461,48 @@ def _escape(race: Race, table: _Table) -> Iterable[Job]:
 
 
 def _neighbours(race: Race, table: _Table) -> Iterable[Job]:
+    """Of the two leaders; of a trained model's one, until it is tried with the first policy."""
+    if not race.policies:
+        yield from _around(race, table, "neighbours", leaders=2)
+    elif not any(e.configuration.fine_tuning for e in table.evaluations):
+        yield from _around(race, table, "neighbours", leaders=1)
+
+
+def _around(race: Race, table: _Table, stage: str, leaders: int) -> Iterable[Job]:
     # Not those a kill left without a value: they are begun again.
     tried = [e.configuration for e in table.evaluations if e.values]
-    leaders: dict[str, Configuration] = {}
+    best: dict[str, Configuration] = {}
     for configuration, _ in table.standings(race.rung):
-        leaders.setdefault(configuration.optimizer, configuration)
-    for leader in list(leaders.values())[:2]:
+        best.setdefault(configuration.optimizer, configuration)
+    for leader in list(best.values())[:leaders]:
         for factor in (HALF_DECADE, 1 / HALF_DECADE):
             neighbour = _scaled(race, leader, factor)
             if neighbour is not None and not any(_same(neighbour, other) for other in tried):
-                yield Job(configuration=neighbour, seed=0, until=race.rung, stage="neighbours")
+                yield Job(configuration=neighbour, seed=0, until=race.rung, stage=stage)
+
+
+def _policies(race: Race, table: _Table) -> Iterable[Job]:
+    able = {spec.name for spec in race.specs if spec.group_rates}
+    # One leader alone: each further one would cost as many trials again.
+    begun = (replace(e.configuration, fine_tuning=None) for e in table.evaluations if e.configuration.fine_tuning)
+    ranked = (configuration for configuration, _ in table.standings(race.rung) if configuration.optimizer in able)
+    leader = next(itertools.chain(begun, ranked), None)
+    if leader is None:
+        return
+    for policy in race.policies:
+        configuration = replace(leader, fine_tuning=policy)
+        if not table.judged(configuration, 0, race.rung):
+            yield Job(configuration=configuration, seed=0, until=race.rung, stage="policies")
+
+
+def _others(race: Race, table: _Table) -> Iterable[Job]:
+    """For a trained model, what was put off for its policies."""
+    if not race.policies:
+        return
+    yield from _around(race, table, "others", leaders=2)
+    for arm in () if _baseline_leads(race, table) else race.arms:
+        if not table.judged(arm, 0, race.rung):
+            yield Job(configuration=arm, seed=0, until=race.rung, stage="others")
 
 
 def _refinement(race: Race, table: _Table) -> Iterable[Job]:
@@ -539,9 +572,10 @@ def _finish(race: Race, table: _Table) -> Iterable[Job]:
 _STAGES: Mapping[str, Callable[[Race, _Table], Iterable[Job]]] = {
     "arms": _arms,
     "promotion": _promotions,
-    "policies": _policies,
     "escape": _escape,
     "neighbours": _neighbours,
+    "policies": _policies,
+    "others": _others,
     "refinement": _refinement,
     "halves": _halves,
     "confirmation": _confirmation,

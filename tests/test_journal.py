@@ -21,6 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optselect.journal import LastingJournal, OwnedLock, journal_storage
 
 LINE = {"op_code": 9, "worker_id": "w", "text": "ä"}
+VALUE = {"op_code": 7, "worker_id": "w", "trial_id": 0, "step": 1, "intermediate_value": 0.5}
 
 
 @pytest.fixture
@@ -77,11 +78,22 @@ def test_a_full_disk_takes_nothing_of_what_is_stored(path: Path, monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            backend.append_logs([LINE])
+            backend.append_logs([VALUE])
 
     assert lines(path) == [LINE]
     backend.append_logs([LINE])
     assert lines(path) == [LINE] * 2
+
+
+def test_the_disk_is_waited_for_where_a_value_is_stored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = journal(path)
+    waited: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda _: waited.append(len(lines(path))))
+
+    for line in (LINE, LINE, VALUE, LINE, VALUE):
+        backend.append_logs([line])
+
+    assert waited == [3, 5]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file")

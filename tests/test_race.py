@@ -218,7 +218,7 @@ def test_the_arms_come_first_in_their_order_to_a_quarter_of_the_training() -> No
 
 
 def test_the_stages_come_in_order() -> None:
-    stages = ["arms", "promotion", "policies", "neighbours", "refinement", "halves", "confirmation", "finish"]
+    stages = ["arms", "promotion", "neighbours", "policies", "others", "refinement", "halves", "confirmation", "finish"]
 
     for steps in range(50, 2_000, 61):
         met = Game(race(steps=steps, policies=(LAYERS,))).play().stages()
@@ -300,15 +300,26 @@ def test_a_rung_is_at_least_one_step_and_at_most_a_quarter(horizon: int, steps: 
 LAYERS, PROBE = FineTuning(layer_decay=0.9), FineTuning(head_lr_ratio=10.0, thaw=Thaw(step=5))
 
 
-def test_the_best_arm_is_tried_with_each_policy_and_with_none_and_differs_in_nothing_else() -> None:
-    arms = (replace(ARMS[0], fine_tuning=LAYERS), *ARMS[1:])
-    game = Game(race(steps=None, arms=arms, policies=(LAYERS, PROBE))).play()
+def test_the_leader_is_tried_with_each_policy_and_differs_in_nothing_else() -> None:
+    game = Game(race(steps=None, policies=(LAYERS, PROBE))).play()
 
-    (best, _), *_ = [item for item in standings(game.race, game.evaluations, game.race.rung) if item[0] in arms]
-    tried = [job.configuration for job in game.jobs if job.stage in ("arms", "policies")]
-    assert [job.until for job in game.jobs if job.stage == "policies"] == [game.race.rung] * (len(tried) - len(arms))
-    assert {replace(best, fine_tuning=policy).key for policy in (LAYERS, PROBE, None)} <= {c.key for c in tried}
-    assert all(c.at_rate(1.0).hyperparameters == best.at_rate(1.0).hyperparameters for c in tried[len(arms) :])
+    with_policy = [job for job in game.jobs if job.stage == "policies"]
+    before = game.jobs[: game.jobs.index(with_policy[0])]
+    values = {_trial(e): e.values[game.race.rung] for e in game.evaluations if game.race.rung in e.values}
+    leader = min((job.configuration for job in before), key=lambda each: values[each.key, 0])
+    assert [job.configuration for job in with_policy] == [
+        replace(leader, fine_tuning=LAYERS),
+        replace(leader, fine_tuning=PROBE),
+    ]
+    assert {(job.until, job.seed) for job in with_policy} == {(game.race.rung, 0)}
+
+
+def test_of_a_trained_model_the_leaders_rate_comes_before_its_policies_and_they_before_other_arms() -> None:
+    game = Game(race(steps=None, policies=(LAYERS, PROBE))).play()
+
+    assert [job.configuration for job in game.jobs if job.stage == "arms"] == list(ARMS[:3])
+    assert game.stages()[:4] == ["arms", "neighbours", "policies", "others"]
+    assert all(each in [job.configuration for job in game.jobs if job.stage == "others"] for each in ARMS[3:])
 
 
 def test_an_optimizer_with_one_rate_is_not_tried_with_policies() -> None:
@@ -564,6 +575,15 @@ def test_a_deeper_job_continues_a_trial_that_was_judged_before() -> None:
         if job.stage in ("promotion", "finish"):
             earlier = [(each.configuration, each.seed) for each in game.jobs[:index]]
             assert (job.configuration, job.seed) in earlier
+
+
+@pytest.mark.parametrize("keeps_best", [False, True])
+def test_trials_are_put_aside_where_one_may_go_on_and_nowhere_else(keeps_best: bool) -> None:
+    for steps in range(10, 900, 37):
+        game = Game(race(steps=steps, keeps_best=keeps_best)).play()
+
+        gone_on = len({(job.configuration.key, job.seed) for job in game.jobs}) < len(game.jobs)
+        assert game.race.takes_further is gone_on
 
 
 def test_a_continued_trial_costs_only_what_is_left_of_it() -> None:

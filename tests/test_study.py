@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sqlite3
 import subprocess
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -336,21 +335,26 @@ def test_a_database_that_goes_away_is_a_named_error_without_passwords(step: int,
     assert opened(url).evaluations() == before
 
 
+@contextmanager
+def no_more_room(path: Path) -> Iterator[None]:
+    """The file cannot grow, as on a disk that is full."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit on the size of a file")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
-def test_a_full_disk_is_a_named_error_and_loses_nothing_that_was_stored(
-    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_a_named_error_and_loses_nothing_that_was_stored(step: int, tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     study = filled(opened(path))
     before = study.evaluations()
 
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
-        with pytest.raises(StorageError, match=r"study\.journal can no longer.*No space left on device"):
-            steps_of(study)[step]()
+    with no_more_room(path), pytest.raises(StorageError, match=r"study\.journal can no longer.*File too large"):
+        steps_of(study)[step]()
 
     assert study.evaluations() == opened(path).evaluations() == before
     steps_of(study)[step]()

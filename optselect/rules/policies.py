@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optselect.fine_tuning import FineTuning, Thaw
 from optselect.profile.values import Profile
 from optselect.rules.model import MOSTLY_FROZEN, frozen_share, is_pretrained
+from optselect.rules.prior import configuration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +35,25 @@ _PROBE_FIRST = Policy(
     cites="Kumar et al. 2022, arXiv:2202.10054",
 )
 
-POLICIES = (_LAYERS, _HEAD, _PROBE_FIRST)
+POLICIES = (_HEAD, _LAYERS, _PROBE_FIRST)
+
+# Where a fresh network of this kind would learn less than so many times as fast, a new head needs no rate of its own.
+_HEADS_OWN_RATE = 10.0
 
 
 def policies(profile: Profile) -> tuple[Policy, ...]:
-    """Policies worth trying beside one rate for all parts; none where the model is not trained already.
+    """Policies worth trying beside one rate for all parts, the likeliest first; none where the model is not trained.
 
     A model that is mostly frozen, with adapters or a new head on it, leaves nothing to order; and only where the
-    head is new it has more to learn than the others.
+    head is new, and a new layer learns ten times as fast as the trained ones or more, it has a rate of its own.
     """
     if not is_pretrained(profile) or frozen_share(profile) >= MOSTLY_FROZEN:
         return ()
-    return POLICIES if profile.model.has_new_head else (_LAYERS,)
+    return POLICIES if profile.model.has_new_head and _freshly(profile) >= _HEADS_OWN_RATE else (_LAYERS,)
+
+
+def _freshly(profile: Profile) -> float:
+    """How many times as fast as this trained model AdamW would train it from the start."""
+    fresh = replace(profile, model=replace(profile.model, at_initialisation=True))
+    (trained, _), (new, _) = (configuration("adamw", each) for each in (profile, fresh))
+    return float(new["lr"]) / float(trained["lr"])

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from optselect.fine_tuning import FineTuning
 from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
 from optselect.rules import policies
 
@@ -33,6 +34,15 @@ def test_where_the_head_is_not_new_it_is_no_other_part(fresh: tuple[str, ...]) -
 
     assert found
     assert all(each.fine_tuning.head_lr_ratio == 1.0 and not each.fine_tuning.thaw for each in found)
+
+
+def test_a_new_head_has_a_rate_of_its_own_only_where_a_new_layer_learns_ten_times_as_fast() -> None:
+    convolutional = replace(MODEL, kinds={"conv": 900}, batch_norm=True)
+
+    assert [each.fine_tuning.head_lr_ratio for each in policies(TRAINED)] == [10.0, 1.0, 10.0]
+    assert [each.fine_tuning for each in policies(replace(TRAINED, model=convolutional))] == [
+        FineTuning(layer_decay=0.9)
+    ]
 
 
 @pytest.mark.parametrize("untrained", [True, None])

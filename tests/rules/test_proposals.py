@@ -113,7 +113,7 @@ CASES = {
             of_data={"size": 5_000, "batch_size": 32, "batches": 150},
             of_model={"at_initialisation": False, "batch_norm": True},
         ),
-        {"adamw", "momentum"},
+        {"nadam", "adamw"},
     ),
     "full batch": (
         make({"linear": 50}, of_data={"size": 100, "batch_size": 100, "batches": 1, "label_kind": "multiclass"}),
@@ -142,7 +142,7 @@ def test_each_kind_of_training_gets_the_optimizers_that_suit_it(profile: Profile
         ("matrix factorisation", "adagrad"),
         ("long-tailed classes", "nadam"),
         ("pretrained transformer", "adamw"),
-        ("pretrained convolutional net", "adamw"),
+        ("pretrained convolutional net", "nadam"),
         ("full batch", "adam"),
     ],
 )
