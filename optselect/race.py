@@ -63,6 +63,8 @@ _HALVING, _FINISHING, _THOROUGH = 2.5, 3.5, 6.0
 _STEADIER = 0.5
 # Four arms to a quarter came as near as eight of which three went on after a tenth (SEARCH, above).
 _ENOUGH = 4
+# A later look tells little that is new where it comes less than half as late again.
+_FURTHER = 1.5
 # What was measured on two trained models: the algorithms of the first arms ended .01 to .06 apart, half a decade of
 # rate .03 to .3.
 _ENOUGH_TRAINED = 3
@@ -145,14 +147,24 @@ class Race:
 
     @property
     def half(self) -> int | None:
-        """Micro-batches of half the training; None where that is no further than the first rung."""
+        """Micro-batches of half the training; None where that is hardly further than the first rung."""
         half = self.horizon // 2
-        return half if self.rung < half < self.horizon else None
+        return half if _FURTHER * self.rung <= half < self.horizon else None
+
+    @property
+    def finishes(self) -> bool:
+        """Whether leaders are run to the end.
+
+        Where a half has been seen already, or a trial would have to start over, there are better uses for a budget.
+        """
+        dear = self.half is None or not self.continues
+        return self.trainings >= (_THOROUGH if dear else _FINISHING)
 
     @property
     def takes_further(self) -> bool:
         """Whether any trial goes on from where it was judged."""
-        return self.continues and (self.layout.screen is not None or self.trainings >= _HALVING)
+        to_half = self.half is not None and self.trainings >= _HALVING
+        return self.continues and (self.layout.screen is not None or to_half or self.finishes)
 
     @property
     def rungs(self) -> list[int]:
@@ -560,7 +572,7 @@ def _confirmation(race: Race, table: _Table) -> Iterable[Job]:
 def _finish(race: Race, table: _Table) -> Iterable[Job]:
     """The leader and the baseline to the end of the schedule, then the runner-up."""
     # Without the baseline's own value nothing that runs to the end can replace it.
-    if race.trainings < _FINISHING or not table.judged(race.baseline, 0, race.rung):
+    if not race.finishes or not table.judged(race.baseline, 0, race.rung):
         return
     rung = table.deepest(race.half, race.rung)
     best = [configuration for configuration, _ in table.leaders(rung)][:2]
@@ -602,11 +614,11 @@ def _kept_for_later(race: Race, table: _Table, stage: str) -> float:
     goes_on = on(quarter, half)
     # Without a way out there are no leaders worth a half: only the end is kept for one and the baseline.
     if stage == "escape":
-        return 2 * on(quarter, race.horizon) if race.trainings >= _FINISHING else 0.0
+        return 2 * on(quarter, race.horizon) if race.finishes else 0.0
     wanted = {
         "halves": [goes_on, goes_on, half + newcomer, *thorough * [goes_on]] if race.half else [],
         "confirmation": thorough * (_CONFIRMED + 1) * [half + validation],
-        "finish": (2 + thorough) * [on(half, race.horizon)] if race.trainings >= _FINISHING else [],
+        "finish": (2 + thorough) * [on(half, race.horizon)] if race.finishes else [],
     }
     had = {
         "halves": table.count(seed=0, rung=half),

@@ -277,11 +277,27 @@ def test_where_a_quarter_is_too_short_and_four_arms_can_go_further_they_do(horiz
 
 
 def test_a_first_rung_of_a_half_leaves_no_second_one() -> None:
-    game = Game(race(horizon=75, steps=300, least_rung=50)).play()
+    little, much = (Game(race(horizon=75, steps=steps, least_rung=50)).play() for steps in (300, 600))
 
-    assert game.race.rungs == [37, 75]
-    assert game.stages() == ["arms", "neighbours", "finish"]
-    assert game.cost <= 300
+    assert little.race.rungs == much.race.rungs == [37, 75]
+    assert little.stages() == ["arms", "neighbours"]
+    assert [stage for stage in much.stages() if stage != "refinement"] == [
+        "arms",
+        "neighbours",
+        "confirmation",
+        "finish",
+    ]
+    assert little.cost <= 300
+
+
+def test_where_trials_start_over_only_a_large_budget_runs_any_to_the_end() -> None:
+    stages = {
+        (steps, continues): Game(race(steps=steps, continues=continues)).play().stages()
+        for steps in (400, 900)
+        for continues in (True, False)
+    }
+
+    assert {each for each, met in stages.items() if "finish" in met} == {(400, True), (900, True), (900, False)}
 
 
 def test_the_arms_of_a_budget_that_is_just_enough_all_fit() -> None:
