@@ -22,16 +22,16 @@ def regression(inputs: int, hidden: int) -> nn.Sequential:
 
 
 class Recurrent(nn.Module):
-    """An LSTM whose mean state decides."""
+    """An LSTM, or another `kind`, whose mean state decides."""
 
-    def __init__(self, inputs: int, hidden: int, classes: int) -> None:
+    def __init__(self, inputs: int, hidden: int, classes: int, kind: type[nn.LSTM | nn.GRU] = nn.LSTM) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
+        self.cells = kind(inputs, hidden, batch_first=True)
         self.head = nn.Linear(hidden, classes)
 
     def forward(self, series: Tensor) -> Tensor:
         """Class scores of series, (batch, frames, channels)."""
-        states, _ = self.lstm(series)
+        states, _ = self.cells(series)
         scores: Tensor = self.head(states.mean(1))
         return scores
 
@@ -89,6 +89,25 @@ def convolutional(classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 3 * 3, classes))
 
 
+class LetterConvolutions(nn.Module):
+    """Two convolutions with BatchNorm along a sequence of letters."""
+
+    def __init__(self, letters: int, length: int, classes: int, width: int = 32) -> None:
+        super().__init__()
+        self.table = nn.Embedding(letters, 16)
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((16, width), (width, width)):
+            convolution = nn.Conv1d(inputs, outputs, 5, padding=2, bias=False)
+            layers += [convolution, nn.BatchNorm1d(outputs), nn.ReLU(), nn.MaxPool1d(2)]
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Linear(width * (length // 4), classes)
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """Class scores of sequences, (batch, letters)."""
+        scores: Tensor = self.head(self.layers(self.table(sequences).transpose(1, 2)))
+        return scores
+
+
 def encoder_layer(
     width: int, heads: int, *, norm_first: bool = True, epsilon: float = 1e-5
 ) -> nn.TransformerEncoderLayer:
@@ -141,6 +160,26 @@ class PatchTransformer(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Class scores of pictures, (batch, 1, 28, 28)."""
         states = self.patches(F.unfold(pictures, 7, stride=7).transpose(1, 2)) + self.position
+        for layer in self.layers:
+            states = layer(states)
+        scores: Tensor = self.head(self.norm(states).mean(1))
+        return scores
+
+
+class ColumnTransformer(nn.Module):
+    """A transformer over the columns of a table whose values are codes."""
+
+    def __init__(self, codes: int, classes: int, width: int = 32, layers: int = 2) -> None:
+        super().__init__()
+        self.table = nn.Embedding(codes, width)
+        nn.init.normal_(self.table.weight, std=0.02)
+        self.layers = nn.ModuleList(encoder_layer(width, 4) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Class scores of rows, (batch, columns)."""
+        states = self.table(rows)
         for layer in self.layers:
             states = layer(states)
         scores: Tensor = self.head(self.norm(states).mean(1))

