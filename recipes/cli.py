@@ -129,7 +129,7 @@ def command_parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", metavar="SHELL", help="bash, zsh, fish, tcsh or powershell")
     bench = add("bench", _bench, "compare ways to choose an optimizer on ten real tasks; resumable")
     bench.add_argument(
-        "--tasks", nargs="+", metavar="TASK", help="digits, letter, …, unseen for six more; all ten without it"
+        "--tasks", nargs="+", metavar="TASK", help="digits, letter, …, unseen for seven more; all ten without it"
     )
     bench.add_argument("--methods", nargs="+", metavar="METHOD", help="default, sweep, tpe@20, ours@0.25, …")
     bench.add_argument("--seeds", type=int, default=3, help="searches of each method on each task (3)")

@@ -147,19 +147,20 @@ class CharacterModel(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """A vision transformer on 16 patches of 7 x 7 pixels."""
+    """A vision transformer on 16 patches of `side` x `side` pixels."""
 
-    def __init__(self, classes: int, width: int = 64, layers: int = 2) -> None:
+    def __init__(self, classes: int, side: int = 7, width: int = 64, layers: int = 2) -> None:
         super().__init__()
-        self.patches = nn.Linear(49, width)
+        self.side = side
+        self.patches = nn.Linear(side**2, width)
         self.position = nn.Parameter(0.02 * torch.randn(16, width))
         self.layers = nn.ModuleList(encoder_layer(width, 4) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Class scores of pictures, (batch, 1, 28, 28)."""
-        states = self.patches(F.unfold(pictures, 7, stride=7).transpose(1, 2)) + self.position
+        """Class scores of pictures, (batch, 1, 4 * side, 4 * side)."""
+        states = self.patches(F.unfold(pictures, self.side, stride=self.side).transpose(1, 2)) + self.position
         for layer in self.layers:
             states = layer(states)
         scores: Tensor = self.head(self.norm(states).mean(1))

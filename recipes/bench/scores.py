@@ -89,9 +89,8 @@ def summaries(found: Sequence[Score], references: Mapping[str, Reference]) -> li
 
 
 def markdown(found: Sequence[Score], references: Mapping[str, Reference]) -> str:
-    """Two tables: the methods, and their regrets task by task."""
+    """Three tables: the methods, the tasks' scales, and the regret of each method on each task."""
     rows = summaries(found, references)
-    methods = [row.method for row in rows]
     lines = [
         "| method | search cost | mean regret | 90 % interval | median | loses to default on | searches |",
         "|---|---|---|---|---|---|---|",
@@ -101,17 +100,19 @@ def markdown(found: Sequence[Score], references: Mapping[str, Reference]) -> str
         f"| {row.median:.3f} | {', '.join(row.worse) or 'none'} | {row.searches} |"
         for row in rows
     ]
-    lines += ["", f"| task | default | oracle | gap, sd | best of the grid | {' | '.join(methods)} |"]
-    lines += ["|---" * (5 + len(methods)) + "|"]
+    lines += ["", "| task | default | oracle | gap, sd | best of the grid |", "|---|---|---|---|---|"]
     for task, reference in references.items():
-        of_task = [score for score in found if score.task == task]
-        cells = [_cell([score for score in of_task if score.method == method]) for method in methods]
         ends = [statistics.fmean(end.values()) for end in (reference.default, reference.oracle)]
         left_out = "" if reference.counts else " (left out of the means)"
         lines.append(
             f"| {task}{left_out} | {ends[0]:.3f} | {ends[1]:.3f} | {reference.gap / reference.deviation:.1f} "
-            f"| {reference.recipe} | {' | '.join(cells)} |"
+            f"| {reference.recipe} |"
         )
+    lines += ["", f"| method | {' | '.join(references)} |", "|---" * (1 + len(references)) + "|"]
+    for method in dict.fromkeys(score.method for score in found):
+        of_method = [score for score in found if score.method == method]
+        cells = [_cell([score for score in of_method if score.task == task]) for task in references]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

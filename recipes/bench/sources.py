@@ -84,6 +84,12 @@ def pen_strokes() -> Tensors:
     return points.view(-1, 8, 2), digit
 
 
+def written_digits() -> Tensors:
+    """8 x 8 counts of pixels, standardised, and the digit: scikit-learn's digits are a third of them."""
+    pixels, digit = keel("optdigits")
+    return pixels.view(-1, 1, 8, 8), digit
+
+
 def splice() -> Tensors:
     """60 letters of DNA, and whether in their middle an exon begins, ends, or neither."""
     windows, classes = _keel_rows("splice")

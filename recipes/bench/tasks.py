@@ -1,4 +1,4 @@
-"""Ten small real trainings, each of another kind, and six that optselect was not made on.
+"""Ten small real trainings, each of another kind, and seven that optselect was not made on.
 
 A task is a plain PyTorch training: data, a model, a loss, a batch size and a length. `workload` shows it to
 optselect as a user would; `training.train` is the same training as a bare loop, for everything else.
@@ -353,6 +353,17 @@ _UNSEEN = (
         model=lambda _: models.ColumnTransformer(sources.CHESS_CODES, 2),
         loss=F.cross_entropy,
         batch_size=16,
+        steps=200,
+        judges=8,
+    ),
+    Task(
+        name="optdigits",
+        summary="vision transformer, 8 x 8 pixels",
+        read=sources.written_digits,
+        sizes=(3_500, 512, 1_500),
+        model=lambda _: models.PatchTransformer(10, side=2, width=32),
+        loss=F.cross_entropy,
+        batch_size=32,
         steps=200,
         judges=8,
     ),
