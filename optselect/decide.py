@@ -12,14 +12,12 @@ from importlib import metadata
 from optselect.arms import configuration_of
 from optselect.configuration import USER, Configuration
 from optselect.plan import TrialRecord
-from optselect.race import NEAR_TIE, Race, as_kept, leaders, nominal_cost
+from optselect.race import NEAR_TIE, SEED_NOISE, Race, as_kept, lead_share, leaders, nominal_cost
 from optselect.rules import Proposal
 from optselect.study import Evaluation
 
 # A lead below this share of the baseline's value is a tie: the noise between seeds of short trials is larger.
 _TIE = 0.01
-# Two seeds of one configuration differ by about this share of the loss on small data (measured on digits).
-_SEED_NOISE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +71,9 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
             f"the baseline ({race.baseline.describe()}) gave no value to compare with; this was the best of the rest"
         )
         return Choice(configuration=rivals[0], reasons=(sentence, *_votes(rivals[0], proposals)))
+    if race.baseline not in [configuration for configuration, _ in ranked]:
+        # It was out of the question before: what went further has been compared there.
+        leads = leads[:1]
     most = max(lead.mean for _, lead in leads)
     # Of near ties the first of the ranking, which puts steady rates first.
     winner, lead = next(item for item in leads if item[1].mean >= most - NEAR_TIE * abs(most))
@@ -175,7 +176,7 @@ def _lead(race: Race, evaluations: Sequence[Evaluation], rival: Configuration) -
         pairs = [(pair[race.baseline.key], pair[rival.key]) for pair in seeds.values() if len(pair) == 2]
         if not pairs:
             continue
-        shares = [sign * (base - own) / max(abs(base), abs(own), 1e-12) for base, own in pairs]
+        shares = [lead_share(sign * base, sign * own) for base, own in pairs]
         means[rung] = statistics.fmean(shares)
         if len(shares) > 1:
             errors.append(statistics.stdev(shares) / math.sqrt(len(shares)))
@@ -184,7 +185,7 @@ def _lead(race: Race, evaluations: Sequence[Evaluation], rival: Configuration) -
     if not means:
         return None
     deepest = means[max(values)]
-    mean = deepest if abs(deepest) >= _SEED_NOISE else statistics.fmean(means.values())
+    mean = deepest if abs(deepest) >= SEED_NOISE else statistics.fmean(means.values())
     return _Lead(mean=mean, error=max(errors), seeds=most, values=values)
 
 
