@@ -50,7 +50,8 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
     """
     evaluations = [as_kept(race, e) for e in evaluations]
     rungs = sorted({rung for e in evaluations for rung in e.values if not e.diverged}, reverse=True)
-    ranked = next((standing for rung in rungs if (standing := leaders(race, evaluations, rung))), [])
+    nothing: tuple[int, list[tuple[Configuration, float]]] = (0, [])
+    deepest, ranked = next(((rung, found) for rung in rungs if (found := leaders(race, evaluations, rung))), nothing)
     if not ranked:
         return Choice(
             configuration=race.baseline,
@@ -71,9 +72,12 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
             f"the baseline ({race.baseline.describe()}) gave no value to compare with; this was the best of the rest"
         )
         return Choice(configuration=rivals[0], reasons=(sentence, *_votes(rivals[0], proposals)))
+    further = []
     if race.baseline not in [configuration for configuration, _ in ranked]:
-        # It was out of the question before: what went further has been compared there.
+        # What has gone further than the baseline is compared there.
         leads = leads[:1]
+        value = ranked[0][1] if race.mode == "min" else -ranked[0][1]
+        further = [f"after {deepest} micro-batches, to which the baseline was not taken, it had {monitor} {value:.4g}"]
     most = max(lead.mean for _, lead in leads)
     # Of near ties the first of the ranking, which puts steady rates first.
     winner, lead = next(item for item in leads if item[1].mean >= most - NEAR_TIE * abs(most))
@@ -97,6 +101,7 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
         reasons=(
             *words,
             f"its lead is {lead.describe()}",
+            *further,
             *_runner_up(race, ranked, winner, monitor),
             *_votes(winner, proposals),
         ),

@@ -69,6 +69,10 @@ CASES: dict[str, tuple[Trials, Configuration]] = {
     "deeper says the contrary": ({("base", 0): {25: 0.5, 100: 0.3}, ("other", 0): {25: 0.4, 100: 0.5}}, BASE),
     "deeper confirms": ({("base", 0): {25: 1.0, 100: 0.9}, ("other", 0): {25: 0.9, 100: 0.3}}, OTHER),
     "only the leader went deeper": ({("base", 0): {25: 1.0}, ("other", 0): {25: 0.5, 100: 0.9}}, OTHER),
+    "further on without the baseline another leads": (
+        {("base", 0): {25: 1.0}, ("other", 0): {25: 0.5, 100: 0.4}, ("third", 0): {25: 0.6, 100: 0.3}},
+        THIRD,
+    ),
     "the seeds agree": (
         {("base", 0): {25: 1.0}, ("base", 1): {25: 1.1}, ("other", 0): {25: 0.5}, ("other", 1): {25: 0.7}},
         OTHER,
@@ -120,6 +124,20 @@ def test_the_reason_gives_both_values_in_the_users_direction() -> None:
     reasons = choose(race("max"), trials, PROPOSALS, "val_acc").reasons
 
     assert "it reached val_acc 0.75 after 25 micro-batches, the baseline (adamw lr=0.001, constant) 0.5" in reasons[0]
+
+
+@pytest.mark.parametrize("mode, sign", [("min", 1.0), ("max", -1.0)])
+def test_what_went_further_than_the_baseline_says_so_and_its_lead_is_where_both_have_been(
+    mode: Mode, sign: float
+) -> None:
+    trials, _ = CASES["further on without the baseline another leads"]
+
+    choice = choose(race(mode), evaluations(trials, sign), PROPOSALS, "val_loss")
+
+    words = "; ".join(choice.reasons)
+    assert f"after 100 micro-batches, to which the baseline was not taken, it had val_loss {0.3 * sign:.4g}" in words
+    assert f"next came {OTHER.describe()}: val_loss {0.4 * sign:.4g}" in words
+    assert choice.lead == pytest.approx(0.4)
 
 
 def test_the_winners_votes_are_among_its_reasons() -> None:
