@@ -72,12 +72,10 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
             f"the baseline ({race.baseline.describe()}) gave no value to compare with; this was the best of the rest"
         )
         return Choice(configuration=rivals[0], reasons=(sentence, *_votes(rivals[0], proposals)))
-    further = []
-    if race.baseline not in [configuration for configuration, _ in ranked]:
+    went_alone = race.baseline not in [configuration for configuration, _ in ranked]
+    if went_alone:
         # What has gone further than the baseline is compared there.
         leads = leads[:1]
-        value = ranked[0][1] if race.mode == "min" else -ranked[0][1]
-        further = [f"after {deepest} micro-batches, to which the baseline was not taken, it had {monitor} {value:.4g}"]
     most = max(lead.mean for _, lead in leads)
     # Of near ties the first of the ranking, which puts steady rates first.
     winner, lead = next(item for item in leads if item[1].mean >= most - NEAR_TIE * abs(most))
@@ -101,7 +99,7 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
         reasons=(
             *words,
             f"its lead is {lead.describe()}",
-            *further,
+            *(_further(race, ranked, winner, lead, deepest, monitor) if went_alone else ()),
             *_runner_up(race, ranked, winner, monitor),
             *_votes(winner, proposals),
         ),
@@ -201,6 +199,22 @@ def _beaten(
     return [
         f"nothing beat it: of {tried} configurations it had the best {monitor}",
         *_runner_up(race, ranked, race.baseline, monitor),
+    ]
+
+
+def _further(
+    race: Race,
+    ranked: list[tuple[Configuration, float]],
+    winner: Configuration,
+    lead: _Lead,
+    deepest: int,
+    monitor: str,
+) -> list[str]:
+    sign = 1.0 if race.mode == "min" else -1.0
+    value = next(value for configuration, value in ranked if configuration == winner)
+    return [
+        f"after {deepest} micro-batches it had {monitor} {sign * value:.4g}; "
+        f"the baseline was taken no further than {max(lead.values)}"
     ]
 
 
