@@ -93,13 +93,20 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
         f"{base:.4g} on the same batches"
         for rung, (base, own) in sorted(lead.values.items())
     ]
+    further = []
+    if went_alone:
+        value = next(value for configuration, value in ranked if configuration == winner)
+        had = f"{monitor} {value if race.mode == 'min' else -value:.4g}"
+        further = [
+            f"after {deepest} micro-batches it had {had}; the baseline was taken no further than {max(lead.values)}"
+        ]
     return Choice(
         configuration=winner,
         lead=lead.mean,
         reasons=(
             *words,
             f"its lead is {lead.describe()}",
-            *(_further(race, ranked, winner, lead, deepest, monitor) if went_alone else ()),
+            *further,
             *_runner_up(race, ranked, winner, monitor),
             *_votes(winner, proposals),
         ),
@@ -199,22 +206,6 @@ def _beaten(
     return [
         f"nothing beat it: of {tried} configurations it had the best {monitor}",
         *_runner_up(race, ranked, race.baseline, monitor),
-    ]
-
-
-def _further(
-    race: Race,
-    ranked: list[tuple[Configuration, float]],
-    winner: Configuration,
-    lead: _Lead,
-    deepest: int,
-    monitor: str,
-) -> list[str]:
-    sign = 1.0 if race.mode == "min" else -1.0
-    value = next(value for configuration, value in ranked if configuration == winner)
-    return [
-        f"after {deepest} micro-batches it had {monitor} {sign * value:.4g}; "
-        f"the baseline was taken no further than {max(lead.values)}"
     ]
 
 
