@@ -45,8 +45,8 @@ def choose(race: Race, evaluations: Sequence[Evaluation], proposals: Sequence[Pr
 
     Compared are leads: how much lower the loss is, as a share of the larger of the two. The deepest rung decides.
     Only where it shows less than a tenth, which is what seeds differ by on small data, earlier rungs count, too:
-    then the leads are averaged. The lead must exceed 1 %, and with several seeds its standard error; else the
-    baseline stays.
+    then the leads are averaged. What went further than the baseline is compared there, and its lead is that at the last
+    rung they share. The lead must exceed 1 %, and with several seeds its standard error; else the baseline stays.
     """
     evaluations = [as_kept(race, e) for e in evaluations]
     rungs = sorted({rung for e in evaluations for rung in e.values if not e.diverged}, reverse=True)

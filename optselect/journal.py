@@ -16,7 +16,6 @@ from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.storages.journal._storage import JournalOperation
 
 try:
     import fcntl
@@ -29,9 +28,10 @@ _HEAD = b'{"op_code":'
 _GRACE_SECONDS = 30.0
 _LONGEST_WAIT_SECONDS = 0.1
 _BLOCK = 1 << 16
-# What took a training to know. Waiting for the disk is most of what an append costs, and all that stands before one of
-# these in the file is on the disk with it; a process that dies loses nothing that was written, waited for or not.
-_WAITED_FOR = frozenset({JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE, JournalOperation.SET_TRIAL_STATE_VALUES})
+# The format's numbers for how a trial ended and what it was judged at on the way: what took training to know. Waiting
+# for the disk is most of what an append costs, and all that stands before one of these in the file is on the disk with
+# it. A process that dies loses nothing that was written, waited for or not.
+_WAITED_FOR = frozenset({6, 7})
 
 
 def journal_storage(path: str | os.PathLike[str]) -> JournalStorage:

@@ -85,6 +85,21 @@ def test_a_full_disk_takes_nothing_of_what_is_stored(path: Path, monkeypatch: py
     assert lines(path) == [LINE] * 2
 
 
+def test_the_disk_is_waited_for_with_each_value_of_a_real_study(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study(storage=journal_storage(path))
+    waited: list[int] = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+
+    trial = study.ask()
+    trial.set_user_attr("cost", 1.0)
+    before = len(waited)
+    trial.report(0.5, 1)
+    reported = len(waited)
+    study.tell(trial, 0.4)
+
+    assert (before, reported, len(waited)) == (0, 1, 2)
+
+
 def test_the_disk_is_waited_for_where_a_value_is_stored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = journal(path)
     waited: list[int] = []
