@@ -154,19 +154,10 @@ class Race:
         return half if _FURTHER * self.rung <= half < self.horizon else None
 
     @property
-    def finishes(self) -> bool:
-        """Whether leaders are run to the end.
-
-        Where a half has been seen already, or a trial would have to start over, there are better uses for a budget.
-        """
-        dear = self.half is None or not self.continues
-        return self.trainings >= (_THOROUGH if dear else _FINISHING)
-
-    @property
     def takes_further(self) -> bool:
         """Whether any trial goes on from where it was judged."""
         to_half = self.half is not None and self.trainings >= _HALVING
-        return self.continues and (self.layout.screen is not None or to_half or self.finishes)
+        return self.continues and (self.layout.screen is not None or to_half or self.trainings >= _FINISHING)
 
     @property
     def rungs(self) -> list[int]:
@@ -356,6 +347,23 @@ class _Table:
     def count(self, seed: int, rung: int) -> int:
         """Trials with that seed that have been judged at `rung`."""
         return sum(rung in e.values for e in self.evaluations if e.seed == seed)
+
+    @functools.cached_property
+    def is_clear(self) -> bool:
+        """Whether at the deepest rung before the end a leader is further ahead than seeds could explain."""
+        rung = self.deepest(self.race.half, self.race.rung)
+        base, ranked = self.loss(self.race.baseline, 0, rung), self.leaders(rung)
+        return base is not None and bool(ranked) and lead_share(base, ranked[0][1]) >= 2 * SEED_NOISE
+
+    @property
+    def finishes(self) -> bool:
+        """Whether leaders are run to the end.
+
+        Where a half has been seen already, or a trial would have to start over, there are better uses for a middling
+        budget, but none for a choice that is not clear: what leads in the middle of a schedule may lose by its end.
+        """
+        dear = self.race.half is None or not self.race.continues
+        return self.race.trainings >= (_THOROUGH if dear and self.is_clear else _FINISHING)
 
     def standings(self, rung: int) -> list[tuple[Configuration, float]]:
         if rung not in self._standings:
@@ -584,14 +592,11 @@ def _finish(race: Race, table: _Table) -> Iterable[Job]:
     this, four trainings chose the same or better in each of 27 searches, on nine tasks that no rule was set on.
     """
     # Without the baseline's own value nothing that runs to the end can replace it.
-    if not race.finishes or not table.judged(race.baseline, 0, race.rung):
+    if not table.finishes or not table.judged(race.baseline, 0, race.rung):
         return
     rung = table.deepest(race.half, race.rung)
-    ranked = table.leaders(rung)
-    best = [configuration for configuration, _ in ranked if configuration != race.baseline][:2]
-    base = table.loss(race.baseline, 0, rung)
-    clear = base is not None and lead_share(base, ranked[0][1]) >= 2 * SEED_NOISE
-    wanted = [*best, race.baseline] if clear else [*best[:1], race.baseline, *best[1:]]
+    best = [configuration for configuration, _ in table.leaders(rung) if configuration != race.baseline][:2]
+    wanted = [*best, race.baseline] if table.is_clear else [*best[:1], race.baseline, *best[1:]]
     for configuration in wanted:
         if race.horizon > rung and not table.judged(configuration, 0, race.horizon):
             yield Job(configuration=configuration, seed=0, until=race.horizon, stage="finish")
@@ -630,11 +635,11 @@ def _kept_for_later(race: Race, table: _Table, stage: str) -> float:
     goes_on = on(quarter, half)
     # Without a way out there are no leaders worth a half: only the end is kept for one and the baseline.
     if stage == "escape":
-        return 2 * on(quarter, race.horizon) if race.finishes else 0.0
+        return 2 * on(quarter, race.horizon) if table.finishes else 0.0
     wanted = {
         "halves": [goes_on, goes_on, half + newcomer, *thorough * [goes_on]] if race.half else [],
         "confirmation": thorough * (_CONFIRMED + 1) * [half + validation],
-        "finish": (2 + thorough) * [on(half, race.horizon)] if race.finishes else [],
+        "finish": (2 + thorough) * [on(half, race.horizon)] if table.finishes else [],
     }
     had = {
         "halves": table.count(seed=0, rung=half),

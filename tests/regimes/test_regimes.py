@@ -150,8 +150,11 @@ REGIMES = {
     "pretrained CNN": Expected(
         training=trainings.pretrained_cnn,
         facts={"model.at_initialisation": False, "model.batch_norm": True},
-        rules={"a pretrained convolutional net takes either"},
-        first=["adamw", "momentum"],
+        rules={
+            "a pretrained convolutional net takes either",
+            "a short training of a convolutional net favours nadam",
+        },
+        first=["nadam", "adamw"],
         start="fine-tuning a convolutional net with BatchNorm",
     ),
     "GNN on one graph": Expected(
