@@ -527,7 +527,9 @@ def _others(race: Race, table: _Table) -> Iterable[Job]:
     if not race.policies:
         return
     yield from _around(race, table, "others", leaders=2)
-    for arm in () if _baseline_leads(race, table) else race.arms:
+    if _baseline_leads(race, table):
+        return
+    for arm in race.arms:
         if not table.judged(arm, 0, race.rung):
             yield Job(configuration=arm, seed=0, until=race.rung, stage="others")
 
@@ -646,8 +648,7 @@ def _kept_for_later(race: Race, table: _Table, stage: str) -> float:
         "confirmation": sum(table.count(seed=seed, rung=half) for seed in _CONFIRMATION_SEEDS),
         "finish": table.count(seed=0, rung=race.horizon),
     }
-    left = {name: costs[had[name] :] or costs[-1:] for name, costs in wanted.items()}
-    return sum(itertools.chain.from_iterable(left[name] for name in later if name in left))
+    return sum(sum(costs[had[name] :] or costs[-1:]) for name, costs in wanted.items() if name in later)
 
 
 def _scaled(race: Race, configuration: Configuration, factor: float) -> Configuration | None:
