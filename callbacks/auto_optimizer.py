@@ -20,11 +20,12 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from optselect.arms import baseline
 from optselect.budget import Budget
-from optselect.build import build_groups
+from optselect.building.groups import param_groups
+from optselect.building.optimizer import build_groups
 from optselect.callbacks.borrowing import is_named
-from optselect.callbacks.checkpoints import (
+from optselect.callbacks.clipping import clip_sparse_gradients, unclip_sparse_gradients
+from optselect.callbacks.continuation import (
     PLAN_FILE,
     Continuation,
     checkpoint_folders,
@@ -36,28 +37,27 @@ from optselect.callbacks.checkpoints import (
     schedulers_in,
     write_sidecar,
 )
-from optselect.callbacks.clipping import clip_sparse_gradients, unclip_sparse_gradients
-from optselect.callbacks.letter import Letter
 from optselect.callbacks.randomness import RandomNumbers, standing
 from optselect.callbacks.sharding import build_on, check_fits, fits
+from optselect.callbacks.spawned import Letter
 from optselect.callbacks.thawing import later_parameters, observe, obstacle_to_thawing
 from optselect.callbacks.workload import LightningWorkload
 from optselect.configuration import USER
+from optselect.configuration.goal import Mode
+from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, OptselectError, PlanMismatchError, UnsupportedModuleError
-from optselect.fine_tuning import FineTuning
-from optselect.grouping import param_groups
-from optselect.implementation import implementations
-from optselect.modes import has_modes, to_evaluation, to_training
+from optselect.optim.implementation import implementations
+from optselect.optim.modes import has_modes, to_evaluation, to_training
+from optselect.optim.rescaling import scaled
+from optselect.optim.scheduler import ScheduledLR
 from optselect.pipeline import Settings, make_selection
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
 from optselect.report import as_html, can_draw, is_page_of, logged_facts, write_report
-from optselect.rng import rng_state
 from optselect.rules import Rule
-from optselect.scaling import scaled
-from optselect.scheduler import ScheduledLR
-from optselect.study import TrialStudy
-from optselect.workload import Mode
+from optselect.search.arms import baseline
+from optselect.study.study import TrialStudy
+from optselect.workload.rng import rng_state
 
 _log = logging.getLogger("optselect")
 

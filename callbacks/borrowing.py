@@ -23,7 +23,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import _Result
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from optselect.callbacks.clipping import clip_sparse_gradients
-from optselect.snapshot import attributes_restored
+from optselect.workload.borrowed_model import attributes_restored
 
 _log = logging.getLogger("optselect")
 

@@ -14,10 +14,10 @@ from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES, Combin
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
-from optselect.batches import BatchCache
 from optselect.errors import UnsupportedModuleError
-from optselect.loaders import RecordedLoader, is_one_shot, loader_borrowed, rows_digest, trial_loader
-from optselect.workload import DataSource
+from optselect.workload.batches import BatchCache
+from optselect.workload.loaders import RecordedLoader, is_one_shot, loader_borrowed, rows_digest, trial_loader
+from optselect.workload.protocol import DataSource
 
 # Of a huge validation set a fixed part is looked at: the same for all trials.
 _MOST_VALIDATION_BATCHES = 64

@@ -11,8 +11,8 @@ import torch
 from lightning.fabric.utilities.types import _Stateful
 
 from optselect.callbacks.frames import calls_under_way
-from optselect.loaders import is_one_shot, loader_generators
-from optselect.rng import Generator, RngState, generator_state, rng_state, set_generator_state, set_rng_state
+from optselect.workload.loaders import is_one_shot, loader_generators
+from optselect.workload.rng import Generator, RngState, generator_state, rng_state, set_generator_state, set_rng_state
 
 _log = logging.getLogger("optselect")
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optselect import catalogue
-from optselect.build import build_groups
+from optselect.building.optimizer import build_groups
 from optselect.errors import PlanMismatchError, UnsupportedModuleError
 from optselect.plan import OptimizerPlan
 

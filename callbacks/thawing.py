@@ -8,10 +8,10 @@ import lightning.pytorch as pl
 import torch
 
 from optselect.callbacks.borrowing import is_named
+from optselect.configuration.goal import Mode
 from optselect.errors import MetricNotLoggedError
+from optselect.optim.scheduler import ScheduledLR
 from optselect.plan import OptimizerPlan
-from optselect.scheduler import ScheduledLR
-from optselect.workload import Mode
 
 
 def obstacle_to_thawing(trainer: Any, module: pl.LightningModule) -> str | None:

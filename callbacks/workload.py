@@ -22,8 +22,6 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optselect.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
-from optselect.batches import HELD_BACK_BATCHES
 from optselect.callbacks.borrowing import (
     KEPT_ATTRIBUTES,
     Progress,
@@ -38,20 +36,23 @@ from optselect.callbacks.borrowing import (
 )
 from optselect.callbacks.data import TrialData
 from optselect.callbacks.thawing import obstacle_to_thawing
+from optselect.configuration.goal import Mode
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError
-from optselect.modes import evaluated, to_training
-from optselect.passes import passes
-from optselect.plain import (
+from optselect.optim.modes import evaluated, to_training
+from optselect.optim.passes import passes
+from optselect.optim.rescaling import scaled
+from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
+from optselect.workload.batches import HELD_BACK_BATCHES
+from optselect.workload.borrowed_model import BorrowedModel, ModelState, evaluation_mode, training_bytes, weights_digest
+from optselect.workload.protocol import AS_IT_IS, Build, DataSource
+from optselect.workload.rng import rng_isolated, seed_rng
+from optselect.workload.stored import (
     NotPlainError,
     restore_optimizer,
     restore_schedulers,
     stored_optimizer,
     stored_schedulers,
 )
-from optselect.rng import rng_isolated, seed_rng
-from optselect.scaling import scaled
-from optselect.snapshot import BorrowedModel, ModelState, evaluation_mode, training_bytes, weights_digest
-from optselect.workload import AS_IT_IS, Build, DataSource, Mode
 
 T = TypeVar("T")
 

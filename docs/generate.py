@@ -20,10 +20,10 @@ from typing import Any
 import optselect
 from optselect import Workload, errors
 from optselect.profile import values
-from optselect.recipes.cli import command_parser
-from optselect.recipes.trainings import parser_of
+from optselect.recipes.cli.commands import command_parser
+from optselect.recipes.cli.trainings import parser_of
 from optselect.report.markdown import table
-from optselect.report.tables import PAGES as TABLES
+from optselect.report.reference import PAGES as TABLES
 
 REFERENCE = Path(__file__).parent / "reference"
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from optselect import catalogue, rules
     from optselect.budget import Budget
     from optselect.callbacks import AutoOptimizer, LightningWorkload
+    from optselect.configuration.policy import FineTuning, Thaw
     from optselect.errors import (
         BudgetError,
         ConfigurationError,
@@ -29,14 +30,13 @@ if TYPE_CHECKING:
         UnknownOptimizerError,
         UnsupportedModuleError,
     )
-    from optselect.fine_tuning import FineTuning, Thaw
     from optselect.pipeline import select
     from optselect.plan import OptimizerPlan
     from optselect.profile import Profile
     from optselect.profile.measure import measure
     from optselect.rules import Proposal, propose
-    from optselect.torch_workload import TorchWorkload
-    from optselect.workload import Workload
+    from optselect.workload.protocol import Workload
+    from optselect.workload.torch_loop import TorchWorkload
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ _HOME = {
     "Budget": "optselect.budget",
     "BudgetError": "optselect.errors",
     "ConfigurationError": "optselect.errors",
-    "FineTuning": "optselect.fine_tuning",
+    "FineTuning": "optselect.configuration.policy",
     "LightningWorkload": "optselect.callbacks",
     "MetricNotLoggedError": "optselect.errors",
     "MissingExtraError": "optselect.errors",
@@ -60,11 +60,11 @@ _HOME = {
     "ResumeError": "optselect.errors",
     "SearchError": "optselect.errors",
     "StorageError": "optselect.errors",
-    "Thaw": "optselect.fine_tuning",
-    "TorchWorkload": "optselect.torch_workload",
+    "Thaw": "optselect.configuration.policy",
+    "TorchWorkload": "optselect.workload.torch_loop",
     "UnknownOptimizerError": "optselect.errors",
     "UnsupportedModuleError": "optselect.errors",
-    "Workload": "optselect.workload",
+    "Workload": "optselect.workload.protocol",
     "measure": "optselect.profile.measure",
     "propose": "optselect.rules",
     "select": "optselect.pipeline",

@@ -13,26 +13,28 @@ from dataclasses import dataclass, replace
 from optuna.storages import BaseStorage
 
 from optselect import catalogue
-from optselect.arms import arms, baseline, configuration_of
 from optselect.budget import UNKNOWN_LENGTH_STEPS, VALIDATION_COST, Budget, resolve_budget
+from optselect.building.groups import param_groups
+from optselect.building.treatment import treated
 from optselect.configuration import USER, Configuration
-from optselect.decide import Choice, choose, cost_sentence, first_word, records, versions
+from optselect.configuration.policy import FineTuning, FineTuningWord
 from optselect.errors import ConfigurationError, UnknownOptimizerError
-from optselect.evaluate import PAUSED_BYTES, TIMING_COST, TrialRunner
-from optselect.fine_tuning import FineTuning, FineTuningWord
-from optselect.grouping import param_groups
-from optselect.horizon import carried_over, for_the_whole_training, rate_factor, search_horizon
 from optselect.plan import ModelFingerprint, OptimizerPlan
 from optselect.profile import Profile
 from optselect.profile.measure import measure
-from optselect.progress import Progress, Silent, default_progress
-from optselect.race import Race, nominal_cost
+from optselect.report.live import default_progress
 from optselect.rules import Policy, Proposal, Rule, policies, propose, resolve
-from optselect.search import search
-from optselect.snapshot import training_bytes
-from optselect.study import Evaluation, TrialStudy, open_study
-from optselect.treatment import treated
-from optselect.workload import Workload
+from optselect.search.arms import arms, baseline, configuration_of
+from optselect.search.choice import Choice, choose, cost_sentence, first_word, records, versions
+from optselect.search.parking import states_beside
+from optselect.search.progress import Progress, Silent
+from optselect.search.race import Race, nominal_cost
+from optselect.search.runner import PAUSED_BYTES, TIMING_COST, TrialRunner
+from optselect.search.transfer import carried_over, for_the_whole_training, rate_factor, search_horizon
+from optselect.search.worker import search
+from optselect.study.study import Evaluation, TrialStudy, open_study
+from optselect.workload.borrowed_model import training_bytes
+from optselect.workload.protocol import Workload
 
 _log = logging.getLogger("optselect")
 
@@ -163,7 +165,7 @@ def make_selection(
                 initial_loss=profile.gradient.initial_loss,
                 steps=race.horizon // workload.accumulate if race.training else None,
                 paused_bytes=PAUSED_BYTES if race.takes_further else 0,
-                states=study.states() if study is not None else None,
+                states=states_beside(study) if study is not None else None,
             )
             evaluations = search(workload, race, study, runner, progress=progress)
     if not evaluations:

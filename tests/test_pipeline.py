@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from optselect import Budget, OptimizerPlan, TorchWorkload, select
-from optselect.composite import CompositeOptimizer
 from optselect.configuration import USER
+from optselect.configuration.policy import FineTuning
 from optselect.errors import (
     BudgetError,
     ConfigurationError,
@@ -26,11 +26,11 @@ from optselect.errors import (
     UnknownOptimizerError,
     UnsupportedModuleError,
 )
-from optselect.fine_tuning import FineTuning
+from optselect.optim.composite import CompositeOptimizer
 from optselect.pipeline import Settings, make_selection
-from optselect.progress import Silent
-from optselect.rng import rng_state, set_rng_state
-from tests.small import loader, net, sentences, vectors, words
+from optselect.search.progress import Silent
+from optselect.workload.rng import rng_state, set_rng_state
+from tests.support.small import loader, net, sentences, vectors, words
 
 LOSS = nn.functional.cross_entropy
 STEPS = 24

@@ -16,7 +16,7 @@ from optselect.profile.items import Numbers, Sample, edges_in
 from optselect.profile.labels import read_labels
 from optselect.profile.sample import dataset_size, read_samples
 from optselect.profile.values import DataProfile
-from optselect.workload import DataSource
+from optselect.workload.protocol import DataSource
 
 # A feature that is not zero in a tenth of the rows at least has a scale worth comparing.
 _PRESENT = 0.1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from optselect.errors import ConfigurationError, UnsupportedModuleError
-from optselect.execution import execution_recorded
+from optselect.parameters.execution import execution_recorded
 from optselect.profile.data import profile_data
 from optselect.profile.gradient import profile_gradient
 from optselect.profile.model import counted, profile_model
 from optselect.profile.sample import training_batches
 from optselect.profile.values import Profile
-from optselect.workload import Workload
+from optselect.workload.protocol import Workload
 
 MAX_PASSES = 32
 

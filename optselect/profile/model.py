@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from optselect.params import describe_params, is_muon_matrix
+from optselect.parameters.describe import describe_params, is_muon_matrix
 from optselect.profile.initialisation import at_initialisation, trained_share
 from optselect.profile.values import ModelProfile
 

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Subset, TensorDataset
 
 from optselect.profile.items import Sample, read_item, rows_of
-from optselect.workload import DataSource
+from optselect.workload.protocol import DataSource
 
 MAX_ROWS = 2_000
 MAX_NUMBERS = 20_000_000

@@ -7,8 +7,8 @@ import os
 from optselect.files import write_whole
 from optselect.plan import OptimizerPlan
 from optselect.report.explanation import headline
-from optselect.report.facts import logged_facts
 from optselect.report.figures import available as can_draw
+from optselect.report.logged import logged_facts
 from optselect.report.markdown import as_markdown
 from optselect.report.page import as_html, is_page_of
 from optselect.report.text import as_text

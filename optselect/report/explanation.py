@@ -11,7 +11,7 @@ from optselect.profile.text import describe
 from optselect.report.groups import Table, group_table
 from optselect.rules import Proposal, Vote
 
-# The only reason that is not one for the choice (optselect.decide.cost_sentence): it stands under "cost".
+# The only reason that is not one for the choice (optselect.search.choice.cost_sentence): it stands under "cost".
 _COST = "the choice cost "
 
 

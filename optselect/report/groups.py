@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from optselect.building.treatment import Treatment, treated
 from optselect.configuration import format_value
-from optselect.fine_tuning import FineTuning
-from optselect.params import ParamInfo, describe_params
+from optselect.configuration.policy import FineTuning
+from optselect.parameters.describe import ParamInfo, describe_params
 from optselect.plan import OptimizerPlan, ParamGroup
 from optselect.profile.values import Profile
 from optselect.space import Value
-from optselect.treatment import Treatment, treated
 
 GROUP_HEADER = ("group", "what for", "layers", "parameters", "lr", "decay", "besides")
 LAYER_HEADER = ("layer", "modules", "what for", "parameters", "lr", "decay")

@@ -20,9 +20,9 @@ from optselect.plan import OptimizerPlan
 from optselect.profile.text import described
 from optselect.profile.values import Profile
 from optselect.report import figures
+from optselect.report.code import as_python, as_yaml
 from optselect.report.explanation import because, by_weight, cost, source, speakers
 from optselect.report.groups import group_table
-from optselect.report.handwritten import as_python, as_yaml
 from optselect.report.markup import Content, Html, element, fragment
 from optselect.report.rates import Rate, rates_of
 from optselect.report.trials import Tried, best, main_rung, optimizers, points, rate_name, rungs, short, tried

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optselect.configuration.schedule import Schedule
 from optselect.plan import Joining, OptimizerPlan, ParamGroup
-from optselect.schedules import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,9 @@ A rule is a function of the profile whose name is its claim:
 """
 
 from optselect.rules.classic import CLASSIC
-from optselect.rules.facts import FACTS
+from optselect.rules.limitations import FACTS
 from optselect.rules.policies import POLICIES, Policy, policies
 from optselect.rules.prior import REGIMES, Regime, configuration, regime
-from optselect.rules.proposals import BASELINE, DEFAULT, RulesArgument, propose, resolve, tally, vetoes
 from optselect.rules.rule import (
     Answer,
     Evidence,
@@ -32,6 +31,7 @@ from optselect.rules.rule import (
     rule,
     votes,
 )
+from optselect.rules.voting import BASELINE, DEFAULT, RulesArgument, propose, resolve, tally, vetoes
 
 __all__ = [
     "BASELINE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from optselect.fine_tuning import FineTuning, Thaw
+from optselect.configuration.policy import FineTuning, Thaw
 from optselect.profile.values import Profile
 from optselect.rules.model import MOSTLY_FROZEN, frozen_share, is_pretrained
 from optselect.rules.prior import configuration

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from optselect import catalogue
 from optselect.catalogue import OptimizerSpec
+from optselect.configuration.schedule import Schedule
 from optselect.profile.values import Profile
 from optselect.rules.data import is_graph, is_small_regression
 from optselect.rules.model import ATTENTION, CONVOLUTIONAL, MOSTLY_FROZEN, frozen_share, is_pretrained
-from optselect.schedules import Schedule
 from optselect.space import Value
 
 REFERENCE_STEPS = 800

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from optselect.fine_tuning import FineTuning
+from optselect.configuration.policy import FineTuning
+from optselect.configuration.schedule import Schedule
 from optselect.profile.values import Profile
-from optselect.schedules import Schedule
 from optselect.space import Value
 
 Strength = Literal["measured", "raw data", "paper", "textbook"]

@@ -8,15 +8,16 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from optselect import catalogue, horizon, pipeline, race
+from optselect import catalogue, pipeline
 from optselect.configuration import Configuration
-from optselect.evaluate import Outcome, TrialRunner
+from optselect.configuration.schedule import Schedule
 from optselect.profile import Profile
 from optselect.profile.measure import measure
-from optselect.race import Job, Race
 from optselect.recipes.bench import methods, tasks
-from optselect.rules import prior, proposals, vetoes
-from optselect.schedules import Schedule
+from optselect.rules import prior, vetoes, voting
+from optselect.search import race, transfer
+from optselect.search.race import Job, Race
+from optselect.search.runner import Outcome, TrialRunner
 
 
 def without_rules(arena: methods.Arena, amount: float) -> methods.Choice:
@@ -27,7 +28,7 @@ def without_rules(arena: methods.Arena, amount: float) -> methods.Choice:
 
     training = tasks.workload(arena.task, arena.data, arena.seed)
     forbidden = {vote.optimizer for vote in vetoes(measure(training, passes=1), rules=())}
-    with _replaced(proposals, configuration=centre):
+    with _replaced(voting, configuration=centre):
         return methods.ours(
             arena, amount, rules=(), candidates=[name for name in methods.HALF_DECADES if name not in forbidden]
         )
@@ -72,7 +73,7 @@ def complete_rungs(arena: methods.Arena, amount: float) -> methods.Choice:
 def without_transfer(arena: methods.Arena, amount: float) -> methods.Choice:
     """What a shorter training found is taken as it is for a longer one."""
     # The one by which rates start higher, which the pipeline has by name, stays.
-    with _replaced(horizon, rate_factor=lambda *_: 1.0):
+    with _replaced(transfer, rate_factor=lambda *_: 1.0):
         return methods.ours(arena, amount)
 
 
@@ -91,7 +92,7 @@ def _poisoned(arena: methods.Arena, amount: float, factor: float) -> methods.Cho
         values, schedule = prior.configuration(name, profile)
         return {**values, **({"lr": float(values["lr"]) * factor} if "lr" in values else {})}, schedule
 
-    with _replaced(proposals, configuration=centre):
+    with _replaced(voting, configuration=centre):
         return methods.ours(arena, amount)
 
 

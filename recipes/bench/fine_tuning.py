@@ -27,8 +27,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optselect import FineTuning, Thaw, catalogue, select
 from optselect.configuration import Configuration
+from optselect.configuration.schedule import Schedule
 from optselect.errors import ConfigurationError, nearest
-from optselect.progress import Silent
+from optselect.optim.scheduler import ScheduledLR
 from optselect.recipes.bench.efficientnet import EfficientNetClassifier, large_digits
 from optselect.recipes.bench.lightning_tuner import tune_backbone
 from optselect.recipes.bench.methods import quiet
@@ -36,9 +37,8 @@ from optselect.recipes.bench.minilm import LAYERS, TOKENS, MiniLMClassifier, sen
 from optselect.recipes.bench.sources import Tensors
 from optselect.recipes.bench.tasks import Splits, Task, default_cache, training_loader, workload
 from optselect.recipes.bench.training import Lines, Recipe, configured, fit, planned
-from optselect.rng import seed_rng
-from optselect.scheduler import ScheduledLR
-from optselect.schedules import Schedule
+from optselect.search.progress import Silent
+from optselect.workload.rng import seed_rng
 
 # Three epochs of 25 batches: enough to thaw after the first, and half a minute on one core.
 _STEPS = 75

@@ -20,12 +20,12 @@ import torch
 
 from optselect import catalogue, select
 from optselect.configuration import Configuration
-from optselect.progress import Silent
+from optselect.configuration.schedule import Schedule
 from optselect.recipes.bench.lightning_tuner import suggested_lr
 from optselect.recipes.bench.sources import tool
 from optselect.recipes.bench.tasks import Splits, Task, training_loader, validation_cost, workload
 from optselect.recipes.bench.training import Recipe, Trainings, by_hand, configured, planned
-from optselect.schedules import Schedule
+from optselect.search.progress import Silent
 
 COSINE = Schedule(kind="cosine")
 

@@ -17,15 +17,15 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from optselect.build import build_groups
+from optselect.building.groups import param_groups
+from optselect.building.optimizer import build_groups
 from optselect.configuration import Configuration, format_value
-from optselect.grouping import param_groups
+from optselect.configuration.schedule import Schedule
+from optselect.optim.scheduler import ScheduledLR
 from optselect.plan import OptimizerPlan
 from optselect.recipes.bench.sources import Tensors
 from optselect.recipes.bench.tasks import Splits, Task, orders
-from optselect.rng import seed_rng
-from optselect.scheduler import ScheduledLR
-from optselect.schedules import Schedule
+from optselect.workload.rng import seed_rng
 
 # Losses are looked at this often: a training whose loss is no number any more ends early.
 _LOOK = 20

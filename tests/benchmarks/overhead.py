@@ -40,11 +40,11 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from optselect import AutoOptimizer, Budget, LightningWorkload, OptimizerPlan
-from optselect.build import build_groups
-from optselect.composite import CompositeOptimizer
+from optselect.building.groups import param_groups
+from optselect.building.optimizer import build_groups
 from optselect.configuration import Configuration
-from optselect.evaluate import TrialRunner
-from optselect.grouping import param_groups
+from optselect.optim.composite import CompositeOptimizer
+from optselect.search.runner import TrialRunner
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "overhead.md"
 

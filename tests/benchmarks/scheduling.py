@@ -29,11 +29,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from optselect import TorchWorkload, catalogue, select
 from optselect.configuration import Configuration
 from optselect.profile import Profile
-from optselect.progress import Silent
-from optselect.race import Race, next_job
-from optselect.refine import suggestion
 from optselect.rules import Proposal
-from optselect.study import TrialStudy, open_study
+from optselect.search.gaussian_process import suggestion
+from optselect.search.progress import Silent
+from optselect.search.race import Race, next_job
+from optselect.study.study import TrialStudy, open_study
 from tests.benchmarks.overhead import cpu_seconds
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "scheduling.md"

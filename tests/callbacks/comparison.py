@@ -10,7 +10,7 @@ import lightning as L
 import torch
 
 from optselect import AutoOptimizer, Budget
-from optselect.rng import rng_state, seed_rng
+from optselect.workload.rng import rng_state, seed_rng
 from tests.callbacks.modules import TRAINER, Classifier, by_hand, equal_states, loaders
 from tests.callbacks.test_matrix import checkpoints, logged_rows, python_state
 

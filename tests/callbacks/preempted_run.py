@@ -21,7 +21,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from optselect.journal import journal_storage
+from optselect.study.journal import journal_storage
 from tests.callbacks.modules import Classifier, auto, fit, made, rows
 from tests.callbacks.test_resume_midway import Stateful
 

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from optselect import AutoOptimizer, Budget
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
-from optselect.rng import rng_state, seed_rng
+from optselect.workload.rng import rng_state, seed_rng
 from tests.callbacks.kinds import KINDS, MODES, Kind
 from tests.callbacks.modules import TRAINER, by_hand, equal_states
 

@@ -17,9 +17,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from optselect import OptimizerPlan
 from optselect.callbacks import auto_optimizer
+from optselect.configuration.schedule import Schedule
 from optselect.plan import ModelFingerprint
 from optselect.report import is_page_of, logged_facts
-from optselect.schedules import Schedule
 from tests.callbacks.modules import Classifier, auto, fit, made
 
 RULES_ALONE: dict[str, Any] = {"budget": 0, "candidates": ["adamw"], "report": True}

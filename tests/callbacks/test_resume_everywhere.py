@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, OnExceptionCheckpoint
 
 from optselect import AutoOptimizer, OptimizerPlan, catalogue
-from optselect.schedules import Schedule, ScheduleKind
+from optselect.configuration.schedule import Schedule, ScheduleKind
 from tests.callbacks.modules import (
     Classifier,
     SparseClassifier,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from optselect import AutoOptimizer, Budget, MetricNotLoggedError, SearchError
-from optselect.journal import journal_storage
+from optselect.study.journal import journal_storage
 from tests.callbacks.comparison import differences, fitting
 from tests.callbacks.kinds import TrainsOnly
 from tests.callbacks.modules import Classifier, auto, equal_states, fit, in_trial, loaders, made

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from optselect.profile.data import profile_data
 from optselect.profile.sample import MAX_NUMBERS, MAX_ROWS, spread_indices
 from optselect.profile.values import DataProfile
-from optselect.rng import rng_state
-from optselect.workload import DataSource
+from optselect.workload.protocol import DataSource
+from optselect.workload.rng import rng_state
 
 # scikit-learn needs scipy; imported this way because scipy brings no types.
 sparse = pytest.importorskip("scipy.sparse")

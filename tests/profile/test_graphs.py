@@ -13,7 +13,7 @@ from torch import nn
 from optselect.profile.data import profile_data
 from optselect.profile.items import edges_in
 from optselect.profile.model import profile_model
-from optselect.workload import DataSource
+from optselect.workload.protocol import DataSource
 
 # scikit-learn needs scipy; imported this way because scipy brings no types.
 sparse = pytest.importorskip("scipy.sparse")

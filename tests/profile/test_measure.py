@@ -19,7 +19,7 @@ from optselect.errors import ConfigurationError, PlanFormatError, UnsupportedMod
 from optselect.profile.measure import measure
 from optselect.profile.text import describe
 from optselect.profile.values import DataProfile, Profile
-from optselect.workload import DataSource, Workload
+from optselect.workload.protocol import DataSource, Workload
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from optselect.recipes.cli import main
+from optselect.recipes.cli.commands import main
 from tests.recipes.tiny import TINY, Done, Run
 
 

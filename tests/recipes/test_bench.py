@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from optselect import horizon, pipeline, race
+from optselect import pipeline
+from optselect.configuration.schedule import Schedule
 from optselect.errors import ConfigurationError, MissingExtraError
 from optselect.recipes.bench import oracle, plot, scores, sources
 from optselect.recipes.bench.ablations import ABLATIONS
@@ -34,9 +35,9 @@ from optselect.recipes.bench.tasks import (
     workload,
 )
 from optselect.recipes.bench.training import Lines, Recipe, Trainings, by_hand, evaluate, train
-from optselect.recipes.cli import main
-from optselect.rules import proposals
-from optselect.schedules import Schedule
+from optselect.recipes.cli.commands import main
+from optselect.rules import voting
+from optselect.search import race, transfer
 
 DIGITS = replace(TASKS["digits"], steps=16, judges=5)
 ADAMW = by_hand(torch.optim.AdamW, Schedule(), lr=1e-3)
@@ -371,10 +372,10 @@ def test_the_packages_references_are_of_the_tasks_as_they_are(name: str, tmp_pat
 def test_every_ablation_gives_a_choice_within_its_budget_and_puts_the_search_together_again(
     name: str, arena: Arena
 ) -> None:
-    before = [dict(vars(module)) for module in (horizon, pipeline, proposals, race)]
+    before = [dict(vars(module)) for module in (transfer, pipeline, voting, race)]
 
     choice = method(f"{name}@4")(arena)
 
     assert choice.search_steps <= 4 * arena.task.steps
     assert choice.recipe.describe
-    assert [dict(vars(module)) for module in (horizon, pipeline, proposals, race)] == before
+    assert [dict(vars(module)) for module in (transfer, pipeline, voting, race)] == before

@@ -8,7 +8,7 @@ import torch
 
 from optselect.plan import OptimizerPlan
 from optselect.recipes import demo, plain_torch
-from optselect.recipes.cli import main
+from optselect.recipes.cli.commands import main
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from optselect import Budget, OptimizerPlan, TorchWorkload, select
+from optselect.configuration.schedule import Schedule
 from optselect.plan import ModelFingerprint, ParamGroup
 from optselect.rules import Evidence, Proposal, Vote
-from optselect.schedules import Schedule
-from tests.small import loader, net, sentences, vectors, words
+from tests.support.small import loader, net, sentences, vectors, words
 
 HOSTILE = (
     "</script></style><script>alert('1')</script>\"><img src=x onerror=alert(2)>&amp; $x^2_ {0} %s \\n "

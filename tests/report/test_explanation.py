@@ -17,11 +17,11 @@ from optselect import Budget, OptimizerPlan, TorchWorkload, select
 from optselect.configuration import Configuration
 from optselect.plan import ModelFingerprint, TrialRecord
 from optselect.profile import Profile
-from optselect.recipes.cli import main
+from optselect.recipes.cli.commands import main
 from optselect.report.explanation import headline
 from optselect.rules import CLASSIC, DEFAULT, Evidence, Vote, rule
 from optselect.rules.rule import _RULES, Answer
-from tests.small import loader, net, sentences, vectors, words
+from tests.support.small import loader, net, sentences, vectors, words
 
 
 @pytest.fixture(scope="module")

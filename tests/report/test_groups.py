@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from optselect import FineTuning, OptimizerPlan, Thaw, TorchWorkload, select
-from optselect.execution import execution_recorded
+from optselect.parameters.execution import execution_recorded
 from optselect.plan import ParamGroup
 from optselect.profile.model import counted, profile_model
 from optselect.profile.values import DataProfile, GradientProfile, Profile
@@ -23,8 +23,8 @@ from optselect.report.groups import (
     group_table,
     layer_rows,
 )
-from tests.architectures import ConvNet, lora_wrapped, minilm
-from tests.small import loader, net, vectors
+from tests.support.architectures import ConvNet, lora_wrapped, minilm
+from tests.support.small import loader, net, vectors
 
 POLICY = FineTuning(head_lr_ratio=10.0, freeze="hidden", thaw=Thaw(step=5, parameters=r"body\.0"))
 

@@ -20,7 +20,7 @@ import pytest
 from optselect import OptimizerPlan
 from optselect.configuration import format_value
 from optselect.report import is_page_of, write_report
-from optselect.report.handwritten import as_python
+from optselect.report.code import as_python
 from optselect.report.markup import visible
 from optselect.report.page import as_html
 from optselect.report.trials import rungs, tried

@@ -9,7 +9,7 @@ from torch import nn
 from optselect import FineTuning, OptimizerPlan, Thaw, TorchWorkload, select
 from optselect.report.page import as_html
 from optselect.report.rates import rates_of
-from tests.small import loader, net, vectors
+from tests.support.small import loader, net, vectors
 
 POLICY = FineTuning(head_lr_ratio=10.0, freeze="hidden", thaw=Thaw(step=7, parameters=r"body\.0"))
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from optselect.fine_tuning import FineTuning
+from optselect.configuration.policy import FineTuning
 from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
 from optselect.rules import policies
 

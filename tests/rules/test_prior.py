@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from optselect import catalogue
+from optselect.configuration.schedule import Schedule
 from optselect.errors import UnknownOptimizerError
 from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
 from optselect.rules import REGIMES, configuration, regime
-from optselect.schedules import Schedule
 from optselect.testing import PROFILES
 
 FRESH = Profile(

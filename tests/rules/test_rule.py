@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from optselect.configuration.schedule import Schedule
 from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
 from optselect.rules import DEFAULT, FACTS, Evidence, Proposal, Rule, Vote, at_least, at_most, rule, votes
 from optselect.rules.rule import Answer
-from optselect.schedules import Schedule
 from optselect.testing import ConformanceError, check_rule
 
 NOTHING = Profile(data=DataProfile(), model=ModelProfile(parameters=0), gradient=GradientProfile())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
-from optselect.rules import CLASSIC, DEFAULT, FACTS, Rule, Vote, classic, data, facts, gradient, model
+from optselect.rules import CLASSIC, DEFAULT, FACTS, Rule, Vote, classic, data, gradient, limitations, model
 
 
 def profile(
@@ -306,32 +306,32 @@ THRESHOLDS: list[tuple[Rule, Profile, Profile, str]] = [
         "sparse_adam",
     ),
     (
-        facts.all_gradients_are_sparse,
+        limitations.all_gradients_are_sparse,
         profile(of_gradient={"sparse": ("one",)}),
         profile(of_gradient={"sparse": ("one", "two")}),
         "adamw",
     ),
     (
-        facts.all_gradients_are_sparse,
+        limitations.all_gradients_are_sparse,
         profile(of_gradient={"unused": ("two",)}),
         profile(of_gradient={"sparse": ("one",), "unused": ("two",)}),
         "muon",
     ),
     (
-        facts.no_gradient_is_sparse,
+        limitations.no_gradient_is_sparse,
         profile(of_gradient={"passes": 1, "sparse": ("table",)}),
         profile(of_gradient={"passes": 1}),
         "sparse_adam",
     ),
     (
-        facts.no_hidden_matrix_is_there,
+        limitations.no_hidden_matrix_is_there,
         profile(of_model={"muon_share": 0.001}),
         profile(of_model={"muon_share": 0.0}),
         "muon",
     ),
-    (facts.a_parameter_is_complex, profile(), profile(of_model={"complex": True}), "adafactor"),
+    (limitations.a_parameter_is_complex, profile(), profile(of_model={"complex": True}), "adafactor"),
     (
-        facts.the_state_does_not_fit_the_memory,
+        limitations.the_state_does_not_fit_the_memory,
         profile(of_model={"parameters": 10_000, "memory_free": 80_000}),
         profile(of_model={"parameters": 10_000, "memory_free": 79_999}),
         "adamw",
@@ -404,13 +404,13 @@ def test_adapters_on_frozen_weights_may_be_trained_with_muon() -> None:
 
 
 def test_an_optimizer_with_a_partner_for_complex_parameters_is_not_forbidden() -> None:
-    forbidden = weights(facts.a_parameter_is_complex, profile(of_model={"complex": True}))
+    forbidden = weights(limitations.a_parameter_is_complex, profile(of_model={"complex": True}))
 
     assert "muon" not in forbidden
 
 
 def test_plain_gradient_descent_fits_any_memory() -> None:
-    forbidden = weights(facts.the_state_does_not_fit_the_memory, profile(of_model={"memory_free": 0}))
+    forbidden = weights(limitations.the_state_does_not_fit_the_memory, profile(of_model={"memory_free": 0}))
 
     assert "sgd" not in forbidden
 
@@ -418,11 +418,11 @@ def test_plain_gradient_descent_fits_any_memory() -> None:
 def test_half_precision_halves_the_state() -> None:
     half = profile(of_model={"parameters": 10_000, "memory_free": 40_000, "dtypes": ("bfloat16",)})
 
-    assert "adamw" not in weights(facts.the_state_does_not_fit_the_memory, half)
+    assert "adamw" not in weights(limitations.the_state_does_not_fit_the_memory, half)
 
 
 def test_sparse_adam_is_not_forbidden_before_gradients_were_seen() -> None:
-    votes: tuple[Vote, ...] = facts.no_gradient_is_sparse(profile(of_gradient={"passes": 0}))
+    votes: tuple[Vote, ...] = limitations.no_gradient_is_sparse(profile(of_gradient={"passes": 0}))
 
     assert votes == ()
 
@@ -437,7 +437,7 @@ def test_the_shapes_size_the_state_where_they_are_known() -> None:
     # SOAP keeps two matrices of 4 x 4 and two of 2500 x 2500 beside two moments: 12.5 million numbers and 20,000.
     flat = profile(of_model={"parameters": 10_000, "memory_free": 1_000_000, "shapes": {"4x2500": 1}})
     square = profile(of_model={"parameters": 10_000, "memory_free": 1_000_000, "shapes": {"100x100": 1}})
-    rule = facts.the_state_does_not_fit_the_memory
+    rule = limitations.the_state_does_not_fit_the_memory
 
     assert ("soap" in weights(rule, flat), "soap" in weights(rule, square)) == (True, False)
 
@@ -445,4 +445,4 @@ def test_the_shapes_size_the_state_where_they_are_known() -> None:
 def test_what_muon_cannot_train_counts_as_its_partners_state() -> None:
     vectors = profile(of_model={"parameters": 100, "memory_free": 799, "shapes": {"100": 1}})
 
-    assert "muon" in weights(facts.the_state_does_not_fit_the_memory, vectors)
+    assert "muon" in weights(limitations.the_state_does_not_fit_the_memory, vectors)

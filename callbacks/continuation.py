@@ -1,0 +1,285 @@
+"""What a fit goes on from: the plan in a checkpoint, or in the side-car that lies beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.core.optimizer import _configure_optimizers
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optselect.callbacks.frames import calls_under_way
+from optselect.errors import OptselectError, PlanFormatError, ResumeError
+from optselect.optim.implementation import (
+    Implementation,
+    implementations,
+    other_classes,
+    other_groups,
+    other_settings,
+    other_versions,
+)
+from optselect.optim.modes import to_evaluation
+from optselect.plan import OptimizerPlan
+
+PLAN_FILE = "plan.json"
+# What FSDP and ModelParallel write beside the shards of one checkpoint: everything but weights and states.
+_SHARDED_METADATA = "meta.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """What the checkpoint that a fit goes on from says about its optimizer.
+
+    path          of the checkpoint
+    steps         optimizer steps behind it
+    recorded      whether the callback was there when it was written, or a side-car stands in for that
+    plan          what was trained with (None, and recorded: the run had fallen back to its own optimizer)
+    optimizers    the classes it was built of (None: not recorded)
+    schedulers    the classes of their schedulers (None: not recorded)
+    states        of its optimizers (None: only the strategy can read them)
+    thawed        how many of the plan's thaws are behind it
+    rng           where the random number generators stood, as `randomness.standing` has it (None: not recorded)
+    weights_only  whether it holds no optimizer state at all
+    """
+
+    path: str
+    steps: int = 0
+    recorded: bool = False
+    plan: OptimizerPlan | None = None
+    optimizers: tuple[Implementation, ...] | None = None
+    schedulers: tuple[str, ...] | None = None
+    states: tuple[Mapping[str, Any], ...] | None = None
+    thawed: int = 0
+    rng: Mapping[str, Any] | None = None
+    weights_only: bool = False
+
+    @property
+    def is_a_beginning(self) -> bool:
+        """Whether nothing was decided or trained yet when it was written, as in one of `Tuner.lr_find`."""
+        return self.recorded and self.plan is None and self.steps == 0
+
+    def plan_to_go_on_with(self, given: OptimizerPlan | None) -> OptimizerPlan | None:
+        """The checkpoint's plan, or the one given for it; None: its run had fallen back to its own optimizer.
+
+        Raises `ResumeError` when there is none, and when the two build different optimizers.
+        """
+        found = next((path for path in sidecars_of(self.path) if Path(path).exists()), None)
+        that = f"that run's {PLAN_FILE} ({found} may be it)" if found else f"that run's {PLAN_FILE}"
+        if self.weights_only:
+            raise ResumeError(
+                f"the checkpoint {self.path} holds weights and no optimizer state, so its run cannot be continued; "
+                f"load the weights with load_from_checkpoint and fit with plan= and {that} but without ckpt_path, or "
+                "pass on_mismatch='search' to go on from these weights with a new optimizer"
+            )
+        if not self.recorded and given is None:
+            raise ResumeError(
+                f"the checkpoint {self.path} holds no optimizer plan, so it cannot be continued with its optimizer; "
+                f"pass plan= with {that}, or on_mismatch='search' to choose anew"
+            )
+        if self.recorded and given is not None and (self.plan is None or not build_the_same(self.plan, given)):
+            before = self.plan.configuration.describe() if self.plan else "the module's own optimizer"
+            raise ResumeError(
+                f"the checkpoint {self.path} was trained with {before}, and plan= asks for "
+                f"{given.configuration.describe()} (or for other groups or another length); leave plan= out to go on "
+                "as before, or pass on_mismatch='search' to go on from its weights with the plan given"
+            )
+        return given if given is not None else self.plan
+
+    def check_built(self, optimizers: Sequence[Optimizer], schedulers: Sequence[str], *, asked_for: bool) -> None:
+        """Raise `ResumeError` unless the checkpoint's state belongs to these optimizers and classes of schedulers.
+
+        `asked_for`: the plan was given by hand, so another version of the same class is as it was meant.
+        """
+        now = implementations(optimizers)
+        why = ""
+        if self.optimizers is not None:
+            why = other_classes(self.optimizers, now)
+            if not why and not asked_for and (newer := other_versions(self.optimizers, now)):
+                raise ResumeError(
+                    f"the checkpoint {self.path} was trained by another version of its optimizer: {newer}; install "
+                    f"that version again, or pass plan= with that run's {PLAN_FILE} to go on with the one installed"
+                )
+        if not why and self.states is not None:
+            # Of a recorded class no setting is compared: its steps may add some.
+            looks = (other_groups,) if self.optimizers is not None else (other_groups, other_settings)
+            if len(self.states) != len(optimizers):
+                why = f"{len(self.states)} optimizers then, {len(optimizers)} now"
+            else:
+                pairs = list(zip(self.states, optimizers, strict=True))
+                why = next((found for look in looks for pair in pairs if (found := look(*pair))), "")
+        if not why and self.schedulers is not None and self.schedulers != tuple(schedulers):
+            why = f"scheduled by {_listed(self.schedulers)} then, by {_listed(schedulers)} now"
+        if why:
+            raise ResumeError(
+                f"the optimizer state in the checkpoint {self.path} is not one of the optimizer to go on with: {why}; "
+                "go on with the optimizer of that run, or pass on_mismatch='search' to choose anew from its weights"
+            )
+
+
+def continuation(trainer: Any, state_key: str, given: OptimizerPlan | None) -> Continuation | None:
+    """What the fit that `trainer` is about to run goes on from; None: it starts from the beginning.
+
+    For use inside `configure_optimizers`. Where no plan is given and the checkpoint cannot be opened yet, a
+    side-car stands in for it. Raises `PlanVersionError` and `PlanFormatError` for a plan that cannot be read.
+    """
+    if not trainer.strategy.restore_checkpoint_after_setup:
+        checkpoint = trainer._checkpoint_connector._loaded_checkpoint
+        return continuation_of(checkpoint, trainer.ckpt_path, state_key) if checkpoint else None
+    path = _asked_for(trainer)
+    if not path:
+        return None
+    # One process reads, and all do what it says: the others may not even see the file.
+    found: Continuation | OptselectError | None = None
+    if trainer.is_global_zero:
+        try:
+            found = _read_early(str(path), state_key, given)
+        except OptselectError as error:
+            found = error
+    found = trainer.strategy.broadcast(found)
+    if isinstance(found, OptselectError):
+        raise found
+    return found
+
+
+def evaluate_in(checkpoint: dict[str, Any], trainer: Any, optimizers: Sequence[Optimizer]) -> None:
+    """Switch these optimizers of the trainer to evaluation in a checkpoint that Lightning has dumped already.
+
+    What others have put there instead of the weights, as averages of them, stays.
+    """
+    before = trainer.strategy.lightning_module_state_dict()
+    weights = checkpoint["state_dict"]
+    as_dumped = [name for name in weights.keys() & before.keys() if _equal(weights[name], before[name])]
+    to_evaluation(optimizers)
+    now = trainer.strategy.lightning_module_state_dict()
+    weights.update({name: now[name] for name in as_dumped})
+    if "optimizer_states" in checkpoint:
+        checkpoint["optimizer_states"] = [trainer.strategy.optimizer_state(each) for each in trainer.optimizers]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
+
+
+def forget_optimizers(trainer: Any) -> int:
+    """Let Lightning restore weights and counters out of the checkpoint, and no optimizer or scheduler state.
+
+    Returns the optimizer steps that the checkpoint has behind it.
+    """
+    checkpoint = trainer._checkpoint_connector._loaded_checkpoint
+    checkpoint["optimizer_states"] = []
+    checkpoint["lr_schedulers"] = []
+    return int(checkpoint.get("global_step", 0))
+
+
+def optimizers_in(configured: Any) -> list[Optimizer]:
+    """The optimizers in what `configure_optimizers` returned, in whichever of Lightning's forms."""
+    return [] if configured is None else list(_configure_optimizers(configured)[0])
+
+
+def schedulers_in(configured: Any) -> list[str]:
+    """The classes of the schedulers in what `configure_optimizers` returned."""
+    if configured is None:
+        return []
+    _, schedulers, _ = _configure_optimizers(configured)
+    return [type(each.get("scheduler") if isinstance(each, dict) else each).__qualname__ for each in schedulers]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(names) or "none"
+
+
+def build_the_same(one: OptimizerPlan, other: OptimizerPlan) -> bool:
+    """Whether the two plans build the same optimizer and schedule, whatever their reasons."""
+    return _what_is_built(one) == _what_is_built(other)
+
+
+def _what_is_built(plan: OptimizerPlan) -> tuple[object, ...]:
+    return plan.optimizer, plan.hyperparameters, plan.param_groups, plan.schedule, plan.total_steps
+
+
+# --- side-cars ------------------------------------------------------------------------------------
+
+
+def checkpoint_folders(trainer: Any) -> list[str]:
+    """Where the trainer's checkpoint callbacks write."""
+    folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
+    return list(dict.fromkeys(str(folder) for folder in folders if folder))
+
+
+def sidecars_of(checkpoint: str) -> list[str]:
+    """Where the plan of `checkpoint` lies: beside it, or beside the folder of checkpoints that it is in."""
+    folder, _, _ = checkpoint.rstrip("/").rpartition("/")
+    return [f"{folder or '.'}/{PLAN_FILE}", f"{folder or '.'}/../{PLAN_FILE}"]
+
+
+def write_sidecar(plan: OptimizerPlan, folders: Iterable[str]) -> None:
+    """Write the plan into each of the folders, on any file system that checkpoints can be written to."""
+    for folder in folders:
+        if "://" in folder:
+            with get_filesystem(folder).open(f"{folder}/{PLAN_FILE}", "w") as file:
+                json.dump(plan.to_dict(), file)
+        else:
+            plan.save(Path(folder) / PLAN_FILE)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *, readable: bool = True) -> Continuation:
+    """What `checkpoint` says; its optimizer states are compared where they are `readable`."""
+    found = Continuation(
+        path=str(path),
+        steps=checkpoint.get("global_step", 0),
+        states=tuple(checkpoint["optimizer_states"]) if readable and "optimizer_states" in checkpoint else None,
+        weights_only=readable and "optimizer_states" not in checkpoint,
+    )
+    state = checkpoint.get("callbacks", {}).get(state_key)
+    if state is None:
+        return found
+    plan, optimizers, schedulers = state["plan"], state.get("optimizers"), state.get("schedulers")
+    return replace(
+        found,
+        recorded=True,
+        plan=OptimizerPlan.from_dict(plan) if plan else None,
+        optimizers=tuple(optimizers) if optimizers is not None else None,
+        schedulers=tuple(schedulers) if schedulers is not None else None,
+        # Those written before there were any lack it.
+        thawed=state.get("thawed", 0),
+        rng=state["rng"],
+    )
+
+
+def _asked_for(trainer: Any) -> Any:
+    """The checkpoint a fit will go on from, before Lightning has opened it.
+
+    A strategy that shards the model opens it only when the optimizer is there. Until then no object knows its
+    path, only the call of `Trainer._run` that is under way.
+    """
+    runs = (call.f_locals for call in calls_under_way() if call.f_code.co_name == "_run")
+    return next((own.get("ckpt_path") for own in runs if own.get("self") is trainer), None)
+
+
+def _read_early(path: str, state_key: str, given: OptimizerPlan | None) -> Continuation:
+    """Out of the checkpoint, where it can be read without the strategy; else out of a side-car."""
+    file = Path(path)
+    if "://" not in path and not file.exists():
+        raise ResumeError(f"there is no checkpoint at {path}; check the path given as ckpt_path")
+    try:
+        # Mapped, not read: of weights and states nothing is needed here.
+        checkpoint = torch.load(
+            file / _SHARDED_METADATA if file.is_dir() else file, map_location="cpu", mmap=True, weights_only=True
+        )
+    except Exception:  # noqa: BLE001  # whatever the strategy's own format brings; the side-car is there for it
+        for sidecar in [] if given else sidecars_of(path):
+            try:
+                return Continuation(path=path, recorded=True, plan=OptimizerPlan.load(sidecar))
+            except PlanFormatError:
+                continue
+        return Continuation(path=path)
+    return continuation_of(checkpoint, path, state_key, readable=False)

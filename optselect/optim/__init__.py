@@ -1,0 +1,1 @@
+"""Optimizers and schedulers as torch objects."""

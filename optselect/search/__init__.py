@@ -1,0 +1,1 @@
+"""Which trial comes next, how it is run, and what is chosen in the end."""

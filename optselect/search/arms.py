@@ -1,0 +1,56 @@
+"""The first stage's configurations: few, whole and unlike each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optselect import catalogue
+from optselect.configuration import USER, Configuration
+from optselect.rules import BASELINE, Proposal
+from optselect.search.race import HALF_DECADE
+
+_CAUTION = 0.1
+
+
+def baseline(*, has_user_optimizer: bool) -> Configuration:
+    """What is replaced only on evidence: the user's own optimizer, or AdamW as torch sets it up."""
+    return Configuration(optimizer=USER) if has_user_optimizer else configuration_of(BASELINE)
+
+
+def arms(proposals: Sequence[Proposal], base: Configuration) -> tuple[Configuration, ...]:
+    """Configurations to try first, the most wanted first.
+
+    The evidence's first choice, the baseline and the classic choice come first; then the second choice, a
+    cautious arm (a tenth of the rate: small data overfit at what is best elsewhere) and a bold one (half a
+    decade up: short trainings won at two or three times the usual rates), then the other proposals. Greedily
+    chosen on nine tasks, complementary arms were two rates of two optimizers, one of them small.
+
+    Where the user's own optimizer is the only candidate, the arms are five rates of it, half a decade apart.
+    """
+    if all(proposal.optimizer == USER for proposal in proposals) and base.optimizer == USER:
+        return (base, *(base.at_rate(factor) for factor in (HALF_DECADE, 1 / HALF_DECADE, 10.0, 0.1)))
+    wanted = [configuration_of(proposal) for proposal in proposals if proposal.optimizer != USER]
+    seats = {proposal.seat: configuration_of(proposal) for proposal in reversed(proposals)}
+    first = wanted[:1]
+    classic = [seats["classic"]] if "classic" in seats else []
+    second = [c for c in wanted[1:] if c not in classic][:1]
+    cautious = [_scaled(c, _CAUTION) for c in (*second, *first)][:1]
+    bold = [_scaled(c, HALF_DECADE) for c in first]
+    every = [*first, base, *classic, *second, *cautious, *bold, *wanted]
+    return tuple({configuration.key: configuration for configuration in every}.values())
+
+
+def configuration_of(proposal: Proposal) -> Configuration:
+    """The configuration a proposal starts from."""
+    return Configuration(
+        optimizer=proposal.optimizer,
+        hyperparameters=proposal.hyperparameters,
+        schedule=proposal.schedule,
+        fine_tuning=proposal.fine_tuning,
+    )
+
+
+def _scaled(configuration: Configuration, factor: float) -> Configuration:
+    if configuration.rate is None:
+        return configuration
+    return configuration.at_rate(catalogue.get(configuration.optimizer).space["lr"].clip(configuration.rate * factor))

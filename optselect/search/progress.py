@@ -1,0 +1,60 @@
+"""Who is told what a search does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from optselect.plan import OptimizerPlan
+from optselect.profile import Profile
+from optselect.rules import Proposal
+from optselect.search.race import Job, Race
+from optselect.search.runner import Outcome
+from optselect.study.study import Evaluation
+
+
+class Progress(Protocol):
+    """Told what the search does; a context manager around its trials."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+        """The training is measured, and the rules have spoken."""
+
+    def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:
+        """A job begins; `evaluations` are those before it."""
+
+    def finished(self, job: Job, outcome: Outcome) -> None:
+        """The job that was begun has ended."""
+
+    def chosen(self, plan: OptimizerPlan, cost: str) -> None:
+        """The choice is made; `cost` says at what price."""
+
+
+class Silent:
+    """Says nothing: for processes other than the first."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+        """Nothing."""
+
+    def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:
+        """Nothing."""
+
+    def finished(self, job: Job, outcome: Outcome) -> None:
+        """Nothing."""
+
+    def chosen(self, plan: OptimizerPlan, cost: str) -> None:
+        """Nothing."""

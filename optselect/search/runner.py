@@ -1,0 +1,230 @@
+"""One trial: a short training of the real schedule, cut off early, judged on validation data."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+import time
+import traceback
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from optselect.budget import VALIDATION_COST
+from optselect.building.groups import param_groups
+from optselect.building.optimizer import build_groups
+from optselect.configuration import USER, Configuration
+from optselect.errors import MetricNotLoggedError
+from optselect.search.parking import RungStates
+from optselect.workload.protocol import Build, Workload
+
+# Losses are looked at this often: a diverged trial costs at most this many micro-batches more.
+_CHUNK = 20
+# A loss three times the initial one after the warmup does not come back within a short trial.
+_DIVERGED = 3.0
+PAUSED_BYTES = 2 * 2**30
+# The first micro-batch loads libraries, opens the loader and makes the optimizer's state.
+_WARMING, _TIMED = 1, 3
+TIMING_COST = _WARMING + _TIMED
+"""Micro-batches that timing one configuration counts."""
+
+_log = logging.getLogger("optselect")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one stretch of a trial gave.
+
+    value    what the workload's monitor says at its end (None: diverged or failed)
+    cost     micro-batches spent, validation included at a third
+    reached  micro-batches of training behind the trial (at most so many when an exception ended it)
+    error    the exception that ended it (None: it came to its end)
+    """
+
+    value: float | None
+    cost: float
+    reached: int
+    error: Exception | None = None
+
+
+class TrialRunner:
+    """Runs trials of one workload, inside `workload.borrowed()`.
+
+    A trial that is continued goes on exactly where it stood; trials put aside are kept in memory up to
+    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly), and in `states` on
+    disk, for a later process. Divergence
+    is measured by `initial_loss`, the training loss at the borrowed weights, and by a trial's own first losses:
+    never by another trial's, which a search that goes on after a kill may not have run. Schedules are laid out for
+    `steps` optimizer steps (None: those of the workload).
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        sparse: Collection[str] = (),
+        order: Sequence[str] = (),
+        seed: int = 0,
+        initial_loss: float | None = None,
+        steps: int | None = None,
+        paused_bytes: int = PAUSED_BYTES,
+        states: RungStates | None = None,
+    ) -> None:
+        self._workload = workload
+        self._sparse = sparse
+        self._order = order
+        self._seed = seed
+        self._steps = workload.steps if steps is None else steps
+        self._limit = paused_bytes
+        self._states = states if workload.processes == 1 and paused_bytes else None
+        self._paused: dict[tuple[str, int], tuple[Any, int, int]] = {}
+        self._initial_loss = initial_loss
+        self._first_losses: dict[tuple[str, int], float] = {}
+
+    @property
+    def validation_cost(self) -> float:
+        """Micro-batches that judging a trial once counts."""
+        return self._workload.validation_batches * VALIDATION_COST
+
+    def position(self, configuration: Configuration, seed: int) -> int:
+        """Micro-batches a trial need not run again."""
+        paused = self._paused.get((configuration.key, seed))
+        return paused[1] if paused else 0
+
+    def untrained_value(self) -> float:
+        """What the monitor says at the borrowed weights."""
+        self._workload.begin(self._builder(None), 0)
+        return self._workload.validate()
+
+    def seconds_per_micro_batch(self, configuration: Configuration) -> float | None:
+        """The median over a few micro-batches; None where they fail, which a trial will say more about."""
+        seconds = []
+        try:
+            self._workload.begin(self._builder(configuration), self._seed, configuration.scales)
+            self._workload.train(_WARMING)
+            for _ in range(_TIMED):
+                begun = time.monotonic()
+                self._workload.train(1)
+                seconds.append(time.monotonic() - begun)
+        except Exception:
+            if self._workload.processes > 1:
+                raise  # as in a trial
+            return None
+        return statistics.median(seconds)
+
+    def run(self, configuration: Configuration, seed: int, until: int) -> Outcome:
+        """Train `configuration` up to micro-batch `until` of the real schedule, then judge it.
+
+        An exception of the model ends the trial, not the search; KeyboardInterrupt and the like pass
+        through. Raises `MetricNotLoggedError` when the monitored value never comes.
+        """
+        start = reached = self.position(configuration, seed)
+        losses: list[float | None] = []
+        try:
+            start = reached = self._resume_or_begin(configuration, seed, until)
+            while reached < until:
+                count = min(_CHUNK, until - reached)
+                reached += count  # before it is run: an exception in its midst has cost at most that
+                losses += self._workload.train(count)
+                if self._workload.agree(self._diverged(configuration, seed, losses, start)):
+                    return Outcome(value=None, cost=reached - start, reached=reached)
+            value = self._workload.validate()
+        except MetricNotLoggedError:
+            raise  # no other trial would fare better
+        except Exception as error:
+            if self._workload.processes > 1:
+                # The other processes may be waiting inside a collective: only ending all of them is safe.
+                raise
+            # Or else it would hold on to the activations: after one out of memory no other trial would fit.
+            traceback.clear_frames(error.__traceback__)
+            return Outcome(value=None, cost=reached - start, reached=reached, error=error)
+        self._pause(configuration, seed, reached)
+        cost = reached - start + self.validation_cost
+        return Outcome(value=value if math.isfinite(value) else None, cost=cost, reached=reached)
+
+    def end(self) -> None:
+        """The search is over: nothing will be gone on with."""
+        self._paused.clear()
+        if self._states is not None:
+            self._states.clear()
+
+    def _resume_or_begin(self, configuration: Configuration, seed: int, until: int) -> int:
+        paused = self._paused.pop((configuration.key, seed), None)
+        if paused is not None:
+            self._workload.resume(paused[0])
+            return paused[1]
+        kept = self._states.load(_trial(configuration, seed)) if self._states is not None else None
+        # A search with other limits may have had other rungs.
+        if kept is not None and kept[0] <= until and self._restored(configuration, seed, kept[1]):
+            return kept[0]
+        self._workload.begin(self._builder(configuration), self._seed + seed, configuration.scales)
+        return 0
+
+    def _restored(self, configuration: Configuration, seed: int, stored: dict[str, Any]) -> bool:
+        try:
+            self._workload.restore(stored["training"], self._builder(configuration), configuration.scales)
+        except Exception as error:  # noqa: BLE001  # whatever does not fit any more: the trial starts over
+            _log.info("the trial of %s starts over: %r", configuration.describe(), error)
+            return False
+        if stored["first_loss"] is not None:
+            self._first_losses[configuration.key, seed] = stored["first_loss"]
+        return True
+
+    def _keep(self, configuration: Configuration, seed: int, reached: int, size: int) -> None:
+        training = self._workload.store() if self._states is not None and reached else None
+        if self._states is not None and training is not None:
+            stored = {"training": training, "first_loss": self._first_losses.get((configuration.key, seed))}
+            self._states.save(_trial(configuration, seed), reached, stored, about_bytes=size)
+
+    def _pause(self, configuration: Configuration, seed: int, reached: int) -> None:
+        size = self._workload.paused_bytes()
+        self._keep(configuration, seed, reached, size)
+        if size + sum(bytes_ for _, _, bytes_ in self._paused.values()) <= self._limit:
+            self._paused[configuration.key, seed] = (self._workload.pause(), reached, size)
+
+    def _builder(self, configuration: Configuration | None) -> Build | None:
+        if configuration is None:
+            configuration = Configuration(optimizer="sgd", hyperparameters={"lr": 0.0})
+        if configuration.optimizer == USER:
+            return None
+        chosen = configuration
+
+        def build(model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
+            groups = param_groups(model, self._squeezed(chosen), self._sparse, self._order)
+            return build_groups(groups, chosen.schedule, model, self._steps)
+
+        return build
+
+    def _squeezed(self, configuration: Configuration) -> Configuration:
+        """With its thaws at their share of the trials' schedule, which may be laid out for fewer steps."""
+        policy, whole = configuration.fine_tuning, self._workload.steps
+        if policy is None or whole is None or self._steps is None:
+            return configuration
+        return replace(configuration, fine_tuning=policy.squeezed(self._steps / whole))
+
+    def _diverged(self, configuration: Configuration, seed: int, losses: Sequence[float | None], start: int) -> bool:
+        given = [loss for loss in losses if loss is not None]
+        recent = [loss for loss in losses[-_CHUNK:] if loss is not None]
+        finite = [loss for loss in recent if math.isfinite(loss)]
+        if not recent:
+            return False  # a training step may keep its loss to itself; validation will tell
+        if not finite:
+            return True
+        if configuration.optimizer == USER:
+            return False  # some losses rise by design; what stays unless it is beaten needs a value to compare with
+        key = (configuration.key, seed)
+        if start == 0 and key not in self._first_losses:
+            self._first_losses[key] = statistics.fmean([loss for loss in given if math.isfinite(loss)][:5])
+        warm = start + len(losses) > configuration.schedule.warmup_steps * self._workload.accumulate
+        # Its own first losses count too: some losses are ramped up over the first steps.
+        initial = max(abs(self._initial_loss or 0.0), abs(self._first_losses.get(key, 0.0)))
+        return warm and initial > 0.0 and statistics.fmean(finite) > initial * _DIVERGED
+
+
+def _trial(configuration: Configuration, seed: int) -> str:
+    return f"{configuration.key}-{seed}"

@@ -1,0 +1,69 @@
+"""Searching a shorter training than the one to come, and carrying its learning rate over.
+
+A quarter of a long training pays for two candidates taken to an eighth of it, or for four taken to a quarter of a
+training as long as the budget. The second compares more; but the best learning rate falls with a training's length, as
+a power of it (Bjorck et al. 2024, arXiv:2409.19913), so what was found has to be carried over. How steeply it falls is
+the prior's to say: the rungs of one search show how the best rate moves along a schedule, not how it moves with length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from optselect.configuration import USER, Configuration
+from optselect.profile import Profile
+from optselect.rules.prior import REFERENCE_STEPS, length_factor
+from optselect.search.choice import Choice
+from optselect.search.race import Race
+from optselect.study.study import Evaluation
+
+# A training less than this much longer than the budget is searched itself.
+_LONGER = 1.5
+
+
+def search_horizon(training: int, steps: int | None) -> int:
+    """Micro-batches of the training that is searched, for one of `training` and a budget of `steps` (None: no limit).
+
+    It is as long as the budget, and at least what the catalogue's centres are for; a training that is hardly longer
+    than that is searched itself.
+    """
+    if steps is None or training < _LONGER * max(steps, REFERENCE_STEPS):
+        return training
+    return max(steps, REFERENCE_STEPS)
+
+
+def rate_factor(configuration: Configuration, profile: Profile, ratio: float) -> float:
+    """What a training `ratio` times as long as the one of `profile` does to a configuration's rate."""
+    if configuration.optimizer == USER or not profile.steps:
+        return 1.0
+    there, here = (length_factor(configuration.optimizer, profile, profile.steps * each) for each in (ratio, 1.0))
+    return there / here
+
+
+def carried_over(configuration: Configuration, ratio: float, factor: float) -> Configuration:
+    """`configuration` for a training `ratio` times as long: its rate times `factor`, its warmup the same share."""
+    if configuration.optimizer == USER or ratio == 1.0:
+        return configuration
+    schedule = replace(configuration.schedule, warmup_steps=round(configuration.schedule.warmup_steps * ratio))
+    moved = replace(configuration, schedule=schedule)
+    return moved if moved.rate is None else moved.at_rate(moved.rate * factor)
+
+
+def for_the_whole_training(choice: Choice, race: Race, evaluations: Sequence[Evaluation], profile: Profile) -> Choice:
+    """What was chosen on a shorter training, carried over to the one to come, with a reason that says so.
+
+    The baseline stays as it is, and so does the user's own optimizer, whose schedule is that of the whole training.
+    """
+    chosen = choice.configuration
+    if race.training is None or not evaluations or chosen.optimizer == USER or chosen == race.baseline:
+        return choice
+    ratio = race.training / race.horizon
+    factor = 1 / rate_factor(chosen, profile, 1 / ratio)
+    carried = carried_over(chosen, ratio, factor)
+    rate = "" if factor == 1.0 else f", its learning rate times {factor:.2g}"
+    sentence = (
+        f"it was chosen on a training of {race.horizon:,} micro-batches and carried over to the {race.training:,} of "
+        f"this one{rate} [arXiv:2409.19913]"
+    )
+    return replace(choice, configuration=carried, reasons=(*choice.reasons, sentence))

@@ -1,0 +1,278 @@
+"""Borrowing a model: what a trial changes in it, and how all of it comes back.
+
+Python attributes are not copied back after a trial: for the time of the search each module works on
+*stand-ins* (deep copies) while the originals are kept untouched, and on leaving the originals return.
+So an object that something else refers to is the same object with the same content afterwards.
+Parameters and buffers are the other way round, because optimizers and DDP hold on to the tensors
+themselves: they stay, and their contents are copied back.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import types
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset
+
+from optselect.errors import UnsupportedModuleError
+from optselect.workload.rng import RngState, rng_state, set_rng_state
+from optselect.workload.stored import NotPlainError, plain, unchanged, unplain
+
+# A compiled wrapper keeps its compiler's state in these: caches, whose deep copies fail.
+_COMPILER_CACHES = frozenset({"_orig_mod", "dynamo_ctx", "_compiled_call_impl"})
+# What these hold is compared object by object, and its contents are stored apart.
+_TENSOR_HOLDERS = frozenset({"_parameters", "_buffers", "_modules"})
+_MOST_STATE_ENTRIES = 10_000
+_ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelState:
+    """A model's parameters, buffers and Python attributes at one moment of one training."""
+
+    tensors: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    grads: tuple[tuple[nn.Parameter, bool, torch.Tensor | None], ...]
+    attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]
+    rng: RngState
+
+
+class BorrowedModel:
+    """The model as it was when borrowed; starts trainings from there and puts everything back.
+
+    `pinned` objects (a trainer, loggers) are shared by the stand-ins instead of copied; so are data
+    sets, loaders, modules, parameters and buffers. Attributes named in `kept` are the module's own during
+    trials too. Raises `UnsupportedModuleError`, before anything is changed, when an attribute of a module
+    cannot be copied or a parameter has no shape yet.
+    """
+
+    def __init__(self, model: nn.Module, *, pinned: Iterable[object] = (), kept: Iterable[str] = ()) -> None:
+        _refuse_lazy(model)
+        self.model = model
+        self._kept = _COMPILER_CACHES.union(kept)
+        self._pins = [
+            *pinned,
+            *model.modules(),
+            *model.parameters(),
+            *model.buffers(),
+            *_shared_objects(model),
+        ]
+        self._originals = [(module, dict(vars(module))) for module in model.modules()]
+        memo = self._memo()
+        self._pristine = tuple((module, _stand_ins(module, self._present(module), memo)) for module in model.modules())
+        self._start = self._read(self._pristine)
+        self._grad_contents = [(grad, grad.detach().clone()) for _, _, grad in self._start.grads if grad is not None]
+
+    def begin(self) -> None:
+        """The borrowed weights, gradients cleared, fresh stand-ins for all attributes."""
+        memo = self._memo()
+        attributes = tuple((module, copy.deepcopy(values, memo)) for module, values in self._pristine)
+        self._write(ModelState(tensors=self._start.tensors, grads=(), attributes=attributes, rng=self._start.rng))
+        for parameter, requires_grad, _ in self._start.grads:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = None
+
+    def pause(self) -> ModelState:
+        """The present state. Attributes are handed over, not copied: the next `begin` makes new ones."""
+        return self._read(tuple((module, self._present(module)) for module in self.model.modules()))
+
+    def resume(self, state: ModelState) -> None:
+        """Back to a paused state."""
+        self._write(state)
+        for parameter, requires_grad, grad in state.grads:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+
+    def restore(self) -> None:
+        """Everything as it was when borrowed: the same objects with the same contents."""
+        for module, values in self._originals:
+            vars(module).clear()
+            vars(module).update(values)
+        self._write(ModelState(tensors=self._start.tensors, grads=(), attributes=(), rng=self._start.rng))
+        for parameter, requires_grad, grad in self._start.grads:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+        with torch.no_grad():
+            for grad, content in self._grad_contents:
+                grad.copy_(content)
+
+    def store(self) -> dict[str, Any]:
+        """The present state in builtins and tensors. Raises `NotPlainError` when these cannot say it."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        writable = [tensor for tensor in tensors if _is_writable(tensor)]
+        if list(map(id, writable)) != [id(tensor) for tensor, _ in self._start.tensors]:
+            raise NotPlainError("the model has other parameters or buffers than at first")
+        pinned = frozenset(map(id, self._pins))
+        attributes = []
+        for module, before in self._pristine:
+            now = self._present(module)
+            if now.keys() != before.keys() and not now.keys() > before.keys():
+                raise NotPlainError("an attribute is gone")
+            changed = {
+                name: value
+                for name, value in now.items()
+                if name not in _TENSOR_HOLDERS and not (name in before and unchanged(value, before[name], pinned))
+            }
+            attributes.append(plain(changed))
+        return {
+            "tensors": [tensor.detach() for tensor in writable],
+            "grads": [(p.requires_grad, p.grad) for p in self.model.parameters()],
+            "attributes": attributes,
+            "rng": rng_state().to_dict(),
+        }
+
+    def restore_stored(self, stored: dict[str, Any]) -> None:
+        """Back to a stored state, from the borrowed one."""
+        self.begin()
+        attributes = tuple(
+            (module, {**self._present(module), **unplain(changed)})
+            for (module, _), changed in zip(self._pristine, stored["attributes"], strict=True)
+        )
+        tensors = tuple(
+            (tensor, content) for (tensor, _), content in zip(self._start.tensors, stored["tensors"], strict=True)
+        )
+        rng = RngState.from_dict(stored["rng"])
+        grads = tuple((p, *saved) for p, saved in zip(self.model.parameters(), stored["grads"], strict=True))
+        self.resume(ModelState(tensors=tensors, grads=grads, attributes=attributes, rng=rng))
+
+    def _present(self, module: nn.Module) -> dict[str, Any]:
+        return {name: value for name, value in vars(module).items() if name not in self._kept}
+
+    def _memo(self) -> dict[int, Any]:
+        return {id(pin): pin for pin in self._pins}
+
+    def _read(self, attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]) -> ModelState:
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return ModelState(
+            tensors=tuple((tensor, tensor.detach().clone()) for tensor in tensors if _is_writable(tensor)),
+            grads=tuple((p, p.requires_grad, p.grad) for p in self.model.parameters()),
+            attributes=attributes,
+            rng=rng_state(),
+        )
+
+    def _write(self, state: ModelState) -> None:
+        for module, values in state.attributes:
+            kept = {name: value for name, value in vars(module).items() if name in self._kept}
+            vars(module).clear()
+            vars(module).update(kept)
+            vars(module).update(values)
+        with torch.no_grad():
+            for tensor, content in state.tensors:
+                tensor.copy_(content)
+        set_rng_state(state.rng)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode inside; each in the mode it had, afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def weights_digest(model: nn.Module) -> bytes:
+    """Names the parameters: their names, shapes and sums of magnitudes."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(parameter.detach().abs().double().sum().cpu().numpy().tobytes())
+    return digest.digest()
+
+
+def training_bytes(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> int:
+    """Bytes in the parameters and buffers of `model` and in the states of `optimizers`."""
+    slots = (slot for optimizer in optimizers for state in optimizer.state.values() for slot in state.values())
+    states = (slot for slot in slots if isinstance(slot, torch.Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers(), *states))
+
+
+@contextmanager
+def attributes_restored(owner: object) -> Iterator[None]:
+    """An ordinary object's attributes on leaving: the same objects, small builtin containers with the same content.
+
+    Lists, dicts and sets are copied one level deep and refilled, so a counter, a cache or a queue that
+    the object keeps is as it was; what they contain is taken to be immutable. Longer ones are data.
+    """
+    values = dict(vars(owner))
+    contents = [
+        (value, copy.copy(value))
+        for value in values.values()
+        if type(value) in (list, dict, set) and len(value) <= _MOST_STATE_ENTRIES
+    ]
+    try:
+        yield
+    finally:
+        vars(owner).clear()
+        vars(owner).update(values)
+        for container, content in contents:
+            container.clear()
+            container.extend(content) if isinstance(container, list) else container.update(content)
+
+
+def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+    copies: dict[str, Any] = {}
+    for name, value in present.items():
+        if isinstance(value, _ATOMIC):
+            copies[name] = value
+        else:
+            try:
+                memo.update((id(tensor), tensor.detach().clone()) for tensor in _with_history(value))
+                copies[name] = copy.deepcopy(value, memo)
+            except Exception as error:
+                raise UnsupportedModuleError(
+                    f"{type(module).__name__}.{name} ({type(value).__name__}) cannot be copied ({error}), so trials "
+                    "could not be undone; create it lazily outside the module, or give the class a __deepcopy__"
+                ) from error
+    return copies
+
+
+def _shared_objects(model: nn.Module) -> list[object]:
+    """What modules hold and stand-ins share: data sets and loaders, whose copies could cost any memory, and imports."""
+    return [
+        value
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Dataset | DataLoader | types.ModuleType)
+    ]
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise UnsupportedModuleError(
+            f"{', '.join(lazy[:5])} {'has' if len(lazy) == 1 else 'have'} no shape yet, so there is nothing to put "
+            "back after a trial; run the model on one batch first"
+        )
+
+
+def _is_writable(tensor: torch.Tensor) -> bool:
+    """Whether its content can have changed: not on the meta device, nor where entries share memory."""
+    shared = tensor.layout is torch.strided and any(
+        size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return tensor.device.type != "meta" and not shared
+
+
+def _with_history(value: Any) -> Iterator[torch.Tensor]:
+    """Tensors in `value` that autograd computed: a trial works on plain copies, since these refuse to be copied."""
+    if isinstance(value, torch.Tensor):
+        if not value.is_leaf:
+            yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _with_history(item)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _with_history(item)

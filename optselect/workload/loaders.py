@@ -1,0 +1,237 @@
+"""Reading a loader for trials without moving the loader itself."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import DataLoader, IterableDataset
+
+from optselect.workload.borrowed_model import attributes_restored
+from optselect.workload.rng import Generator, generators_restored, rng_isolated, seed_rng
+
+T = TypeVar("T")
+_GENERATORS = get_args(Generator)
+
+
+def trial_loader(loader: Iterable[Any], seed: int = 0) -> Iterable[Any]:
+    """`loader` for trials: a twin of it, iterated once for each epoch.
+
+    A DataLoader's twin has no persistent workers (the loader's own would be left in the middle of an epoch, which
+    silently shortened the real run: measured), shallow copies of the data set of a stream and of the
+    samplers, so that a position they keep on themselves stays where it was, and generators of its own:
+    clones for `seed` 0, seeded ones otherwise.
+    """
+    if isinstance(loader, RecordedLoader):
+        return loader.reader()
+    generators: dict[int, Any] = {}
+    twin = _twin(loader, generators, seed)
+    if not isinstance(twin, DataLoader) or not isinstance(loader, DataLoader):
+        return twin
+    # Straight into __dict__: a DataLoader refuses to change these after __init__.
+    vars(twin).update(_iterator=None, persistent_workers=False)
+    if isinstance(loader.dataset, IterableDataset):
+        vars(twin)["dataset"] = _twin(loader.dataset, generators, seed)
+    for name in ("sampler", "batch_sampler"):
+        sampler = _twin(getattr(loader, name), generators, seed)
+        if hasattr(sampler, "sampler"):
+            sampler.sampler = _twin(sampler.sampler, generators, seed)
+        vars(twin)[name] = sampler
+    return twin
+
+
+def is_one_shot(loader: Iterable[Any]) -> bool:
+    """Whether what is read from `loader` is gone: an iterator, or a stream that holds one, such as an open file."""
+    dataset = getattr(loader, "dataset", None)
+    held = vars(dataset).values() if isinstance(dataset, IterableDataset) else ()
+    return any(isinstance(value, Iterator) for value in (loader, dataset, *held))
+
+
+class RecordedLoader:
+    """Stands in for a loader that can be read only once: what trials read of it is there for the real run again.
+
+    `reader` gives trials its epochs from the first on; iterating the loader itself gives the real run the
+    same epochs, each going on in the live stream where the trials stopped. Other attributes are the loader's.
+    """
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader = loader
+        self._epochs: list[list[Any]] = []
+        self._live: Iterator[Any] = iter(())
+        self._runs = 0
+
+    @property  # type: ignore[misc]  # isinstance() says what the loader itself is
+    def __class__(self) -> type:
+        return type(self._loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning gives a loader its worker_init_fn.
+        own = name in ("_loader", "_epochs", "_live", "_runs")
+        object.__setattr__(self if own else self._loader, name, value)
+
+    def __len__(self) -> int:
+        return len(self._loader)  # type: ignore[arg-type]  # a stream has no length, and says so here
+
+    def __iter__(self) -> Iterator[Any]:
+        # Opening a DataLoader draws a random number, as the run by hand would; opening an iterator does nothing.
+        opened = iter(self._loader) if isinstance(self._loader, DataLoader) else None
+        return self._run(opened)
+
+    def _run(self, opened: Iterator[Any] | None) -> Iterator[Any]:
+        # A generator, so that a run counts from its first batch: Lightning opens loaders to see whether it can.
+        epoch, self._runs = self._runs, self._runs + 1
+        if epoch < len(self._epochs):
+            yield from self.epoch(epoch)
+        else:
+            yield from iter(self._loader) if opened is None else opened
+
+    def reader(self) -> Iterable[Any]:
+        """For trials: each iteration is the next epoch, the first one first."""
+        return _Reader(self)
+
+    def epoch(self, index: int) -> Iterator[Any]:
+        """Epoch `index` from its beginning: what was read of it, then what the stream still has."""
+        if index == len(self._epochs):
+            self._epochs.append([])
+            self._live = iter(self._loader)
+        read = self._epochs[index]
+        position = 0
+        while True:
+            if position == len(read):
+                if index + 1 < len(self._epochs) or (batch := next(self._live, None)) is None:
+                    return
+                read.append(batch)
+            yield read[position]
+            position += 1
+
+
+class _Reader:
+    def __init__(self, recorded: RecordedLoader) -> None:
+        self._recorded = recorded
+        self._next = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._next += 1
+        return self._recorded.epoch(self._next - 1)
+
+
+def _twin(owner: T, generators: dict[int, Any], seed: int) -> T:
+    try:
+        twin = copy.copy(owner)
+    except Exception:  # noqa: BLE001  # an object of another library that cannot be copied is used as it is
+        return owner
+    for name, value in vars(owner).items() if hasattr(owner, "__dict__") else ():
+        if isinstance(value, _GENERATORS):
+            # A loader and its sampler share one generator; so do their twins.
+            if id(value) not in generators:
+                generators[id(value)] = _cloned(value, seed)
+            vars(twin)[name] = generators[id(value)]
+        elif isinstance(value, DataLoader):
+            vars(twin)[name] = trial_loader(value, seed)
+        elif type(value) in (list, tuple, dict) and any(True for _ in _held_loaders(value)):
+            vars(twin)[name] = tree_map(lambda held: trial_loader(held, seed) if _is_loader(held) else held, value)
+        elif _is_order(value) and not isinstance(owner, DataLoader):
+            # Many samplers shuffle a list of theirs in place.
+            vars(twin)[name] = copy.copy(value) if not isinstance(value, torch.Tensor) else value.clone()
+    return twin
+
+
+def _is_order(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.ndim == 1 and not value.is_floating_point()
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype.kind in "iu"
+    return type(value) in (list, dict, set, deque)
+
+
+def _cloned(generator: Generator, seed: int) -> Generator:
+    if isinstance(generator, torch.Generator):
+        clone = generator.clone_state()
+        return clone.manual_seed(seed) if seed else clone
+    if not seed:
+        return copy.deepcopy(generator)
+    if isinstance(generator, np.random.Generator):
+        return np.random.Generator(type(generator.bit_generator)(seed))
+    return random.Random(seed) if isinstance(generator, random.Random) else np.random.RandomState(seed)
+
+
+def rows_digest(loader: Any) -> str:
+    """Names the data behind `loader`: how many there are, and three rows, read under fixed random numbers.
+
+    Empty where the data cannot be indexed.
+    """
+    dataset = getattr(loader, "dataset", loader)
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+        return ""
+    with rng_isolated(), generators_restored(loader_generators(loader)):
+        seed_rng(0)
+        try:
+            count = len(dataset)
+            rows = [dataset[index] for index in sorted({0, count // 2, count - 1})] if count else []
+        except Exception:  # noqa: BLE001  # the user's code reads them, and may fail in any way; so will the training
+            return ""
+    digest = hashlib.sha256(str(count).encode())
+    for leaf in tree_leaves(rows):
+        if isinstance(leaf, torch.Tensor):
+            dense = leaf.detach().cpu().to_dense().resolve_conj()
+            digest.update(repr((dense.dtype, tuple(dense.shape), dense.flatten()[:1_000].tolist())).encode())
+        elif isinstance(leaf, np.ndarray):
+            digest.update(repr((leaf.dtype, leaf.shape, leaf.ravel()[:1_000].tolist())).encode())
+        elif isinstance(leaf, str | bytes | int | float | complex | None):
+            digest.update(repr(leaf).encode())
+    return digest.hexdigest()
+
+
+def _is_loader(value: Any) -> bool:
+    return isinstance(value, DataLoader)
+
+
+def _held_loaders(value: Any) -> Iterator[DataLoader[Any]]:
+    """The DataLoaders that an attribute of a loader made of others is, or holds in a list, tuple or dict."""
+    parts = value.values() if type(value) is dict else value if type(value) in (list, tuple) else (value,)
+    yield from filter(_is_loader, parts)
+
+
+@contextmanager
+def loader_borrowed(loader: Any) -> Iterator[None]:
+    """The loader, its samplers, its data set and their generators as they were, on leaving."""
+    with ExitStack() as stack:
+        stack.enter_context(generators_restored(loader_generators(loader)))
+        for part in (loader, *loader_parts(loader)):
+            if hasattr(part, "__dict__"):
+                stack.enter_context(attributes_restored(part))
+        yield
+
+
+def loader_parts(loader: Any) -> tuple[Any, ...]:
+    """The samplers and the data set of `loader`, where it has them; and of the DataLoaders it is made of."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    own = tuple(part for part in (*parts, getattr(loader, "dataset", None)) if part is not None)
+    held = [inner for value in _attributes(loader) for inner in _held_loaders(value)]
+    return (*own, *(part for inner in held for part in (inner, *loader_parts(inner))))
+
+
+def loader_generators(loader: Any) -> Iterator[Generator]:
+    """Random generators that `loader`, its samplers and its data set hold."""
+    for owner in (loader, *loader_parts(loader)):
+        for value in _attributes(owner):
+            if isinstance(value, _GENERATORS):
+                yield value
+
+
+def _attributes(owner: Any) -> tuple[Any, ...]:
+    return tuple(vars(owner).values()) if hasattr(owner, "__dict__") else ()

@@ -1,0 +1,349 @@
+"""A plain PyTorch training loop as a `Workload`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, IterableDataset
+
+from optselect.configuration.goal import Mode
+from optselect.errors import ConfigurationError, UnsupportedModuleError
+from optselect.optim.modes import evaluated, to_training
+from optselect.optim.passes import passes
+from optselect.optim.rescaling import scaled
+from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
+from optselect.workload.batches import HELD_BACK_BATCHES, BatchCache
+from optselect.workload.borrowed_model import BorrowedModel, ModelState, evaluation_mode, training_bytes, weights_digest
+from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
+from optselect.workload.protocol import AS_IT_IS, Build, DataSource
+from optselect.workload.rng import rng_isolated, seed_rng
+from optselect.workload.stored import (
+    NotPlainError,
+    restore_optimizer,
+    restore_schedulers,
+    stored_optimizer,
+    stored_schedulers,
+)
+
+T = TypeVar("T")
+LossFunction = Callable[[Any, Any], Tensor]
+
+
+@dataclass
+class _Training:
+    """The training that was begun: its optimizer, and how far it is."""
+
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    seed: int
+    position: int = 0
+
+
+class TorchWorkload:
+    """The training `for batch in loader: loss = loss_fn(model(inputs), target)`, `steps` optimizer steps long.
+
+    A batch is `(input, …, target)`; for any other shape pass `step`, a function of model and batch that
+    returns the loss, in place of `loss_fn`. `user_optimizer` builds the optimizer you would have used,
+    `(optimizer, scheduler or None)` from the model; without it plain AdamW stands in its place. Trials
+    are judged by the mean loss on `val_loader`, or without one on training batches held back from trials.
+    `keeps_best` says that you will keep the weights of the best such loss, so that trials count as their best.
+
+    Raises `ConfigurationError` when `steps` is not positive or neither or both of `loss_fn` and `step` are given.
+    """
+
+    mode: Mode = "min"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction | None,
+        train_loader: Iterable[Any],
+        val_loader: Iterable[Any] | None = None,
+        *,
+        steps: int,
+        step: Callable[[nn.Module, Any], Tensor] | None = None,
+        user_optimizer: Build | None = None,
+        max_validation_batches: int = 64,
+        keeps_best: bool = False,
+    ) -> None:
+        if steps <= 0:
+            raise ConfigurationError(
+                f"steps is the number of optimizer steps of the training, 1 or more, but got {steps}"
+            )
+        if (loss_fn is None) == (step is None):
+            raise ConfigurationError(
+                "pass either loss_fn(output, target) or step(model, batch), and None for the other"
+            )
+        self.model = model
+        self.steps: int | None = steps
+        self.accumulate = 1
+        self.keeps_best = keeps_best
+        self._loss_fn = loss_fn
+        self._step = step
+        self._train_loader = train_loader
+        self._val_loader = val_loader
+        self._user_optimizer = user_optimizer
+        self._max_validation_batches = max_validation_batches
+        self._borrowed: BorrowedModel | None = None
+
+    @property
+    def processes(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def monitor(self) -> str:
+        """`validation loss`, or the training loss on batches held back."""
+        return "validation loss" if self._val_loader is not None else "training loss on held-back batches"
+
+    @property
+    def validation_batches(self) -> int:
+        """Those of the validation set, up to a fixed bound, and those that BatchNorm's statistics take."""
+        return self._judged_batches + (RECALIBRATION_BATCHES if recalibrates(self.model) else 0)
+
+    @property
+    def _judged_batches(self) -> int:
+        if self._val_loader is None:
+            return min(self._max_validation_batches, HELD_BACK_BATCHES)
+        return min(self._max_validation_batches, _length(self._val_loader) or self._max_validation_batches)
+
+    @property
+    def has_user_optimizer(self) -> bool:
+        """Whether `user_optimizer` was given."""
+        return self._user_optimizer is not None
+
+    @property
+    def user_passes(self) -> int:
+        """Those of what `user_optimizer` makes."""
+        if self._user_optimizer is None:
+            return 1
+        self._model().begin()
+        optimizer, _ = self._user_optimizer(self.model)
+        self._model().begin()
+        return passes(optimizer)
+
+    @property
+    def obstacle_to_thawing(self) -> str | None:
+        """None: the loop steps the scheduler, which thaws."""
+        return None
+
+    @property
+    def identity(self) -> str:
+        """A digest of the parameters' names, shapes and sums, the steps, and the loaders' lengths and a few rows."""
+        loaders = (self._train_loader, self._val_loader)
+        facts = [self.steps, *map(_length, loaders), *map(rows_digest, loaders)]
+        return hashlib.sha256(json.dumps(facts).encode() + weights_digest(self.model)).hexdigest()[:16]
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Weights, gradients, attributes, modes and random numbers as they were, on leaving."""
+        if self._borrowed is not None:
+            yield
+            return
+        loaders = [loader for loader in (self._train_loader, self._val_loader) if loader is not None]
+        for loader in loaders:
+            _refuse_one_shot(loader)
+        with ExitStack() as stack:
+            stack.enter_context(rng_isolated())
+            for loader in loaders:
+                stack.enter_context(loader_borrowed(loader))
+            self._borrowed = BorrowedModel(self.model)
+            try:
+                self._train_batches: dict[int, BatchCache] = {}
+                self._training_batches(0)  # now: its order is the one that the training itself would draw
+                self._val_batches = BatchCache(self._open_validation, epoch_batches=_length(self._val_loader))
+                self._borrowed.begin()
+                yield
+            finally:
+                self._borrowed.restore()
+                self._borrowed = None
+                self._train_batches.clear()
+                del self._val_batches
+
+    def source(self) -> DataSource:
+        """The data set behind `train_loader`, or its first batches when it has none that can be indexed."""
+        loader = self._train_loader
+        plain = loader if isinstance(loader, DataLoader) else None
+        indexed = plain if plain is not None and not isinstance(plain.dataset, IterableDataset) else None
+        return DataSource(
+            dataset=indexed.dataset if indexed is not None else None,
+            collate=indexed.collate_fn if indexed is not None else None,
+            batch_size=getattr(loader, "batch_size", None),
+            batches=_length(loader),
+            head=lambda count: [self._training_batches(0)[index] for index in range(count)],
+        )
+
+    def backward(self, batch: Any) -> float:
+        """The loss of `batch` in training mode, its gradients in `.grad`."""
+        self.model.train()
+        loss = self._loss(batch)
+        loss.backward()
+        return float(loss.detach())
+
+    def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = AS_IT_IS) -> None:
+        """Start from the borrowed weights with what `build` makes; None: with the user's own optimizer, at `scales`."""
+        made_by = build or self._user_optimizer
+        if made_by is None:
+            raise ConfigurationError("this workload has no optimizer of its own; pass user_optimizer= to try it")
+        self._model().begin()
+        seed_rng(seed)
+        self.model.train()
+        self._training = _Training(*scaled(made_by(self.model), **scales), seed=seed)
+        to_training([self._training.optimizer])
+
+    def train(self, micro_batches: int) -> Sequence[float | None]:
+        """One optimizer step, and one of the scheduler, for each batch."""
+        training = self._training
+        batches = self._training_batches(training.seed)
+        losses = []
+        for _ in range(micro_batches):
+            batch = batches[self._held_back() + training.position]
+            loss = self._stepped(training.optimizer, batch)
+            if training.scheduler is not None:
+                training.scheduler.step()
+            training.position += 1
+            losses.append(loss.detach())
+        return torch.stack(losses).double().tolist() if losses else []
+
+    def _stepped(self, optimizer: Optimizer, batch: Any) -> Tensor:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = self._loss(batch)
+            loss.backward()
+            return loss
+
+        if isinstance(optimizer, LBFGS):
+            # It evaluates the loss several times, and gives the first.
+            loss: Tensor = optimizer.step(closure)
+            return loss
+        loss = closure()
+        optimizer.step()
+        return loss
+
+    def validate(self) -> float:
+        """The mean loss over the validation batches, weighted by their sizes, in evaluation mode."""
+        held_back = self._val_loader is None
+        batches = self._training_batches(0) if held_back else self._val_batches
+        total, weight = 0.0, 0
+        with (
+            torch.no_grad(),
+            rng_isolated(),
+            evaluated([self._training.optimizer]),
+            recalibrated(self.model, self._forward_recent),
+            evaluation_mode(self.model),
+        ):
+            for index in range(self._judged_batches):
+                batch = batches[index]
+                size = _samples(batch)
+                total += float(self._loss(batch)) * size
+                weight += size
+                if not held_back and self._val_batches.is_last_of_epoch(index):
+                    break
+        return total / weight
+
+    def _forward_recent(self) -> None:
+        batches = self._training_batches(self._training.seed)
+        first = self._held_back() + max(self._training.position - RECALIBRATION_BATCHES, 0)
+        for index in range(first, first + RECALIBRATION_BATCHES):
+            self._loss(batches[index])
+
+    def pause(self) -> tuple[_Training, ModelState]:
+        """The training and the model's state."""
+        return self._training, self._model().pause()
+
+    def resume(self, paused: tuple[_Training, ModelState]) -> None:
+        """Go on with a paused training."""
+        self._training, state = paused
+        self._model().resume(state)
+
+    def store(self) -> dict[str, Any] | None:
+        """Optimizer, scheduler, position and the model's state."""
+        training = self._training
+        try:
+            return {
+                "model": self._model().store(),
+                "optimizer": stored_optimizer(training.optimizer, self.model.parameters()),
+                "schedulers": stored_schedulers([training.scheduler] if training.scheduler else []),
+                "at": [training.seed, training.position],
+            }
+        except NotPlainError:
+            return None
+
+    def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = AS_IT_IS) -> None:
+        """Go on with what was stored, with an optimizer of the same kind."""
+        seed, position = stored["at"]
+        self.begin(build, seed, scales)
+        training = self._training
+        self._model().restore_stored(stored["model"])
+        restore_optimizer(training.optimizer, stored["optimizer"])
+        restore_schedulers([training.scheduler] if training.scheduler else [], stored["schedulers"])
+        training.position = position
+
+    def paused_bytes(self) -> int:
+        """Weights, buffers and optimizer state."""
+        return training_bytes(self.model, [self._training.optimizer])
+
+    def agree(self, value: T) -> T:
+        """One process: its own word."""
+        return value
+
+    def _model(self) -> BorrowedModel:
+        if self._borrowed is None:
+            raise ConfigurationError("trials run inside `with workload.borrowed():`, so that everything comes back")
+        return self._borrowed
+
+    def _held_back(self) -> int:
+        return self._judged_batches if self._val_loader is None else 0
+
+    def _loss(self, batch: Any) -> Tensor:
+        if self._step is not None:
+            return self._step(self.model, batch)
+        if not isinstance(batch, Sequence) or len(batch) < 2 or self._loss_fn is None:
+            raise ConfigurationError(
+                f"a batch must be (input, …, target), but it is a {type(batch).__name__}; pass step(model, batch)"
+            )
+        *inputs, target = batch
+        return self._loss_fn(self.model(*inputs), target)
+
+    def _training_batches(self, seed: int) -> BatchCache:
+        if seed not in self._train_batches:
+            self._train_batches[seed] = BatchCache(
+                lambda: trial_loader(self._train_loader, seed),
+                seed=seed,
+                epoch_batches=_length(self._train_loader),
+            )
+        return self._train_batches[seed]
+
+    def _open_validation(self) -> Iterable[Any]:
+        return trial_loader(() if self._val_loader is None else self._val_loader)
+
+
+def _length(loader: Iterable[Any] | None) -> int | None:
+    try:
+        return len(loader)  # type: ignore[arg-type]  # not every iterable has a length
+    except TypeError:
+        return None
+
+
+def _refuse_one_shot(loader: Iterable[Any]) -> None:
+    if is_one_shot(loader):
+        raise UnsupportedModuleError(
+            f"a {type(loader).__name__} over an iterator can be read only once, so trials would take batches from "
+            "the training; pass a loader that starts anew each time it is iterated"
+        )
+
+
+def _samples(batch: Any) -> int:
+    first = (
+        batch[0] if isinstance(batch, Sequence) else next(iter(batch.values())) if isinstance(batch, dict) else batch
+    )
+    return len(first) if isinstance(first, Tensor) and first.ndim else 1

@@ -1,0 +1,5 @@
+"""The command line: `optselect fit`, `tune`, `profile`, and the questions that need no training."""
+
+from optselect.recipes.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,174 @@
+"""What a person sees of a search."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from rich.text import Text
+from torch import nn
+
+from optselect import Budget, TorchWorkload
+from optselect.configuration import Configuration
+from optselect.pipeline import Settings, make_selection
+from optselect.report.live import LogProgress, TableProgress, default_progress, most
+from optselect.search.progress import Progress, Silent
+from optselect.search.race import Race
+from optselect.search.runner import Outcome
+from tests.support.small import loader, vectors
+
+
+def searched(progress: Progress, storage: Any = None, limit: int = 50, **options: Any) -> Any:
+    torch.manual_seed(0)
+    workload = TorchWorkload(nn.Linear(6, 3), nn.CrossEntropyLoss(), loader(), loader(vectors(48)), steps=16, **options)
+    settings = Settings(budget=Budget(steps=limit), storage=storage, study_name="study")
+    return make_selection(workload, settings, progress=progress).plan
+
+
+def test_the_table_shows_every_trial_the_budget_and_what_came_of_it() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=140, force_terminal=True)
+
+    plan = searched(TableProgress(console))
+
+    shown = output.getvalue()
+    assert "of 50 micro-batches spent" in shown
+    assert all(trial.configuration.optimizer in shown for trial in plan.trials)
+    assert "judged" in shown
+    assert all(proposal.optimizer in shown for proposal in plan.proposals)
+
+
+def test_the_log_has_one_line_for_each_job(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="optselect"):
+        plan = searched(LogProgress())
+
+    lines = [record.getMessage() for record in caplog.records if "to micro-batch" in record.getMessage()]
+    assert len(lines) >= len(plan.trials)
+    assert all("of 50 micro-batches spent" in line for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["table", "log"])
+def test_a_search_that_goes_on_shows_the_trials_before_it(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = io.StringIO()
+    table = TableProgress(Console(file=output, width=140, force_terminal=True))
+    first = searched(Silent(), tmp_path / "study.journal")
+
+    with caplog.at_level(logging.INFO, logger="optselect"):
+        searched(table if kind == "table" else LogProgress(), tmp_path / "study.journal", limit=90)
+
+    shown = [line for line in (caplog.text if kind == "log" else output.getvalue()).splitlines() if "earlier" in line]
+    assert len(first.trials) > 1
+    assert all(any(f"{trial.value:.5g}" in line for line in shown) for trial in first.trials)
+
+
+@pytest.mark.parametrize("kind", ["table", "log"])
+def test_at_the_end_stand_the_choice_and_its_cost(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    output = io.StringIO()
+    table = TableProgress(Console(file=output, width=140, force_terminal=True))
+
+    with caplog.at_level(logging.INFO, logger="optselect"):
+        plan = searched(table if kind == "table" else LogProgress())
+
+    end = " ".join((caplog.text if kind == "log" else output.getvalue()).split("chosen")[-1].split())
+    assert plan.optimizer in end
+    assert f"the choice cost {plan.search_steps} micro-batches" in end
+
+
+def test_a_narrow_terminal_shows_every_value_whole() -> None:
+    output = io.StringIO()
+
+    plan = searched(TableProgress(Console(file=output, width=60, force_terminal=True)))
+
+    assert all(f"{trial.value:.5g}" in output.getvalue() for trial in plan.trials)
+    assert max(map(len, Text.from_ansi(output.getvalue()).plain.splitlines())) <= 60
+
+
+def test_in_a_low_terminal_the_running_trial_is_seen_and_at_the_end_all_of_them() -> None:
+    output = io.StringIO()
+
+    plan = searched(TableProgress(Console(file=output, width=100, height=9, force_terminal=True)), limit=120)
+
+    frames = Text.from_ansi(output.getvalue()).plain.split("stage ")
+    running = [frame for frame in frames if "running" in frame]
+    assert len(plan.trials) > 4
+    assert len(running) >= len(plan.trials)
+    assert "more" in running[-1]
+    assert len([line for line in frames[-1].splitlines() if "judged" in line]) >= len(plan.trials)
+
+
+@pytest.mark.parametrize(
+    "limits, words",
+    [
+        ({"steps": 500}, "at most 500 micro-batches (5.00 of the training)"),
+        ({"steps": 500, "training": 1_000}, "at most 500 micro-batches (0.50 of the training)"),
+        ({"steps": 500, "seconds": 60.0}, "at most 60 s or about 500 micro-batches (5.00 of the training), whichever"),
+        ({"steps": None, "trials": 6}, "at most 6 trials of at most 100 micro-batches each"),
+    ],
+)
+def test_what_a_search_may_cost_is_said_in_terms_of_its_limits(limits: dict[str, Any], words: str) -> None:
+    own = Configuration(optimizer="user")
+
+    assert words in most(Race(arms=(own,), baseline=own, horizon=100, **limits))
+
+
+def test_no_share_is_said_of_a_training_whose_length_is_not_known() -> None:
+    own = Configuration(optimizer="user")
+
+    said = most(Race(arms=(own,), baseline=own, horizon=1_000, steps=1_000, length_known=False))
+
+    assert said == "the search costs at most 1000 micro-batches"
+
+
+def test_silence_is_silent(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="optselect"):
+        searched(Silent())
+
+    assert capsys.readouterr().out == ""
+    assert not caplog.records
+
+
+def test_the_kind_of_progress_changes_no_choice() -> None:
+    plans = [searched(each) for each in (Silent(), LogProgress(), TableProgress(Console(file=io.StringIO())))]
+
+    assert plans[0].trials == plans[1].trials == plans[2].trials
+
+
+def test_where_there_is_no_terminal_the_progress_is_logged() -> None:
+    assert isinstance(default_progress(), LogProgress)
+
+
+@pytest.mark.parametrize(
+    "outcome, words",
+    [
+        (Outcome(value=None, cost=1.0, reached=1, error=ZeroDivisionError()), "ZeroDivisionError"),
+        (Outcome(value=None, cost=1.0, reached=1), "diverged"),
+        (Outcome(value=0.25, cost=1.0, reached=1), "0.25"),
+    ],
+)
+def test_every_end_of_a_trial_is_shown(outcome: Outcome, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr("optselect.search.worker.TrialRunner.run", lambda *_: outcome)
+
+    try:
+        searched(TableProgress(Console(file=output, width=140, force_terminal=True)))
+    except Exception as error:  # noqa: BLE001  # a search of nothing but failures ends in an error
+        assert outcome.value is None, error  # noqa: PT017  # the table is what is looked at
+
+    assert words in output.getvalue()
+
+
+def test_the_table_shows_the_factors_on_the_users_own_rate() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=140, force_terminal=True)
+
+    plan = searched(TableProgress(console), user_optimizer=lambda of: (torch.optim.SGD(of.parameters(), lr=0.01), None))
+
+    assert any(trial.configuration.optimizer == "user" for trial in plan.trials)
+    assert "× 1" in output.getvalue()

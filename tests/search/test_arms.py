@@ -1,0 +1,68 @@
+"""The first stage's configurations."""
+
+from __future__ import annotations
+
+import pytest
+
+from optselect import catalogue
+from optselect.configuration import USER
+from optselect.configuration.schedule import Schedule
+from optselect.rules import Proposal
+from optselect.search.arms import arms, baseline, configuration_of
+
+MUON = Proposal(optimizer="muon", hyperparameters={"lr": 0.02}, schedule=Schedule(kind="cosine"), seat="evidence")
+ADAM = Proposal(optimizer="adam", hyperparameters={"lr": 1e-3}, schedule=Schedule(kind="linear"), seat="classic")
+NADAM = Proposal(optimizer="nadam", hyperparameters={"lr": 3e-3}, schedule=Schedule(), seat="candidate")
+OWN = Proposal(optimizer=USER, hyperparameters={}, schedule=Schedule(), seat="baseline")
+
+
+def test_the_baseline_is_plain_adamw_unless_the_user_has_an_optimizer() -> None:
+    plain = baseline(has_user_optimizer=False)
+
+    assert plain.describe() == "adamw lr=0.001 weight_decay=0.01, constant"
+    assert baseline(has_user_optimizer=True).optimizer == USER
+
+
+def test_the_first_choice_comes_first_then_the_baseline_then_the_textbooks() -> None:
+    base = baseline(has_user_optimizer=True)
+
+    found = arms([MUON, NADAM, ADAM], base)
+
+    assert found[:3] == (configuration_of(MUON), base, configuration_of(ADAM))
+
+
+@pytest.mark.parametrize("user", [True, False])
+@pytest.mark.parametrize("proposals", [[], [MUON], [OWN], [MUON, ADAM], [ADAM, NADAM, MUON, OWN], [MUON, MUON]])
+def test_the_baseline_is_among_them_once_and_nothing_comes_twice(proposals: list[Proposal], user: bool) -> None:
+    base = baseline(has_user_optimizer=user)
+
+    found = arms(proposals, base)
+
+    assert [arm.key for arm in found].count(base.key) == 1
+    assert len({arm.key for arm in found}) == len(found)
+    assert {proposal.optimizer for proposal in proposals} - {USER} <= {arm.optimizer for arm in found}
+
+
+def test_one_arm_is_cautious_and_one_is_bold() -> None:
+    rates = [
+        arm.hyperparameters["lr"] for arm in arms([MUON], baseline(has_user_optimizer=True)) if arm.optimizer == "muon"
+    ]
+
+    assert rates == pytest.approx([0.02, 0.002, 0.02 * 10**0.5])
+
+
+def test_every_rate_lies_inside_its_bounds() -> None:
+    extreme = Proposal(optimizer="adam", hyperparameters={"lr": 0.1}, schedule=Schedule())
+
+    for arm in arms([extreme], baseline(has_user_optimizer=False)):
+        assert catalogue.get(arm.optimizer).space["lr"].contains(arm.hyperparameters["lr"])
+
+
+def test_where_the_users_own_is_the_only_candidate_the_arms_are_five_rates_of_it() -> None:
+    base = baseline(has_user_optimizer=True)
+
+    found = arms([OWN], base)
+
+    assert found[0] == base
+    assert {arm.optimizer for arm in found} == {USER}
+    assert sorted(arm.rate or 0.0 for arm in found) == pytest.approx([0.1, 10**-0.5, 1.0, 10**0.5, 10.0])
