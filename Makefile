@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs build bench-data overhead scheduling clean
+.PHONY: help demo test test-all lint types docs build bench-data overhead scheduling clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,8 +13,14 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## choose an optimizer for the digits data set, train, resume
 	$(BIN)/python -m optselect.recipes.demo
 
-test: lint types  ## all checks and all tests
-	$(BIN)/python -m pytest
+# Two processes take a file at a time, in the order of the folders: the longest files come early.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: lint types  ## all checks and every law; of large products every pair of kinds
+	$(PYTEST)
+
+test-all: lint types  ## the same with the whole products, and with what Lightning does without us
+	$(PYTEST) -m ""
 
 lint: $(INSTALLED)  ## ruff: rules and format
 	$(BIN)/ruff check .
