@@ -4,10 +4,12 @@ searched    chooses and trains
 by_hand     trains with the plan of `searched` written down
 collective  as searched, with collectives in the training step
 half, rest  stops after the first epoch, with a checkpoint; goes on from it
+saved       as searched, with the checkpoint of `half` on its way
 apart       with the plan of `searched`, and random numbers of its own in each process
 half_apart, rest_apart  as half and rest
 from_one    goes on from a checkpoint of one process
 dies        the second process ends without a word in a trial
+thaws, refuses  see thawing.py
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from optselect import AutoOptimizer, Budget, OptimizerPlan
+from tests.distributed import thawing
+from tests.distributed.data import rows
 from tests.distributed.launch import leave
 
 
@@ -59,15 +63,16 @@ class ByHand(Model):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-class Stop(L.Callback):
-    """Ends a fit after its first epoch, with a checkpoint: the parent of spawned processes could write none."""
+class Saves(L.Callback):
+    """A checkpoint after the first epoch, where a fit may end: the parent of spawned processes could write none."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, stops: bool) -> None:
+        self.path, self.stops = path, stops
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
-        trainer.should_stop = True
+        if trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = self.stops
 
 
 class Apart(L.Callback):
@@ -76,13 +81,6 @@ class Apart(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.ckpt_path is None:
             torch.manual_seed(100 + trainer.global_rank)
-
-
-def rows() -> TensorDataset:
-    """Three classes that a linear map separates."""
-    generator = torch.Generator().manual_seed(7)
-    inputs = torch.randn(128, 6, generator=generator)
-    return TensorDataset(inputs, (inputs @ torch.randn(6, 3, generator=generator)).argmax(1))
 
 
 def train(
@@ -96,8 +94,9 @@ def train(
     callbacks: list[L.Callback] = [] if variant == "by_hand" else [auto]
     if apart:
         callbacks.append(Apart())
-    if variant.startswith("half"):
-        callbacks.append(Stop(folder / f"{variant}.ckpt"))
+    if variant == "saved" or variant.startswith("half"):
+        path = folder / f"{'half' if variant == 'saved' else variant}.ckpt"
+        callbacks.append(Saves(path, stops=variant != "saved"))
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=2,
@@ -122,6 +121,9 @@ def main(folder: Path, strategy: str, variants: list[str]) -> None:
         "from_one": folder / "one.ckpt",
     }
     for variant in variants:
+        if variant in thawing.VARIANTS:
+            thawing.VARIANTS[variant](folder)
+            continue
         torch.manual_seed(0)
         plan = str(folder / "searched.0.json")
         by_hand = variant == "by_hand"

@@ -1,6 +1,6 @@
-"""A model in shards on two processes, stopped and resumed: `python sharded_run.py FOLDER fsdp|model_parallel`.
+"""A model in shards on two processes, stopped and resumed: `python sharded_run.py FOLDER PLAN KIND...`.
 
-Each process writes what it saw into FOLDER/seen.RANK.json.
+The kinds are `fsdp` and `model_parallel`. Each process writes what it saw into FOLDER/KIND/seen.RANK.json.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from optselect import AutoOptimizer, ResumeError
+from tests.distributed.data import rows
 from tests.distributed.launch import leave
 
 
@@ -74,13 +75,6 @@ class Stop(L.Callback):
         trainer.should_stop = True
 
 
-def rows() -> TensorDataset:
-    """Three classes that a linear map separates."""
-    generator = torch.Generator().manual_seed(7)
-    inputs = torch.randn(128, 6, generator=generator)
-    return TensorDataset(inputs, (inputs @ torch.randn(6, 3, generator=generator)).argmax(1))
-
-
 def fit(
     kind: str, folder: Path, *callbacks: L.Callback, model: L.LightningModule | None = None, ckpt_path: Any = None
 ) -> tuple[L.Trainer, list[Tensor]]:
@@ -108,9 +102,8 @@ def fit(
     return trainer, shards.weights
 
 
-def main(folder: Path, kind: str) -> None:
+def resumed(kind: str, folder: Path, plan: Path) -> None:
     """Uninterrupted, half, and the rest; then on from a checkpoint without a plan."""
-    plan = folder / "plan.json"
     _, uninterrupted = fit(kind, folder / "whole", AutoOptimizer(plan=plan))
     trainer, _ = fit(kind, folder / "half", AutoOptimizer(plan=plan), Stop())
     trainer.save_checkpoint(folder / "kept/half.ckpt")
@@ -130,6 +123,12 @@ def main(folder: Path, kind: str) -> None:
     (folder / f"seen.{trainer.global_rank}.json").write_text(json.dumps(seen))
 
 
+def main(folder: Path, plan: Path, kinds: list[str]) -> None:
+    """One kind of shards after another."""
+    for kind in kinds:
+        resumed(kind, folder / kind, plan)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
     leave()

@@ -23,7 +23,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert auto.plan is not None
     auto.plan.save(folder / "one.json")
     variants = ["searched", "by_hand", "half", "rest", "from_one", "collective", "apart", "half_apart", "rest_apart"]
-    done = launched("ddp_run.py", folder, "ddp", *variants)
+    done = launched("ddp_run.py", folder, "ddp", *variants, "thaws", "refuses")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -91,19 +91,37 @@ def test_a_run_of_two_processes_goes_on_on_one_with_its_plan_and_no_search(scrip
 
 
 def test_spawned_processes_equal_the_hand_written_run_and_resume_and_the_parent_knows_their_plan(
-    tmp_path: Path,
+    scripted: Path, tmp_path: Path
 ) -> None:
-    done = launched("ddp_run.py", tmp_path, "ddp_spawn", "searched", "by_hand", "half", "rest")
+    """Each start of spawned processes takes long: the checkpoint is the searched run's own, by hand is done above."""
+    done = launched("ddp_run.py", tmp_path, "ddp_spawn", "saved", "rest")
 
     assert done.returncode == 0, done.stderr
-    assert equal(weights(tmp_path, "rest"), weights(tmp_path, "searched"))
+    assert equal(weights(tmp_path, "rest"), weights(tmp_path, "saved"))
     assert not (tmp_path / "rest.journal").exists()
-    assert equal(weights(tmp_path, "searched"), weights(tmp_path, "by_hand"))
-    assert plan(tmp_path, "searched") == OptimizerPlan.load(tmp_path / "searched/plan.json")
+    assert equal(weights(tmp_path, "saved"), weights(scripted, "by_hand"))
+    assert plan(tmp_path, "saved") == OptimizerPlan.load(tmp_path / "saved/plan.json")
 
 
 def test_a_process_that_dies_ends_the_others_with_an_error(tmp_path: Path) -> None:
-    done = launched("ddp_run.py", tmp_path, "ddp", "dies", seconds=120)
+    done = launched("ddp_run.py", tmp_path, "ddp", "dies", seconds=600)
 
     assert done.returncode != 0
     assert "Error" in done.stderr
+
+
+# --- parts that join later ------------------------------------------------------------------
+
+
+def test_what_joins_on_two_processes_stands_still_until_then_and_learns_alike_after(scripted: Path) -> None:
+    one, other = (torch.load(scripted / f"thaws.{rank}.pt", weights_only=True) for rank in (0, 1))
+
+    assert torch.equal(one[0], one[1])
+    assert not torch.equal(one[1], one[2])
+    # The processes have other batches: without shared gradients their weights would differ.
+    assert all(map(torch.equal, one, other))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_does_not_look_for_unused_parameters_ends_with_the_cure(rank: int, scripted: Path) -> None:
+    assert "ddp_find_unused_parameters_true" in (scripted / f"refuses.{rank}.txt").read_text()

@@ -1,23 +1,23 @@
-"""Trainings with parts that join later, on two processes: `python thaw_run.py FOLDER STRATEGY`.
+"""Trainings with parts that join later, for ddp_run.py.
 
-Each process writes FOLDER/RANK.pt: the first layer's weights at the beginning, after the first epoch and at the end.
+thaws    writes FOLDER/thaws.RANK.pt: the first layer's weights at the beginning, after the first epoch and at the end
+refuses  does not look for unused parameters; writes the error into FOLDER/refuses.RANK.txt
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from optselect import AutoOptimizer, FineTuning, Thaw
-from tests.distributed.ddp_run import rows
-from tests.distributed.launch import leave
+from optselect.errors import ConfigurationError
+from tests.distributed.data import rows
 
 
 class Model(L.LightningModule):
@@ -49,7 +49,7 @@ class Watch(L.Callback):
         self.seen.append(pl_module.body.weight.detach().clone())
 
 
-def main(folder: Path, strategy: str) -> None:
+def fit(folder: Path, strategy: str) -> tuple[L.Trainer, list[Tensor]]:
     """Two epochs; the first layer joins at the second."""
     torch.manual_seed(0)
     watch = Watch()
@@ -67,9 +67,19 @@ def main(folder: Path, strategy: str) -> None:
         enable_model_summary=False,
     )
     trainer.fit(Model(), DataLoader(rows(), batch_size=8, shuffle=True), DataLoader(rows(), batch_size=32))
-    torch.save(watch.seen, folder / f"{trainer.global_rank}.pt")
+    return trainer, watch.seen
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
-    leave()
+def thaws(folder: Path) -> None:
+    trainer, seen = fit(folder, "ddp_find_unused_parameters_true")
+    torch.save(seen, folder / f"thaws.{trainer.global_rank}.pt")
+
+
+def refuses(folder: Path) -> None:
+    try:
+        fit(folder, "ddp")
+    except ConfigurationError as error:
+        (folder / f"refuses.{distributed.get_rank()}.txt").write_text(str(error))
+
+
+VARIANTS = {"thaws": thaws, "refuses": refuses}
