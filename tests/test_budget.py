@@ -1,6 +1,7 @@
 """What a search may cost."""
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from optselect.budget import UNKNOWN_LENGTH_STEPS, Budget, default_steps, resolve_budget
 from optselect.errors import BudgetError
+from tests.support.cases import case
 
 
 @pytest.mark.parametrize(
@@ -51,11 +53,11 @@ def test_a_share_that_cannot_be_spent_is_refused(wrong: Any, horizon: int | None
         resolve_budget(wrong, horizon)
 
 
-@pytest.mark.parametrize("limit", ["steps", "seconds", "trials"])
-@pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, "3", True])
-def test_a_limit_that_cannot_be_kept_is_refused(limit: str, wrong: Any) -> None:
-    with pytest.raises(BudgetError, match=limit):
-        Budget(**{limit: wrong})
+def test_a_limit_that_cannot_be_kept_is_refused() -> None:
+    wrong: Any
+    for limit, wrong in product(("steps", "seconds", "trials"), (-1, math.nan, math.inf, "3", True)):
+        with case(limit, wrong), pytest.raises(BudgetError, match=limit):
+            Budget(**{limit: wrong})
 
 
 def test_a_budget_without_a_limit_is_refused() -> None:

@@ -8,6 +8,7 @@ from optuna.distributions import IntDistribution, distribution_to_json
 from optselect import catalogue
 from optselect.errors import ConfigurationError
 from optselect.space import Dimension, SearchSpace, choice, log_uniform, near_one, uniform
+from tests.support.cases import case
 
 NUMERIC = {
     "logarithmic": log_uniform(1e-5, 1e-1),
@@ -46,18 +47,20 @@ def test_half_way_on_a_complement_is_half_way_between_the_distances_to_one() -> 
     assert near_one(1e-3, 1e-1, centre=0.95).from_unit(0.5) == pytest.approx(0.99)
 
 
-@pytest.mark.parametrize("name, hyperparameter", EVERY)
-def test_both_ends_of_every_dimension_of_the_catalogue_lie_inside_its_bounds(name: str, hyperparameter: str) -> None:
-    dimension = catalogue.get(name).space[hyperparameter]
-    assert dimension.contains(dimension.from_unit(0.0))
-    assert dimension.contains(dimension.from_unit(1.0))
+def test_both_ends_of_every_dimension_of_the_catalogue_lie_inside_its_bounds() -> None:
+    for name, hyperparameter in EVERY:
+        with case(name, hyperparameter):
+            dimension = catalogue.get(name).space[hyperparameter]
+            assert dimension.contains(dimension.from_unit(0.0))
+            assert dimension.contains(dimension.from_unit(1.0))
 
 
-@pytest.mark.parametrize("name, hyperparameter", EVERY)
-def test_what_is_clipped_lies_inside_the_bounds(name: str, hyperparameter: str) -> None:
-    dimension = catalogue.get(name).space[hyperparameter]
-    for value in (-1e9, 0.0, 1e-12, 1.0, 1e9):
-        assert dimension.contains(dimension.clip(value))
+def test_what_is_clipped_lies_inside_the_bounds() -> None:
+    for name, hyperparameter in EVERY:
+        with case(name, hyperparameter):
+            dimension = catalogue.get(name).space[hyperparameter]
+            for value in (-1e9, 0.0, 1e-12, 1.0, 1e9):
+                assert dimension.contains(dimension.clip(value))
 
 
 @numeric
@@ -100,15 +103,16 @@ def test_the_first_of_the_choices_is_the_centre_unless_another_is_named() -> Non
     assert choice("a", "b", centre="b").centre == "b"
 
 
-@pytest.mark.parametrize("name", catalogue.names())
-def test_a_space_survives_json(name: str) -> None:
-    space = catalogue.get(name).space
+def test_a_space_survives_json() -> None:
+    for name in catalogue.names():
+        with case(name):
+            space = catalogue.get(name).space
 
-    again = SearchSpace.from_dict(json.loads(json.dumps(space.to_dict())))
+            again = SearchSpace.from_dict(json.loads(json.dumps(space.to_dict())))
 
-    assert again == space
-    assert hash(again) == hash(space)
-    assert list(again) == list(space)
+            assert again == space
+            assert hash(again) == hash(space)
+            assert list(again) == list(space)
 
 
 def test_a_dimension_of_another_kind_is_refused() -> None:

@@ -1,7 +1,7 @@
 """A configuration laid out on a model."""
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from itertools import chain, product
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from optselect.building.groups import param_groups
 from optselect.configuration import Configuration
 from optselect.errors import UnsupportedModuleError
 from optselect.plan import ParamGroup
+from tests.support.cases import case
 from tests.support.small import net, words
 
 DENSE = [name for name in catalogue.names() if catalogue.get(name).extra is None and name != "sparse_adam"]
@@ -46,26 +47,28 @@ def trainable(model: nn.Module) -> list[str]:
     return sorted(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-@pytest.mark.parametrize("name", DENSE)
-@pytest.mark.parametrize("model", [Zoo, net, words])
-def test_each_trainable_parameter_is_in_exactly_one_group(name: str, model: type[nn.Module]) -> None:
-    module = model()
+def test_each_trainable_parameter_is_in_exactly_one_group() -> None:
+    models: tuple[Callable[[], nn.Module], ...] = (Zoo, net, words)
+    for name, model in product(DENSE, models):
+        with case(name, model):
+            module = model()
 
-    groups = grouped(module, name)
+            groups = grouped(module, name)
 
-    assert sorted(chain.from_iterable(group.parameters for group in groups)) == trainable(module)
-    assert len({group.name for group in groups}) == len(groups)
+            assert sorted(chain.from_iterable(group.parameters for group in groups)) == trainable(module)
+            assert len({group.name for group in groups}) == len(groups)
 
 
-@pytest.mark.parametrize("name", DENSE)
-def test_norms_biases_and_vectors_are_never_decayed(name: str) -> None:
-    module = Zoo()
+def test_norms_biases_and_vectors_are_never_decayed() -> None:
+    for name in DENSE:
+        with case(name):
+            module = Zoo()
 
-    for group in grouped(module, name):
-        decay = catalogue.get(group.optimizer).decay
-        if decay is not None and group.hyperparameters[decay] != 0.0:
-            assert all(module.get_parameter(parameter).ndim >= 2 for parameter in group.parameters)
-            assert not any("norm" in parameter or "bias" in parameter for parameter in group.parameters)
+            for group in grouped(module, name):
+                decay = catalogue.get(group.optimizer).decay
+                if decay is not None and group.hyperparameters[decay] != 0.0:
+                    assert all(module.get_parameter(parameter).ndim >= 2 for parameter in group.parameters)
+                    assert not any("norm" in parameter or "bias" in parameter for parameter in group.parameters)
 
 
 def test_matrices_convolutions_and_recurrent_weights_are_decayed_as_the_configuration_says() -> None:
@@ -85,11 +88,12 @@ def test_a_model_with_nothing_to_train_is_refused(model: nn.Module) -> None:
         grouped(model, "adamw")
 
 
-@pytest.mark.parametrize("name", DENSE)
-def test_sparse_gradients_go_to_an_optimizer_that_takes_them(name: str) -> None:
-    groups = grouped(words(), name, sparse=("table.weight",))
+def test_sparse_gradients_go_to_an_optimizer_that_takes_them() -> None:
+    for name in DENSE:
+        with case(name):
+            groups = grouped(words(), name, sparse=("table.weight",))
 
-    assert catalogue.get(group_of(groups, "table.weight").optimizer).sparse
+            assert catalogue.get(group_of(groups, "table.weight").optimizer).sparse
 
 
 def test_sparse_gradients_stay_with_the_chosen_optimizer_where_it_can_and_are_not_decayed() -> None:

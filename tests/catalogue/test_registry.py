@@ -11,6 +11,7 @@ import pytest
 from optselect import catalogue
 from optselect.catalogue import registry
 from optselect.errors import ConfigurationError, UnknownOptimizerError
+from tests.support.cases import case
 
 TORCH = [
     "sgd",
@@ -67,9 +68,10 @@ def install(monkeypatch: pytest.MonkeyPatch, *points: Point) -> None:
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: found[group])
 
 
-@pytest.mark.parametrize("name", TORCH)
-def test_every_optimizer_of_torch_is_there_without_an_extra(name: str) -> None:
-    assert catalogue.get(name).extra is None
+def test_every_optimizer_of_torch_is_there_without_an_extra() -> None:
+    for name in TORCH:
+        with case(name):
+            assert catalogue.get(name).extra is None
 
 
 @pytest.mark.parametrize("name", PLUGINS)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import optselect
+from tests.support.cases import case
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference" / "api.md"
@@ -55,16 +56,17 @@ def test_dir_lists_what_is_public() -> None:
     assert set(optselect.__all__) <= set(dir(optselect))
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_a_public_name_is_what_it_says_even_if_a_module_shares_it(name: str) -> None:
-    # Once imported, a submodule `optselect.select` would hide the function `select` of the same name.
-    home = f"{optselect.__name__}.{name}"
-    if importlib.util.find_spec(home):
-        importlib.import_module(home)
+def test_a_public_name_is_what_it_says_even_if_a_module_shares_it() -> None:
+    for name in PUBLIC:
+        with case(name):
+            # Once imported, a submodule `optselect.select` would hide the function `select` of the same name.
+            home = f"{optselect.__name__}.{name}"
+            if importlib.util.find_spec(home):
+                importlib.import_module(home)
 
-    value = getattr(optselect, name)
+            value = getattr(optselect, name)
 
-    assert isinstance(value, types.ModuleType) == (name in MODULES)
+            assert isinstance(value, types.ModuleType) == (name in MODULES)
 
 
 def test_an_unknown_name_is_an_attribute_error_that_repeats_it() -> None:

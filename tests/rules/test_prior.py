@@ -1,6 +1,7 @@
 """Where to start with each optimizer, by regime and horizon."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from optselect.errors import UnknownOptimizerError
 from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
 from optselect.rules import REGIMES, configuration, regime
 from optselect.testing import PROFILES
+from tests.support.cases import case
 
 FRESH = Profile(
     data=DataProfile(size=10_000, batch_size=64, batches=160, label_kind="multiclass"),
@@ -34,15 +36,15 @@ def with_data(profile: Profile, **changes: Any) -> Profile:
     return replace(profile, data=replace(profile.data, **changes))
 
 
-@pytest.mark.parametrize("optimizer", catalogue.names())
-@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-def test_every_start_is_complete_and_inside_the_bounds(optimizer: str, profile: Profile) -> None:
-    spec = catalogue.get(optimizer)
+def test_every_start_is_complete_and_inside_the_bounds() -> None:
+    for optimizer, regime_name in product(catalogue.names(), PROFILES):
+        with case(optimizer, regime_name):
+            spec = catalogue.get(optimizer)
 
-    values, _ = configuration(optimizer, profile)
+            values, _ = configuration(optimizer, PROFILES[regime_name])
 
-    assert set(values) == set(spec.space)
-    assert all(dimension.contains(values[name]) for name, dimension in spec.space.items())
+            assert set(values) == set(spec.space)
+            assert all(dimension.contains(values[name]) for name, dimension in spec.space.items())
 
 
 def test_an_unknown_optimizer_is_an_error() -> None:
@@ -50,13 +52,14 @@ def test_an_unknown_optimizer_is_an_error() -> None:
         configuration("loin", FRESH)
 
 
-@pytest.mark.parametrize("optimizer", catalogue.names())
-def test_at_the_reference_horizon_the_start_is_the_catalogues_centre(optimizer: str) -> None:
-    spec = catalogue.get(optimizer)
+def test_at_the_reference_horizon_the_start_is_the_catalogues_centre() -> None:
+    for optimizer in catalogue.names():
+        with case(optimizer):
+            spec = catalogue.get(optimizer)
 
-    values, _ = configuration(optimizer, FRESH)
+            values, _ = configuration(optimizer, FRESH)
 
-    assert values.get("lr") == spec.defaults().get("lr")
+            assert values.get("lr") == spec.defaults().get("lr")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "nadam", "muon", "rmsprop", "adagrad", "schedulefree_adamw"])

@@ -7,6 +7,7 @@ import pytest
 
 from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
 from optselect.rules import CLASSIC, DEFAULT, FACTS, Rule, Vote, classic, data, gradient, limitations, model
+from tests.support.cases import case
 
 
 def profile(
@@ -346,16 +347,16 @@ ALWAYS: tuple[Rule, ...] = (
 )
 
 
-@pytest.mark.parametrize("rule, below, at, optimizer", THRESHOLDS, ids=lambda value: getattr(value, "name", ""))
-def test_a_rule_is_silent_on_an_optimizer_below_its_threshold(
-    rule: Rule, below: Profile, at: Profile, optimizer: str
-) -> None:
-    assert optimizer not in weights(rule, below)
+def test_a_rule_is_silent_on_an_optimizer_below_its_threshold() -> None:
+    for rule, below, _, optimizer in THRESHOLDS:
+        with case(rule.name, optimizer):
+            assert optimizer not in weights(rule, below)
 
 
-@pytest.mark.parametrize("rule, below, at, optimizer", THRESHOLDS, ids=lambda value: getattr(value, "name", ""))
-def test_a_rule_speaks_at_its_threshold(rule: Rule, below: Profile, at: Profile, optimizer: str) -> None:
-    assert optimizer in weights(rule, at)
+def test_a_rule_speaks_at_its_threshold() -> None:
+    for rule, _, at, optimizer in THRESHOLDS:
+        with case(rule.name, optimizer):
+            assert optimizer in weights(rule, at)
 
 
 def test_every_rule_has_a_threshold_tested_or_always_speaks() -> None:

@@ -26,6 +26,7 @@ from optselect.rules import (
 )
 from optselect.rules.rule import Answer
 from optselect.testing import PROFILES
+from tests.support.cases import case
 
 PERCEPTRON = PROFILES["small perceptron"]
 
@@ -120,6 +121,7 @@ CASES = {
         {"adam", "lbfgs"},
     ),
 }
+EVERY = [*((name, profile) for name, (profile, _) in CASES.items()), *PROFILES.items()]
 
 
 @pytest.mark.parametrize("profile, expected", CASES.values(), ids=CASES)
@@ -152,31 +154,35 @@ def test_the_best_suited_comes_first(case: str, first: str) -> None:
     assert propose(profile)[0].optimizer == first
 
 
-@pytest.mark.parametrize("profile", [*(profile for profile, _ in CASES.values()), *PROFILES.values()])
-def test_there_are_three_to_five_proposals_best_first(profile: Profile) -> None:
-    scores = [proposal.score for proposal in propose(profile)]
+def test_there_are_three_to_five_proposals_best_first() -> None:
+    for name, profile in EVERY:
+        with case(name):
+            scores = [proposal.score for proposal in propose(profile)]
 
-    assert 3 <= len(scores) <= 5
-    assert scores == sorted(scores, reverse=True)
-
-
-@pytest.mark.parametrize("profile", [*(profile for profile, _ in CASES.values()), *PROFILES.values()])
-def test_the_textbook_and_the_evidence_have_a_seat_each(profile: Profile) -> None:
-    seats = [proposal.seat for proposal in propose(profile)]
-
-    assert (seats.count("classic"), seats.count("evidence")) == (1, 1)
+            assert 3 <= len(scores) <= 5
+            assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("profile", [*(profile for profile, _ in CASES.values()), *PROFILES.values()])
-def test_the_classic_seat_is_the_classic_sets_own_pick(profile: Profile) -> None:
-    (seated,) = [proposal.optimizer for proposal in propose(profile) if proposal.seat == "classic"]
+def test_the_textbook_and_the_evidence_have_a_seat_each() -> None:
+    for name, profile in EVERY:
+        with case(name):
+            seats = [proposal.seat for proposal in propose(profile)]
 
-    assert seated == propose(profile, rules="classic")[0].optimizer
+            assert (seats.count("classic"), seats.count("evidence")) == (1, 1)
 
 
-@pytest.mark.parametrize("profile", [*(profile for profile, _ in CASES.values()), *PROFILES.values()])
-def test_only_torchs_own_are_proposed_unasked(profile: Profile) -> None:
-    assert {catalogue.get(proposal.optimizer).extra for proposal in propose(profile)} == {None}
+def test_the_classic_seat_is_the_classic_sets_own_pick() -> None:
+    for name, profile in EVERY:
+        with case(name):
+            (seated,) = [proposal.optimizer for proposal in propose(profile) if proposal.seat == "classic"]
+
+            assert seated == propose(profile, rules="classic")[0].optimizer
+
+
+def test_only_torchs_own_are_proposed_unasked() -> None:
+    for name, profile in EVERY:
+        with case(name):
+            assert {catalogue.get(proposal.optimizer).extra for proposal in propose(profile)} == {None}
 
 
 def test_a_fine_tuned_transformer_is_not_proposed_muon() -> None:

@@ -3,6 +3,7 @@
 import random
 from collections import UserDict
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from optselect.errors import UnsupportedModuleError
 from optselect.workload.batches import BatchCache
 from optselect.workload.loaders import trial_loader
 from optselect.workload.rng import rng_isolated, rng_state, seed_rng
+from tests.support.cases import case
 from tests.support.small import vectors
 from tests.workload.test_loaders import LOADERS, Own, Stream
 
@@ -42,30 +44,32 @@ class Augmented(Dataset[Tensor]):
 
 
 @limits
-@pytest.mark.parametrize("made", LOADERS.values(), ids=LOADERS.keys())
-def test_the_batches_are_those_the_training_would_have_drawn(made: Callable[[], Any], limit_bytes: int) -> None:
-    with rng_isolated():
-        seed_rng(11)
-        loader = made()
-        expected = [plain(batch) for _ in range(2) for batch in loader]
+def test_the_batches_are_those_the_training_would_have_drawn(limit_bytes: int) -> None:
+    for name, made in LOADERS.items():
+        with case(name):
+            with rng_isolated():
+                seed_rng(11)
+                loader = made()
+                expected = [plain(batch) for _ in range(2) for batch in loader]
 
-    batches = cache(made(), limit_bytes=limit_bytes)
+            batches = cache(made(), limit_bytes=limit_bytes)
 
-    assert [plain(batches[index]) for index in range(len(expected))] == expected
+            assert [plain(batches[index]) for index in range(len(expected))] == expected
 
 
 @limits
-@pytest.mark.parametrize("seed", [0, 3])
-@pytest.mark.parametrize("made", [*LOADERS.values(), lambda: DataLoader(Augmented(), batch_size=3)])
-def test_each_trial_gets_the_same_batches(made: Callable[[], Any], seed: int, limit_bytes: int) -> None:
-    batches = cache(made(), seed, limit_bytes=limit_bytes)
+def test_each_trial_gets_the_same_batches(limit_bytes: int) -> None:
+    loaders = {**LOADERS, "augmented": lambda: DataLoader(Augmented(), batch_size=3)}
+    for (name, made), seed in product(loaders.items(), (0, 3)):
+        with case(name, seed):
+            batches = cache(made(), seed, limit_bytes=limit_bytes)
 
-    trials = []
-    for _ in range(3):
-        trials.append([plain(batches[index]) for index in range(7)])
-        torch.rand(5)  # what a trial draws itself
+            trials = []
+            for _ in range(3):
+                trials.append([plain(batches[index]) for index in range(7)])
+                torch.rand(5)  # what a trial draws itself
 
-    assert trials[0] == trials[1] == trials[2]
+            assert trials[0] == trials[1] == trials[2]
 
 
 @limits
@@ -155,16 +159,17 @@ def test_the_cache_keeps_no_more_than_its_limit() -> None:
 
 
 @limits
-@pytest.mark.parametrize("made", LOADERS.values(), ids=LOADERS.keys())
-def test_the_end_of_an_epoch_is_known_whether_or_not_the_length_is(made: Callable[[], Any], limit_bytes: int) -> None:
-    length = len(list(made()))
+def test_the_end_of_an_epoch_is_known_whether_or_not_the_length_is(limit_bytes: int) -> None:
+    for name, made in LOADERS.items():
+        with case(name):
+            length = len(list(made()))
 
-    unsized = cache(made(), limit_bytes=limit_bytes)
-    sized = cache(made(), limit_bytes=limit_bytes, epoch_batches=length)
+            unsized = cache(made(), limit_bytes=limit_bytes)
+            sized = cache(made(), limit_bytes=limit_bytes, epoch_batches=length)
 
-    expected = [(index + 1) % length == 0 for index in range(2 * length + 1)]
-    assert [unsized.is_last_of_epoch(index) for index in range(2 * length + 1)] == expected
-    assert [sized.is_last_of_epoch(index) for index in range(2 * length + 1)] == expected
+            expected = [(index + 1) % length == 0 for index in range(2 * length + 1)]
+            assert [unsized.is_last_of_epoch(index) for index in range(2 * length + 1)] == expected
+            assert [sized.is_last_of_epoch(index) for index in range(2 * length + 1)] == expected
 
 
 @limits

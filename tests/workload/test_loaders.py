@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from optselect.workload.loaders import RecordedLoader, is_one_shot, loader_generators, trial_loader
 from optselect.workload.rng import rng_isolated, seed_rng
+from tests.support.cases import case
 from tests.support.small import vectors
 
 DATA = vectors(24)
@@ -126,12 +127,12 @@ def test_the_loader_gives_afterwards_what_it_would_have_given(made: Callable[[],
     assert epochs(loader) == epochs(made())
 
 
-@every_loader
-@pytest.mark.parametrize("seed", [0, 5])
-def test_each_twin_of_a_seed_gives_the_same(made: Callable[[], Any], seed: int) -> None:
-    loader = made()
+def test_each_twin_of_a_seed_gives_the_same() -> None:
+    for (name, made), seed in product(LOADERS.items(), (0, 5)):
+        with case(name, seed):
+            loader = made()
 
-    assert epochs(trial_loader(loader, seed)) == epochs(trial_loader(loader, seed))
+            assert epochs(trial_loader(loader, seed)) == epochs(trial_loader(loader, seed))
 
 
 @pytest.mark.parametrize(
