@@ -187,6 +187,7 @@ def test_every_row_of_the_page_is_a_case() -> None:
     assert [row for row, _, _ in ROWS] == list(CASES)
 
 
+@pytest.mark.full  # of Lightning, not of ours
 @pytest.mark.parametrize("row, alone", [(row, alone) for row, alone, _ in ROWS])
 def test_lightning_alone_does_what_the_page_says(row: str, alone: str, tmp_path: Path) -> None:
     case = CASES[row]
