@@ -59,7 +59,7 @@ def child(folder: Path, what: str, storage: str) -> None:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from optselect import AutoOptimizer, Budget
-    from tests.callbacks.modules import TRAINER, Classifier, loaders
+    from tests.support.modules import TRAINER, Classifier, loaders
 
     class Decided(L.Callback):
         def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 
 from optselect import AutoOptimizer, Budget
-from tests.callbacks.modules import TRAINER, Classifier, loaders
+from tests.support.modules import TRAINER, Classifier, loaders
 
 KEEPS_LAST = {
     "nobody watches": list,

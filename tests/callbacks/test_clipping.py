@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from tests.callbacks.modules import BATCH, SparseClassifier, auto, fit, made, tokens
+from tests.support.modules import BATCH, SparseClassifier, auto, fit, made, tokens
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])

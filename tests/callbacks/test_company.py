@@ -31,7 +31,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from optselect import AutoOptimizer, ConfigurationError
-from tests.callbacks.comparison import (
+from tests.support.comparison import (
     Scenario,
     differences,
     fitting,
@@ -40,8 +40,8 @@ from tests.callbacks.comparison import (
     searched,
     trainer_in,
 )
-from tests.callbacks.kinds import Data
-from tests.callbacks.modules import (
+from tests.support.kinds import Data
+from tests.support.modules import (
     CLASSES,
     FEATURES,
     Classifier,

@@ -21,8 +21,8 @@ from lightning.pytorch.cli import LightningCLI
 from torch import Tensor, nn
 
 from optselect import AutoOptimizer
-from tests.callbacks.kinds import Data
-from tests.callbacks.modules import (
+from tests.support.kinds import Data
+from tests.support.modules import (
     CLASSES,
     FEATURES,
     Classifier,

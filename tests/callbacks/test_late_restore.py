@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from optselect import AutoOptimizer, OptimizerPlan, PlanMismatchError, ResumeError
-from tests.callbacks.modules import Classifier, StopAfter, WithOptimizer, auto, equal_states, fit, made
+from tests.support.modules import Classifier, StopAfter, WithOptimizer, auto, equal_states, fit, made
 
 
 class Late(SingleDeviceStrategy):

@@ -14,7 +14,7 @@ from torch import nn
 import optselect
 from optselect import AutoOptimizer, Budget, OptimizerPlan, ResumeError
 from optselect.errors import OptselectError
-from tests.callbacks.modules import Classifier, StopAfter, auto, equal_states, fit, made
+from tests.support.modules import Classifier, StopAfter, auto, equal_states, fit, made
 
 PAGE = Path(__file__).parents[2] / "docs/reference/mismatch.md"
 ROWS = re.findall(r"^\| (.*?) \| (.*?) \| `(\w+)` \|$", PAGE.read_text("utf-8"), flags=re.MULTILINE)

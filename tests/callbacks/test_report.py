@@ -20,7 +20,7 @@ from optselect.callbacks import auto_optimizer
 from optselect.configuration.schedule import Schedule
 from optselect.plan import ModelFingerprint
 from optselect.report import is_page_of, logged_facts
-from tests.callbacks.modules import Classifier, auto, fit, made
+from tests.support.modules import Classifier, auto, fit, made
 
 RULES_ALONE: dict[str, Any] = {"budget": 0, "candidates": ["adamw"], "report": True}
 

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from optselect import AutoOptimizer, Budget, MetricNotLoggedError, SearchError
 from optselect.study.journal import journal_storage
-from tests.callbacks.comparison import differences, fitting
-from tests.callbacks.kinds import TrainsOnly
-from tests.callbacks.modules import Classifier, auto, equal_states, fit, in_trial, loaders, made
+from tests.support.comparison import differences, fitting
+from tests.support.kinds import TrainsOnly
+from tests.support.modules import Classifier, auto, equal_states, fit, in_trial, loaders, made
 
 
 class Faulty(Classifier):

@@ -24,8 +24,8 @@ from optselect import (
     UnsupportedModuleError,
 )
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
-from tests.callbacks.comparison import differences, fitting
-from tests.callbacks.modules import (
+from tests.support.comparison import differences, fitting
+from tests.support.modules import (
     CLASSES,
     FEATURES,
     Classifier,

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from optselect import AutoOptimizer, Budget, BudgetError
-from tests.callbacks.comparison import Scenario, differences, fitting, searched, trainer_in
-from tests.callbacks.kinds import SeveralValidations, Stream, TrainsOnly
-from tests.callbacks.modules import (
+from tests.support.comparison import Scenario, differences, fitting, searched, trainer_in
+from tests.support.kinds import SeveralValidations, Stream, TrainsOnly
+from tests.support.modules import (
     BATCH,
     Classifier,
     WithOptimizer,

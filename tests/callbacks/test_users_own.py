@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from optselect.budget import Budget
 from optselect.callbacks.auto_optimizer import AutoOptimizer
 from optselect.configuration import LR_SCALE, USER
-from tests.callbacks.kinds import Lbfgs
-from tests.callbacks.modules import Classifier, StopAfter, auto, equal_states, fit, in_trial, loaders, made, rows
+from tests.support.kinds import Lbfgs
+from tests.support.modules import Classifier, StopAfter, auto, equal_states, fit, in_trial, loaders, made, rows
 
 
 class Timid(Classifier):

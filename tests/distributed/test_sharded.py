@@ -9,10 +9,10 @@ import pytest
 from torch.utils.data import DataLoader
 
 from optselect import AutoOptimizer
-from tests.callbacks.modules import fit
 from tests.distributed.data import rows
 from tests.distributed.launch import launched
 from tests.distributed.sharded_run import Net
+from tests.support.modules import fit
 
 KINDS = ["fsdp", "model_parallel"]
 

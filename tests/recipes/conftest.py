@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from optselect.recipes.cli.commands import main
-from tests.recipes.tiny import TINY, Done, Run
+from tests.support.tiny import TINY, Done, Run
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from optselect.configuration.schedule import Schedule
 from optselect.errors import ConfigurationError
 from optselect.plan import ModelFingerprint, ParamGroup
 from optselect.report.code import as_python, as_yaml
-from tests.callbacks.modules import Classifier, equal_states, fit, made
+from tests.support.modules import Classifier, equal_states, fit, made
 from tests.support.small import net, sentences, vectors, words
 
 STEPS = 8

@@ -24,7 +24,7 @@ from optselect.report.code import as_python
 from optselect.report.markup import visible
 from optselect.report.page import as_html
 from optselect.report.trials import rungs, tried
-from tests.report.plans import HOSTILE, PLANS
+from tests.support.plans import HOSTILE, PLANS
 
 VOID = {"meta", "br"}
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from optselect import catalogue
 from optselect.catalogue import registry
 from optselect.testing import check_optimizer
-from tests.callbacks.modules import BATCH, Classifier, StopAfter, auto, equal_states, fit, made, rows
+from tests.support.modules import BATCH, Classifier, StopAfter, auto, equal_states, fit, made, rows
 
 PACKAGE = Path(__file__).parent / "signum"
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "own-optimizer.md"

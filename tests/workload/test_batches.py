@@ -17,8 +17,8 @@ from optselect.workload.batches import BatchCache
 from optselect.workload.loaders import trial_loader
 from optselect.workload.rng import rng_isolated, rng_state, seed_rng
 from tests.support.cases import case
+from tests.support.loaders import LOADERS, Own, Stream
 from tests.support.small import vectors
-from tests.workload.test_loaders import LOADERS, Own, Stream
 
 limits = pytest.mark.parametrize("limit_bytes", [2**20, 0, 200], ids=["all kept", "none kept", "some kept"])
 

@@ -12,7 +12,7 @@ import torch
 from optselect.plan import OptimizerPlan
 from optselect.recipes.cli.input_errors import readable
 from optselect.study.journal import journal_storage
-from tests.recipes.tiny import TINY, Run
+from tests.support.tiny import TINY, Run
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 

@@ -10,7 +10,7 @@ import torch
 
 from optselect.recipes.cli.commands import main
 from optselect.report.page import as_html
-from tests.report.plans import bare, searched
+from tests.support.plans import bare, searched
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from optselect.recipes.digits import DigitsModel
-from tests.recipes.tiny import TINY, Run
+from tests.support.tiny import TINY, Run
 
 FIT = ("fit", "--config", "tiny.yaml")
 VOWELS = str(Path(__file__).parents[3] / "recipes" / "lstm_vowels.yaml")

@@ -12,7 +12,7 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from optselect import AutoOptimizer, OptimizerPlan, PlanMismatchError, ResumeError
-from tests.callbacks.modules import (
+from tests.support.modules import (
     Classifier,
     SparseClassifier,
     StopAfter,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from optselect import AutoOptimizer
-from tests.callbacks.modules import (
+from tests.support.modules import (
     Classifier,
     SparseClassifier,
     WithOptimizer,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.callbacks.preempted_run import SCENARIOS
+from tests.laws.preempted_run import SCENARIOS
 
 _SLURM = {
     "SLURM_NTASKS": "1",

@@ -1,8 +1,8 @@
-"""Small real modules and loaders for the callback's tests."""
+"""Small real modules and loaders for the callback, and how they are fitted and compared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
@@ -100,6 +100,40 @@ def tokens(count: int = ROWS) -> TensorDataset:
 def loaders(data: Callable[[int], TensorDataset] = rows) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """A shuffling training loader and a validation loader."""
     return DataLoader(data(ROWS), batch_size=BATCH, shuffle=True), DataLoader(data(32), batch_size=16)
+
+
+class Stateful:
+    """A loader that can go back into an epoch; its order comes from a generator that lives as long as it does."""
+
+    def __init__(self, dataset: TensorDataset) -> None:
+        self.dataset = dataset
+        self.generator = torch.Generator().manual_seed(3)
+        self.given = 0
+        self.going_on = False
+
+    def __len__(self) -> int:
+        return len(self.dataset) // BATCH
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.going_on:
+            self.start, self.given = self.generator.get_state(), 0
+        self.going_on = False
+        self.generator.set_state(self.start)
+        self.order = torch.randperm(len(self.dataset), generator=self.generator)
+        # As a DataLoader does, for its workers.
+        torch.empty((), dtype=torch.int64).random_()
+        return self._batches()
+
+    def _batches(self) -> Iterator[Any]:
+        while self.given < len(self):
+            self.given += 1
+            yield self.dataset[self.order[(self.given - 1) * BATCH : self.given * BATCH]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"start": self.start, "given": self.given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.start, self.given, self.going_on = state["start"], state["given"], True
 
 
 def auto(tmp_path: Any, **arguments: Any) -> AutoOptimizer:

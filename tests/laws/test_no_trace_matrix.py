@@ -13,8 +13,9 @@ from lightning.pytorch.loggers import CSVLogger
 from optselect import AutoOptimizer, Budget
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from optselect.workload.rng import rng_state, seed_rng
-from tests.callbacks.kinds import KINDS, MODES, Kind
-from tests.callbacks.modules import TRAINER, by_hand, equal_states
+from tests.support.comparison import checkpoints, logged_rows, python_state
+from tests.support.kinds import KINDS, MODES, Kind
+from tests.support.modules import TRAINER, by_hand, equal_states
 
 # Clipping a sparse gradient crashes in torch; test_clipping.py holds what we do there. Lightning refuses
 # to clip in manual optimization, and refuses an accumulation there or beside a scheduler of it.
@@ -89,51 +90,6 @@ def run(
         "rows": logged_rows(directory),
         "checkpoints": checkpoints(directory),
     }
-
-
-def python_state(owner: Any) -> dict[str, Any]:
-    """Attributes that can be compared, of a module, or of a loader with its data set and sampler."""
-    found = dict(vars(owner)) if hasattr(owner, "__dict__") else {}
-    dataset = getattr(owner, "dataset", None)
-    if hasattr(dataset, "__dict__"):
-        found.update({f"dataset.{name}": value for name, value in vars(dataset).items()})
-    found.update(
-        {f"sampler.{name}": value for name, value in vars(getattr(owner, "batch_sampler", owner)).items()}
-        if hasattr(getattr(owner, "batch_sampler", owner), "__dict__")
-        else {}
-    )
-    return {name: value for name, value in found.items() if _plain(value)}
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, list | tuple | set):
-        return all(map(_plain, value))
-    if isinstance(value, dict):
-        return all(map(_plain, value.values()))
-    return isinstance(value, int | float | str | bool | torch.Tensor | None)
-
-
-def logged_rows(directory: Path) -> list[str]:
-    """The CSV loggers' files."""
-    return [path.read_text() for path in sorted(directory.rglob("metrics.csv"))]
-
-
-def checkpoints(directory: Path) -> dict[str, Any]:
-    """Their contents, without what names a folder, and without our own entry."""
-    found = {}
-    for path in sorted(directory.rglob("*.ckpt")):
-        content = torch.load(path, weights_only=True)
-        content["callbacks"] = {
-            key: {
-                name: value
-                for name, value in state.items()
-                if "path" not in name and "dir" not in name and "models" not in name
-            }
-            for key, state in content["callbacks"].items()
-            if key != "AutoOptimizer"
-        }
-        found[path.name] = content
-    return found
 
 
 def check(name: str, mode: str, tmp_path: Path) -> None:

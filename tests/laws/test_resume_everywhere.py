@@ -16,9 +16,10 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, OnE
 
 from optselect import AutoOptimizer, OptimizerPlan, catalogue
 from optselect.configuration.schedule import Schedule, ScheduleKind
-from tests.callbacks.modules import (
+from tests.support.modules import (
     Classifier,
     SparseClassifier,
+    Stateful,
     StopAfter,
     auto,
     equal_states,
@@ -28,7 +29,6 @@ from tests.callbacks.modules import (
     rows,
     tokens,
 )
-from tests.callbacks.test_resume_midway import Stateful
 from tests.support.pairs import in_turn, manner, parameters
 
 NAMES = [name for name in catalogue.names() if catalogue.get(name).available]

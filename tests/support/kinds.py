@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from tests.callbacks.modules import BATCH, CLASSES, FEATURES, ROWS, Classifier, rows, tokens
+from tests.support.modules import BATCH, CLASSES, FEATURES, ROWS, Classifier, rows, tokens
 
 # --- modules --------------------------------------------------------------------------------------
 

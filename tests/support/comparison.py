@@ -11,8 +11,7 @@ import torch
 
 from optselect import AutoOptimizer, Budget
 from optselect.workload.rng import rng_state, seed_rng
-from tests.callbacks.modules import TRAINER, Classifier, by_hand, equal_states, loaders
-from tests.callbacks.test_matrix import checkpoints, logged_rows, python_state
+from tests.support.modules import TRAINER, Classifier, by_hand, equal_states, loaders
 
 Scenario = Callable[[L.LightningModule, list[L.Callback], Path], L.Trainer]
 
@@ -97,3 +96,48 @@ def lived(
     module = module_type()
     seed_rng(1)
     return left_behind(module, scenario(module, auto, folder), folder)
+
+
+def python_state(owner: Any) -> dict[str, Any]:
+    """Attributes that can be compared, of a module, or of a loader with its data set and sampler."""
+    found = dict(vars(owner)) if hasattr(owner, "__dict__") else {}
+    dataset = getattr(owner, "dataset", None)
+    if hasattr(dataset, "__dict__"):
+        found.update({f"dataset.{name}": value for name, value in vars(dataset).items()})
+    found.update(
+        {f"sampler.{name}": value for name, value in vars(getattr(owner, "batch_sampler", owner)).items()}
+        if hasattr(getattr(owner, "batch_sampler", owner), "__dict__")
+        else {}
+    )
+    return {name: value for name, value in found.items() if _plain(value)}
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple | set):
+        return all(map(_plain, value))
+    if isinstance(value, dict):
+        return all(map(_plain, value.values()))
+    return isinstance(value, int | float | str | bool | torch.Tensor | None)
+
+
+def logged_rows(directory: Path) -> list[str]:
+    """The CSV loggers' files."""
+    return [path.read_text() for path in sorted(directory.rglob("metrics.csv"))]
+
+
+def checkpoints(directory: Path) -> dict[str, Any]:
+    """Their contents, without what names a folder, and without our own entry."""
+    found = {}
+    for path in sorted(directory.rglob("*.ckpt")):
+        content = torch.load(path, weights_only=True)
+        content["callbacks"] = {
+            key: {
+                name: value
+                for name, value in state.items()
+                if "path" not in name and "dir" not in name and "models" not in name
+            }
+            for key, state in content["callbacks"].items()
+            if key != "AutoOptimizer"
+        }
+        found[path.name] = content
+    return found

@@ -13,7 +13,7 @@ import torch
 from optselect import TorchWorkload, measure
 from optselect.profile import Profile
 from optselect.rules import CLASSIC, FACTS, propose, regime, tally
-from tests.regimes import trainings
+from tests.support import trainings
 
 # They speak on nearly every training, so they tell no regime from another.
 EVERYWHERE = {"several optimizers are better than one", "a line search needs the same loss twice"}

@@ -22,8 +22,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from optselect.study.journal import journal_storage
-from tests.callbacks.modules import Classifier, auto, fit, made, rows
-from tests.callbacks.test_resume_midway import Stateful
+from tests.support.modules import Classifier, Stateful, auto, fit, made, rows
 
 SCENARIOS: dict[str, tuple[str, list[signal.Signals]]] = {
     "alone": ("", []),

@@ -9,7 +9,7 @@ import torch
 
 from optselect import OptimizerPlan, TorchWorkload, select
 from optselect.rules import CLASSIC
-from tests.regimes import trainings
+from tests.support import trainings
 
 ANSWERS = {
     "small dense data": (
