@@ -340,7 +340,7 @@ def modules_after(statement: str) -> set[str]:
     """The top-level modules that a fresh interpreter has loaded after `statement`."""
     command = f"import sys; {statement}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run(
-        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())

@@ -488,7 +488,7 @@ def looked_at(folder: Path, page: str, *, width: int, dark: bool = False) -> dic
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     (body,) = Page(re.sub(r"</?iframe[^>]*>", "", done.stdout)).all("body")

@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 from wsgiref.util import setup_testing_defaults
 
@@ -104,10 +103,10 @@ def test_the_command_of_the_how_to_page_serves_the_journal_file(plan: OptimizerP
 
 def patiently(address: str) -> Any:
     """What is served there, once it is."""
-    for _ in range(100):
+    for _ in range(600):
         try:
-            with urlopen(address, timeout=5) as answer:  # noqa: S310  # our own server
+            with urlopen(address, timeout=30) as answer:  # noqa: S310  # our own server
                 return json.load(answer)
-        except URLError:
+        except OSError:  # nobody listens yet, or takes long
             time.sleep(0.2)
     raise TimeoutError(address)

@@ -39,7 +39,7 @@ heavy = {{"torch", "lightning", "optuna", "sklearn", "numpy", "jsonargparse"}} &
 sys.exit(str(heavy) if heavy else 0)
 """
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
 
     assert done.returncode == 0, done.stderr
 
