@@ -13,13 +13,13 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## choose an optimizer for the digits data set, train, resume
 	$(BIN)/python -m optselect.recipes.demo
 
-# Two processes take a file at a time, in the order of the folders: the longest files come early.
+# Two processes take a file at a time, in the order of the folders: those that take longest lie in the first half.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: lint types  ## all checks and every law; of large products every pair of kinds
+test: lint types  ## all checks, and a test of every law
 	$(PYTEST)
 
-test-all: lint types  ## the same with the whole products, and with what Lightning does without us
+test-all: lint types  ## the same, with whole products of cases and with what Lightning does without us
 	$(PYTEST) -m ""
 
 lint: $(INSTALLED)  ## ruff: rules and format
