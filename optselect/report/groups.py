@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from optselect.building.treatment import Treatment, treated
-from optselect.configuration import format_value
 from optselect.configuration.policy import FineTuning
 from optselect.parameters.describe import ParamInfo, describe_params
 from optselect.plan import OptimizerPlan, ParamGroup
 from optselect.profile.values import Profile
 from optselect.space import Value
+from optselect.words import format_value
 
 GROUP_HEADER = ("group", "what for", "layers", "parameters", "lr", "decay", "besides")
 LAYER_HEADER = ("layer", "modules", "what for", "parameters", "lr", "decay")

@@ -14,11 +14,11 @@ from pathlib import Path
 from optselect import catalogue
 from optselect.catalogue import OptimizerSpec
 from optselect.catalogue.registry import OURS
-from optselect.configuration import format_value
 from optselect.report.markdown import escaped, table
 from optselect.report.text import wrapped
 from optselect.rules import CLASSIC, DEFAULT, FACTS, POLICIES, REGIMES, Regime, Rule
 from optselect.space import Dimension
+from optselect.words import format_value
 
 _GROUPS: tuple[tuple[str, str, tuple[Rule, ...]], ...] = (
     ("Facts", "they forbid, whatever speaks for an optimizer", FACTS),

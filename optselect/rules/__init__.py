@@ -18,10 +18,10 @@ from optselect.rules.classic import CLASSIC
 from optselect.rules.limitations import FACTS
 from optselect.rules.policies import POLICIES, Policy, policies
 from optselect.rules.prior import REGIMES, Regime, configuration, regime
+from optselect.rules.proposal import Proposal, Seat
 from optselect.rules.rule import (
     Answer,
     Evidence,
-    Proposal,
     Rule,
     RuleWarning,
     Strength,
@@ -31,7 +31,7 @@ from optselect.rules.rule import (
     rule,
     votes,
 )
-from optselect.rules.voting import BASELINE, DEFAULT, RulesArgument, propose, resolve, tally, vetoes
+from optselect.rules.voting import BASELINE, DEFAULT, Prior, RulesArgument, propose, resolve, tally, vetoes
 
 __all__ = [
     "BASELINE",
@@ -43,11 +43,13 @@ __all__ = [
     "Answer",
     "Evidence",
     "Policy",
+    "Prior",
     "Proposal",
     "Regime",
     "Rule",
     "RuleWarning",
     "RulesArgument",
+    "Seat",
     "Strength",
     "Vote",
     "at_least",

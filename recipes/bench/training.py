@@ -19,12 +19,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
-from optselect.configuration import Configuration, format_value
+from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
 from optselect.optim.scheduler import ScheduledLR
 from optselect.plan import OptimizerPlan
 from optselect.recipes.bench.sources import Tensors
 from optselect.recipes.bench.tasks import Splits, Task, orders
+from optselect.words import format_value
 from optselect.workload.rng import seed_rng
 
 # Losses are looked at this often: a training whose loss is no number any more ends early.

@@ -34,12 +34,12 @@ from lightning.pytorch.utilities.exceptions import _TunerExitException
 from torch.optim import Optimizer
 
 from optselect import measure
+from optselect.building.fitting_policy import policy_for
 from optselect.callbacks import AutoOptimizer, LightningWorkload
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, OptselectError, ResumeError, UnsupportedModuleError
 from optselect.files import write_whole
-from optselect.pipeline import policy_for
 from optselect.plan import OptimizerPlan
 from optselect.profile.text import describe
 from optselect.recipes.cli.input_errors import readable, refused, unreadable

@@ -41,12 +41,14 @@ def plan(optimizer: str = "adamw", policy: FineTuning = LATER, schedule: Schedul
     )
     model = made()
     return OptimizerPlan(
-        optimizer=optimizer,
+        configuration=Configuration(
+            optimizer=optimizer,
+            hyperparameters=configuration.hyperparameters,
+            schedule=schedule or Schedule(kind="cosine", warmup_steps=2),
+            fine_tuning=policy,
+        ),
         model_fingerprint=ModelFingerprint.of(model),
-        hyperparameters=configuration.hyperparameters,
         param_groups=param_groups(model, configuration),
-        schedule=schedule or Schedule(kind="cosine", warmup_steps=2),
-        fine_tuning=policy,
         total_steps=STEPS,
     )
 

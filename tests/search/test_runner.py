@@ -17,7 +17,8 @@ from optselect import TorchWorkload
 from optselect.configuration import USER, Configuration
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
-from optselect.search.runner import Outcome, TrialRunner
+from optselect.search.outcome import Outcome
+from optselect.search.runner import TrialRunner
 from tests.support.small import loader, sentences, vectors, words
 
 SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1, "weight_decay": 1e-7})
