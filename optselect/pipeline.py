@@ -14,14 +14,16 @@ from optuna.storages import BaseStorage
 
 from optselect import catalogue
 from optselect.budget import UNKNOWN_LENGTH_STEPS, VALIDATION_COST, Budget, resolve_budget
+from optselect.building.fitting_policy import policy_for
 from optselect.building.groups import param_groups
-from optselect.building.treatment import treated
 from optselect.configuration import USER, Configuration
 from optselect.configuration.policy import FineTuning, FineTuningWord
 from optselect.errors import ConfigurationError, UnknownOptimizerError
+from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.plan import ModelFingerprint, OptimizerPlan
 from optselect.profile import Profile
 from optselect.profile.measure import measure
+from optselect.profile.model import measured_anatomy
 from optselect.report.live import default_progress
 from optselect.rules import Policy, Proposal, Rule, policies, propose, resolve
 from optselect.search.arms import arms, baseline, configuration_of
@@ -138,11 +140,13 @@ def make_selection(
                 "leave the name out"
             )
         # First: a policy that does not fit the model is to be said before anything is run.
-        policy = policy_for(workload, settings.fine_tuning) if isinstance(settings.fine_tuning, FineTuning) else None
+        told = settings.fine_tuning
+        policy = policy_for(workload, told, anatomy_of(workload.model)) if isinstance(told, FineTuning) else None
         settings = replace(settings, fine_tuning=policy or settings.fine_tuning)
         profile = workload.agree(_as_told(measure(workload, passes=_passes(budget)), fine_tuning=settings.fine_tuning))
-        worth_trying = [] if policy else _policies(workload, profile)
-        proposals = _proposals(workload, profile, settings, policy)
+        anatomy = measured_anatomy(profile, workload.model)
+        worth_trying = [] if policy else _policies(workload, profile, anatomy)
+        proposals = _proposals(profile, anatomy, settings, policy)
         progress.proposed(profile, proposals)
         base = _baseline(workload, policy)
         spent = profile.gradient.passes
@@ -151,7 +155,7 @@ def make_selection(
             if budget.seconds is not None:
                 timed = _timeable(proposals, base, workload.user_passes)
                 spent += TIMING_COST * len(timed)
-                pace = _pace(TrialRunner(workload, sparse=profile.gradient.sparse, seed=settings.seed), timed)
+                pace = _pace(TrialRunner(workload, anatomy=anatomy, seed=settings.seed), timed)
                 pace = workload.agree(study.remember("seconds per micro-batch", pace) if study is not None else pace)
                 budget = budget.at_pace(pace, spent=spent)
         tried = tuple(each.fine_tuning for each in worth_trying)
@@ -159,8 +163,7 @@ def make_selection(
         if budget.searches:
             runner = TrialRunner(
                 workload,
-                sparse=profile.gradient.sparse,
-                order=profile.model.executed,
+                anatomy=anatomy,
                 seed=settings.seed,
                 initial_loss=profile.gradient.initial_loss,
                 steps=race.horizon // workload.accumulate if race.training else None,
@@ -186,6 +189,7 @@ def make_selection(
         race=race,
         evaluations=evaluations,
         profile=profile,
+        anatomy=anatomy,
         proposals=proposals,
         fingerprint=fingerprint,
         cost=cost,
@@ -194,21 +198,12 @@ def make_selection(
     return Selection(plan=workload.agree(plan), profile=profile, study=study)
 
 
-def policy_for(workload: Workload, fine_tuning: FineTuning, order: Sequence[str] = ()) -> FineTuning:
-    """A policy in terms of this training: its functions as names, its times as optimizer steps."""
-    if fine_tuning.freezes and workload.obstacle_to_thawing is not None:
-        raise ConfigurationError(f"the policy freezes parts of the model, but {workload.obstacle_to_thawing}")
-    policy = _timed(workload, fine_tuning.named(name for name, _ in workload.model.named_parameters()))
-    treated(workload.model, policy, order=order)
-    return policy
-
-
-def _policies(workload: Workload, profile: Profile) -> list[Policy]:
+def _policies(workload: Workload, profile: Profile, anatomy: Anatomy) -> list[Policy]:
     """The policies that the rules propose, as far as they fit this model and this training."""
     found = []
     for each in policies(profile):
         try:
-            found.append(replace(each, fine_tuning=policy_for(workload, each.fine_tuning, profile.model.executed)))
+            found.append(replace(each, fine_tuning=policy_for(workload, each.fine_tuning, anatomy)))
         except ConfigurationError as error:
             _log.info("not tried: %s (%s)", each.fine_tuning.describe(), error)
     return found
@@ -224,12 +219,6 @@ def _with_reason(choice: Choice, worth_trying: Sequence[Policy]) -> Choice:
     return replace(choice, reasons=(*choice.reasons, *words))
 
 
-def _timed(workload: Workload, policy: FineTuning) -> FineTuning:
-    batches = workload.source().batches
-    steps_per_epoch = None if batches is None else math.ceil(batches / workload.accumulate)
-    return policy.timed(steps_per_epoch, workload.steps)
-
-
 def _as_told(profile: Profile, *, fine_tuning: FineTuningWord) -> Profile:
     """The profile, with the user's word on whether the model is trained already in place of the measured one."""
     if fine_tuning == "auto":
@@ -239,7 +228,7 @@ def _as_told(profile: Profile, *, fine_tuning: FineTuningWord) -> Profile:
     return replace(profile, model=told)
 
 
-def _proposals(workload: Workload, profile: Profile, settings: Settings, policy: FineTuning | None) -> list[Proposal]:
+def _proposals(profile: Profile, anatomy: Anatomy, settings: Settings, policy: FineTuning | None) -> list[Proposal]:
     """What the rules propose; each with the user's `policy`, where there is one and the optimizer can follow it."""
     proposed = propose(profile, rules=settings.rules, candidates=settings.candidates)
     if policy is None:
@@ -251,7 +240,7 @@ def _proposals(workload: Workload, profile: Profile, settings: Settings, policy:
             continue
         told = replace(proposal, fine_tuning=policy)
         try:
-            param_groups(workload.model, configuration_of(told), profile.gradient.sparse, profile.model.executed)
+            param_groups(anatomy, configuration_of(told))
         except ConfigurationError as error:
             if settings.candidates is not None:
                 raise
@@ -361,13 +350,13 @@ def _plan(
     race: Race,
     evaluations: Sequence[Evaluation],
     profile: Profile,
+    anatomy: Anatomy,
     proposals: Sequence[Proposal],
     fingerprint: ModelFingerprint,
     cost: str,
 ) -> OptimizerPlan:
     chosen = choice.configuration
-    sparse, order = profile.gradient.sparse, profile.model.executed
-    groups = () if chosen.optimizer == USER else param_groups(workload.model, chosen, sparse, order)
+    groups = () if chosen.optimizer == USER else param_groups(anatomy, chosen)
     return OptimizerPlan(
         optimizer=chosen.optimizer,
         hyperparameters=dict(chosen.hyperparameters),
@@ -383,7 +372,7 @@ def _plan(
         trials=records(evaluations),
         search_steps=round(race.spent + nominal_cost(race, evaluations)),
         model_fingerprint=fingerprint,
-        sparse=sparse,
+        sparse=profile.gradient.sparse,
         monitor=workload.monitor,
         mode=workload.mode,
         versions=versions(),

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from optselect.parameters.describe import ParamInfo, is_norm, is_peft
+from optselect.parameters.adapters import is_peft
+from optselect.parameters.describe import ParamInfo
+from optselect.parameters.kind import is_norm
 
 # σ₁(W) / (std(W)(√m + √n)) tends to 1 for independent entries. OPTIMIZERS.md § 5, measured: of 13 fresh nets
 # at most 2 % of the matrices lie above 1.15, of pretrained EfficientNet-lite0 and MiniLM 80 % and 95 %.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optselect.errors import ConfigurationError, UnsupportedModuleError
+from optselect.parameters.anatomy import anatomy_of
 from optselect.parameters.execution import execution_recorded
 from optselect.profile.data import profile_data
 from optselect.profile.gradient import profile_gradient
@@ -35,5 +36,5 @@ def measure(workload: Workload, passes: int = 8) -> Profile:
                 workload.model, workload.backward, batches[:passes], batch_size=source.batch_size
             )
         # Now it is known what runs last; and the first batch has told lazy modules their shapes.
-        model = counted(model, workload.model, execution.order)
+        model = counted(model, anatomy_of(workload.model, order=execution.order))
         return Profile(data=data, model=model, gradient=gradient, steps=workload.steps)

@@ -14,6 +14,7 @@ from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
 from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
+from optselect.parameters.anatomy import anatomy_of
 from optselect.rules import prior, voting
 from optselect.search.progress import Silent
 from optselect.workload.protocol import Build
@@ -45,7 +46,7 @@ def final_loss(build: Build) -> float:
 
 def adamw(lr: float, schedule: Schedule) -> Build:
     chosen = Configuration(optimizer="adamw", hyperparameters={"lr": lr, "weight_decay": 1e-2}, schedule=schedule)
-    return lambda model: build_groups(param_groups(model, chosen), schedule, model, STEPS)
+    return lambda model: build_groups(param_groups(anatomy_of(model), chosen), schedule, model, STEPS)
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e-3])
