@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 from torch import nn
@@ -11,7 +11,7 @@ from torch import nn
 from optselect.parameters.adapters import is_wrapped
 from optselect.parameters.blocks import block_around
 from optselect.parameters.kind import Kind, is_attention
-from optselect.parameters.place import Place
+from optselect.parameters.place import Place, modules_around
 
 
 def depths_of(places: Sequence[Place], kinds: Mapping[str, Kind], matched: Mapping[str, str]) -> dict[str, int]:
@@ -52,7 +52,7 @@ def _with_waiting(depths: dict[str, int], waiting: Sequence[Place]) -> dict[str,
     first_inside: dict[str, int] = {}
 
     def note(name: str) -> None:
-        for module in _modules_around(name):
+        for module in modules_around(name):
             first_inside[module] = min(first_inside.get(module, depths[name]), depths[name])
 
     for name in depths:
@@ -61,13 +61,6 @@ def _with_waiting(depths: dict[str, int], waiting: Sequence[Place]) -> dict[str,
         depths[place.name] = first_inside.get(place.around.name, 0)
         note(place.name)
     return depths
-
-
-def _modules_around(name: str) -> Iterator[str]:
-    """The names of all modules around a parameter: `encoder.0`, `encoder` and "" of `encoder.0.weight`."""
-    while name:
-        name = name.rpartition(".")[0]
-        yield name
 
 
 def _layer(place: Place) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
@@ -57,11 +56,6 @@ class ParamInfo:
     def names(self) -> tuple[str, ...]:
         """All its names, the first one first."""
         return (self.name, *self.tied_names)
-
-    @property
-    def part(self) -> Literal["head", "adapter", "backbone"]:
-        """Which part of the model it belongs to."""
-        return "head" if self.role == "head" else "adapter" if self.adapter else "backbone"
 
 
 def is_muon_matrix(info: ParamInfo) -> bool:

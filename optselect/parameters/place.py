@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -128,6 +128,13 @@ def aliases_of(places: Mapping[str, Place]) -> dict[str, tuple[str, ...]]:
     for name, place in places.items():
         names.setdefault(id(place.parameter), []).append(name)
     return {first: tuple(others) for first, *others in names.values()}
+
+
+def modules_around(name: str) -> Iterator[str]:
+    """The names of all modules around what has this name: `encoder.0`, `encoder` and "" of `encoder.0.weight`."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
 def words_in(name: str) -> set[str]:

@@ -41,7 +41,7 @@ def profile_model(model: nn.Module) -> ModelProfile:
         trained_share=share,
         memory_free=memory_free(torch.device("cpu") if first is None else first.device),
     )
-    return counted(profile, anatomy)
+    return with_counts(profile, anatomy)
 
 
 def measured_anatomy(profile: Profile, model: nn.Module) -> Anatomy:
@@ -49,7 +49,7 @@ def measured_anatomy(profile: Profile, model: nn.Module) -> Anatomy:
     return anatomy_of(model, sparse=profile.gradient.sparse, order=profile.model.executed)
 
 
-def counted(profile: ModelProfile, anatomy: Anatomy) -> ModelProfile:
+def with_counts(profile: ModelProfile, anatomy: Anatomy) -> ModelProfile:
     """`profile` with what the parameters of a model count; its depth and its head depend on what is known to run."""
     infos, trainable = anatomy.parameters, anatomy.trainable
     parameters = dict(anatomy.model.named_parameters())

@@ -83,11 +83,6 @@ class DataProfile(_Record):
     rare_class_share: float | None = None
     tail_exponent: float | None = None
 
-    @property
-    def is_stream(self) -> bool:
-        """Whether the training set has no known size."""
-        return self.size is None
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelProfile(_Record):
