@@ -50,6 +50,7 @@ from optselect.optim.implementation import implementations
 from optselect.optim.modes import has_modes, to_evaluation, to_training
 from optselect.optim.rescaling import scaled
 from optselect.optim.scheduler import ScheduledLR
+from optselect.parameters.anatomy import anatomy_of
 from optselect.pipeline import make_selection
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
@@ -417,7 +418,7 @@ class AutoOptimizer(pl.Callback):
         if user is not None:
             return user()
         plain = baseline(has_user_optimizer=False)
-        return {"optimizer": build_groups(param_groups(module, plain), plain.schedule, module, None)[0]}
+        return {"optimizer": build_groups(param_groups(anatomy_of(module), plain), plain.schedule, module, None)[0]}
 
     def _users_own(self, module: pl.LightningModule) -> Callable[[], Any] | None:
         if self._attached is None:

@@ -9,8 +9,10 @@ from optselect.budget import Budget, resolve_budget
 from optselect.building.fitting_policy import fitting, policy_for, with_policy
 from optselect.configuration import USER, Configuration, FineTuning, Goal
 from optselect.errors import ConfigurationError
+from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.profile import Profile
 from optselect.profile.measure import measure
+from optselect.profile.model import measured_anatomy
 from optselect.rules import Policy, Prior, Proposal, configuration, propose
 from optselect.rules import policies as policies_for
 from optselect.search.brief import Brief
@@ -78,19 +80,23 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
         user_passes=workload.user_passes,
         keeps_best=workload.keeps_best,
         training_bytes=training_bytes(workload.model),
-        policy=policy_for(workload, told) if isinstance(told, FineTuning) else None,
+        policy=policy_for(workload, told, anatomy_of(workload.model)) if isinstance(told, FineTuning) else None,
     )
 
 
-def measured(workload: Workload, brief: Brief) -> Profile:
-    """The profile, with the user's word on whether the model is trained already in place of the measured one."""
+def measured(workload: Workload, brief: Brief) -> tuple[Profile, Anatomy]:
+    """The profile, and the model's parameters described with what was measured.
+
+    The user's word on whether the model is trained already stands in place of the measured one.
+    """
     profile = measure(workload, passes=_passes(brief.budget))
     told = brief.settings.fine_tuning
     if told != "auto":
         word = "a fine-tuning policy" if isinstance(told, FineTuning) else f"fine_tuning={told}"
         model = replace(profile.model, at_initialisation=not told, initialisation_evidence=f"{word} was given")
         profile = replace(profile, model=model)
-    return workload.agree(profile)
+    profile = workload.agree(profile)
+    return profile, measured_anatomy(profile, workload.model)
 
 
 def _passes(budget: Budget) -> int:
@@ -100,15 +106,15 @@ def _passes(budget: Budget) -> int:
 
 
 def proposed(
-    workload: Workload, brief: Brief, profile: Profile, method: Method = METHOD
+    workload: Workload, brief: Brief, profile: Profile, anatomy: Anatomy, method: Method = METHOD
 ) -> tuple[list[Proposal], list[Policy]]:
     """What the rules propose, and policies to try on the leader: none where the user has given one."""
     settings = brief.settings
     found = propose(profile, rules=settings.rules, candidates=settings.candidates, prior=method.prior)
     if brief.policy is None:
-        return found, fitting(policies_for(profile), workload, profile.model.executed)
+        return found, fitting(policies_for(profile), workload, anatomy)
     asked_for = settings.candidates is not None
-    return with_policy(found, brief.policy, workload.model, profile, asked_for=asked_for), []
+    return with_policy(found, brief.policy, anatomy, asked_for=asked_for), []
 
 
 def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | None:
@@ -130,12 +136,13 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
     )
 
 
-def runner_for(workload: Workload, brief: Brief, profile: Profile, method: Method = METHOD) -> TrialRunner:
+def runner_for(
+    workload: Workload, brief: Brief, profile: Profile, anatomy: Anatomy, method: Method = METHOD
+) -> TrialRunner:
     """What runs the trials."""
     return method.runner(
         workload,
-        sparse=profile.gradient.sparse,
-        order=profile.model.executed,
+        anatomy=anatomy,
         seed=brief.settings.seed,
         initial_loss=profile.gradient.initial_loss,
         paused_bytes=method.paused_bytes,

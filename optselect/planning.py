@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from optselect.building.groups import param_groups
 from optselect.configuration import USER, Trial
+from optselect.parameters.anatomy import Anatomy
 from optselect.plan import ModelFingerprint, OptimizerPlan
 from optselect.plan.versions import versions
 from optselect.profile import Profile
@@ -23,14 +24,14 @@ def planned(
     trials: Sequence[Trial],
     *,
     profile: Profile,
+    anatomy: Anatomy,
     proposals: Sequence[Proposal],
 ) -> OptimizerPlan:
     """The plan for `workload` to train with `choice`."""
     chosen, race = choice.configuration, race if trials else race.untried
-    sparse, order = profile.gradient.sparse, profile.model.executed
     return OptimizerPlan(
         configuration=chosen,
-        param_groups=() if chosen.optimizer == USER else param_groups(workload.model, chosen, sparse, order),
+        param_groups=() if chosen.optimizer == USER else param_groups(anatomy, chosen),
         total_steps=workload.steps,
         reasons=(*choice.reasons, cost(race, trials)),
         baseline=race.baseline if trials else None,
@@ -40,7 +41,7 @@ def planned(
         trials=tuple(trials),
         search_steps=round(race.spent_with(trials)),
         model_fingerprint=ModelFingerprint.of(workload.model),
-        sparse=sparse,
+        sparse=profile.gradient.sparse,
         monitor=workload.monitor,
         mode=workload.mode,
         versions=versions(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from optselect import Budget, OptimizerPlan, TorchWorkload, select
+from optselect.briefing import METHOD
 from optselect.configuration import USER
 from optselect.configuration.policy import FineTuning
 from optselect.errors import (
@@ -201,11 +202,10 @@ def test_the_stated_cost_is_what_was_spent(model: Callable[[], nn.Module], valid
     assert f"the choice cost {plan.search_steps} micro-batches" in str(plan.reasons[-1])
 
 
-def test_a_model_too_large_to_be_put_aside_is_held_to_the_budget_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optselect.pipeline.PAUSED_BYTES", 0)
-    meter = Meter()
+def test_a_model_too_large_to_be_put_aside_is_held_to_the_budget_too() -> None:
+    meter, settings = Meter(), Settings(budget=Budget(steps=400))
 
-    plan = choose(training(meter), Budget(steps=400))
+    plan = make_selection(training(meter), settings, progress=Silent(), method=replace(METHOD, paused_bytes=0)).plan
 
     assert meter.cost <= 400
     assert meter.cost == pytest.approx(plan.search_steps, abs=1)

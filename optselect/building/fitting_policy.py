@@ -7,20 +7,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from torch import nn
-
 from optselect.building.groups import param_groups
 from optselect.building.treatment import treated
 from optselect.configuration import USER, FineTuning
 from optselect.errors import ConfigurationError
-from optselect.profile import Profile
+from optselect.parameters.anatomy import Anatomy
 from optselect.rules import Policy, Proposal
 from optselect.workload.protocol import Workload
 
 _log = logging.getLogger("optselect")
 
 
-def policy_for(workload: Workload, fine_tuning: FineTuning, order: Sequence[str] = ()) -> FineTuning:
+def policy_for(workload: Workload, fine_tuning: FineTuning, anatomy: Anatomy) -> FineTuning:
     """`fine_tuning` fitted to the model and the length of `workload`.
 
     Raises `ConfigurationError` where it does not fit, or freezes what cannot be frozen here.
@@ -28,7 +26,7 @@ def policy_for(workload: Workload, fine_tuning: FineTuning, order: Sequence[str]
     if fine_tuning.freezes and workload.obstacle_to_thawing is not None:
         raise ConfigurationError(f"the policy freezes parts of the model, but {workload.obstacle_to_thawing}")
     policy = _timed(workload, fine_tuning.named(name for name, _ in workload.model.named_parameters()))
-    treated(workload.model, policy, order=order)
+    treated(anatomy, policy)
     return policy
 
 
@@ -38,19 +36,19 @@ def _timed(workload: Workload, policy: FineTuning) -> FineTuning:
     return policy.timed(steps_per_epoch, workload.steps)
 
 
-def fitting(worth_trying: Iterable[Policy], workload: Workload, order: Sequence[str]) -> list[Policy]:
+def fitting(worth_trying: Iterable[Policy], workload: Workload, anatomy: Anatomy) -> list[Policy]:
     """Those of `worth_trying` that fit this model and this training, in its terms."""
     found = []
     for each in worth_trying:
         try:
-            found.append(replace(each, fine_tuning=policy_for(workload, each.fine_tuning, order)))
+            found.append(replace(each, fine_tuning=policy_for(workload, each.fine_tuning, anatomy)))
         except ConfigurationError as error:
             _log.info("not tried: %s (%s)", each.fine_tuning.describe(), error)
     return found
 
 
 def with_policy(
-    proposals: Sequence[Proposal], policy: FineTuning, model: nn.Module, profile: Profile, *, asked_for: bool
+    proposals: Sequence[Proposal], policy: FineTuning, anatomy: Anatomy, *, asked_for: bool
 ) -> list[Proposal]:
     """`proposals` with `policy`, but for those whose optimizer cannot follow it.
 
@@ -64,7 +62,7 @@ def with_policy(
             continue
         told = replace(proposal, configuration=replace(proposal.configuration, fine_tuning=policy))
         try:
-            param_groups(model, told.configuration, profile.gradient.sparse, profile.model.executed)
+            param_groups(anatomy, told.configuration)
         except ConfigurationError as error:
             if asked_for:
                 raise

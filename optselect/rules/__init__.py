@@ -17,8 +17,9 @@ A rule is a function of the profile whose name is its claim:
 from optselect.rules.classic import CLASSIC
 from optselect.rules.limitations import FACTS
 from optselect.rules.policies import POLICIES, Policy, policies
-from optselect.rules.prior import REGIMES, Regime, configuration, regime
+from optselect.rules.prior import configuration
 from optselect.rules.proposal import Proposal, Seat
+from optselect.rules.regimes import REGIMES, Regime, regime
 from optselect.rules.rule import (
     Answer,
     Evidence,

@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,6 +21,7 @@ from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
 from optselect.configuration import USER, Configuration
 from optselect.errors import MetricNotLoggedError
+from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.search.outcome import Outcome
 from optselect.search.parking import RungStates, states_beside
 from optselect.search.race import Race
@@ -48,15 +49,15 @@ class TrialRunner:
     disk, for a later process. Divergence
     is measured by `initial_loss`, the training loss at the borrowed weights, and by a trial's own first losses:
     never by another trial's, which a search that goes on after a kill may not have run. Schedules are laid out for
-    `steps` optimizer steps (None: those of the workload).
+    `steps` optimizer steps (None: those of the workload). `anatomy` is that of the workload's model (None: described
+    here, without what a profile has seen).
     """
 
     def __init__(
         self,
         workload: Workload,
         *,
-        sparse: Collection[str] = (),
-        order: Sequence[str] = (),
+        anatomy: Anatomy | None = None,
         seed: int = 0,
         initial_loss: float | None = None,
         steps: int | None = None,
@@ -64,8 +65,7 @@ class TrialRunner:
         states: RungStates | None = None,
     ) -> None:
         self._workload = workload
-        self._sparse = sparse
-        self._order = order
+        self._anatomy = anatomy_of(workload.model) if anatomy is None else anatomy
         self._seed = seed
         self.steps = workload.steps if steps is None else steps
         self._limit = paused_bytes
@@ -201,7 +201,7 @@ class TrialRunner:
         chosen = configuration
 
         def build(model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
-            groups = param_groups(model, self._squeezed(chosen), self._sparse, self._order)
+            groups = param_groups(self._anatomy, self._squeezed(chosen))
             return build_groups(groups, chosen.schedule, model, self.steps)
 
         return build

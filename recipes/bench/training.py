@@ -22,6 +22,7 @@ from optselect.building.optimizer import build_groups
 from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
 from optselect.optim.scheduler import ScheduledLR
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import OptimizerPlan
 from optselect.recipes.bench.sources import Tensors
 from optselect.recipes.bench.tasks import Splits, Task, orders
@@ -77,7 +78,7 @@ def configured(configuration: Configuration) -> Recipe:
     """A catalogue optimizer as optselect lays it out: no weight decay on biases, AdamW beside Muon."""
 
     def build(model: nn.Module, steps: int) -> tuple[Optimizer, LRScheduler | None]:
-        return build_groups(param_groups(model, configuration), configuration.schedule, model, steps)
+        return build_groups(param_groups(anatomy_of(model), configuration), configuration.schedule, model, steps)
 
     return Recipe(describe=configuration.describe(), identity={"configuration": configuration.to_dict()}, build=build)
 

@@ -21,6 +21,7 @@ from optselect.errors import (
     UnsupportedModuleError,
 )
 from optselect.optim.composite import CompositeOptimizer
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import ModelFingerprint, OptimizerPlan, ParamGroup
 from tests.support.small import loader, net, sentences, vectors, words
 
@@ -40,7 +41,7 @@ def plan_for(
         configuration=Configuration(
             optimizer=optimizer, hyperparameters=hyperparameters, schedule=configuration.schedule
         ),
-        param_groups=param_groups(model, configuration, sparse),
+        param_groups=param_groups(anatomy_of(model, sparse=sparse), configuration),
         total_steps=total_steps,
         model_fingerprint=ModelFingerprint.of(model),
         sparse=sparse,

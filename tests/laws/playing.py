@@ -26,6 +26,7 @@ from optselect import configuration as values
 from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
 from optselect.configuration import Configuration, Goal
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import Reason
 from optselect.profile import Profile
 from optselect.rules import Proposal
@@ -192,7 +193,7 @@ def suggestions_by(stand_in: Any) -> Iterator[None]:
 def built(model: nn.Module, configuration: Mapping[str, Any], steps: int) -> tuple[Any, Any]:
     """The optimizer and the scheduler of a configuration."""
     chosen = configuration_of(configuration)
-    return build_groups(param_groups(model, chosen), chosen.schedule, model, steps)
+    return build_groups(param_groups(anatomy_of(model), chosen), chosen.schedule, model, steps)
 
 
 def budget_of(budget: Any) -> float | Budget | None:

@@ -20,6 +20,7 @@ from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
 from optselect.errors import ResumeError
 from optselect.optim.scheduler import ScheduledLR
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import ModelFingerprint, OptimizerPlan
 
 STEPS = 12
@@ -48,7 +49,7 @@ def plan(optimizer: str = "adamw", policy: FineTuning = LATER, schedule: Schedul
             fine_tuning=policy,
         ),
         model_fingerprint=ModelFingerprint.of(model),
-        param_groups=param_groups(model, configuration),
+        param_groups=param_groups(anatomy_of(model), configuration),
         total_steps=STEPS,
     )
 
@@ -198,7 +199,7 @@ def test_gradients_from_before_the_freezing_do_not_move_what_joins() -> None:
     configuration = Configuration(
         optimizer="sgd", hyperparameters={"lr": 0.1}, fine_tuning=FineTuning(thaw=Thaw(step=1))
     )
-    optimizer, scheduler = build_groups(param_groups(model, configuration), Schedule(), model, STEPS)
+    optimizer, scheduler = build_groups(param_groups(anatomy_of(model), configuration), Schedule(), model, STEPS)
 
     train(model, optimizer, scheduler, 0, 1)
 

@@ -21,6 +21,7 @@ from optselect.configuration import Configuration
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
 from optselect.errors import ConfigurationError
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import ModelFingerprint, ParamGroup
 from optselect.report.code import as_python, as_yaml
 from tests.callbacks.modules import Classifier, equal_states, fit, made
@@ -48,7 +49,7 @@ def plan_for(
     configuration = Configuration(optimizer=optimizer, hyperparameters=values, schedule=schedule, fine_tuning=policy)
     return OptimizerPlan(
         configuration=Configuration(optimizer=optimizer, hyperparameters=values, schedule=schedule),
-        param_groups=param_groups(model, configuration, sparse),
+        param_groups=param_groups(anatomy_of(model, sparse=sparse), configuration),
         total_steps=STEPS,
         model_fingerprint=ModelFingerprint.of(model),
         sparse=sparse,
