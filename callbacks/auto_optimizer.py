@@ -50,12 +50,14 @@ from optselect.optim.implementation import implementations
 from optselect.optim.modes import has_modes, to_evaluation, to_training
 from optselect.optim.rescaling import scaled
 from optselect.optim.scheduler import ScheduledLR
-from optselect.pipeline import Settings, make_selection
+from optselect.parameters.anatomy import anatomy_of
+from optselect.pipeline import make_selection
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
 from optselect.report import as_html, can_draw, is_page_of, logged_facts, write_report
 from optselect.rules import Rule
 from optselect.search.arms import baseline
+from optselect.settings import Settings
 from optselect.study.study import TrialStudy
 from optselect.workload.rng import rng_state
 
@@ -416,7 +418,7 @@ class AutoOptimizer(pl.Callback):
         if user is not None:
             return user()
         plain = baseline(has_user_optimizer=False)
-        return {"optimizer": build_groups(param_groups(module, plain), plain.schedule, module, None)[0]}
+        return {"optimizer": build_groups(param_groups(anatomy_of(module), plain), plain.schedule, module, None)[0]}
 
     def _users_own(self, module: pl.LightningModule) -> Callable[[], Any] | None:
         if self._attached is None:

@@ -1,24 +1,13 @@
-"""Search spaces: hyperparameter names mapped to Optuna distributions, each with a prior.
-
-A dimension is an Optuna distribution (so that it has a JSON form both ways, and bounds that are
-enforced) together with what is believed before any trial: a centre and a spread.
-"""
+"""Search spaces: hyperparameter names mapped to hard bounds, each with a centre to start from."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
-from optuna.distributions import (
-    CategoricalDistribution,
-    FloatDistribution,
-    distribution_to_json,
-    json_to_distribution,
-)
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from optselect.errors import ConfigurationError
 
@@ -28,17 +17,14 @@ Value = float | int | str | bool
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """One hyperparameter: its hard bounds and the belief about where in them the best value lies.
+    """One hyperparameter: its hard bounds and the value in them to start from.
 
-    `centre` is in the hyperparameter's own unit. `spread` is one standard deviation, in decades for
-    a logarithmic dimension and in the hyperparameter's own unit for a linear one; a categorical
-    dimension has none. `complement` says that the distance to one is what varies by factors: a
-    momentum of .9 and one of .99 are a decade apart, so 1 - momentum is searched.
+    `centre` is in the hyperparameter's own unit. `complement` says that the distance to one is what varies by
+    factors: a momentum of .9 and one of .99 are a decade apart, so 1 - momentum is searched.
     """
 
     distribution: Distribution
     centre: Value
-    spread: float | None = None
     complement: bool = False
 
     def __post_init__(self) -> None:
@@ -74,28 +60,6 @@ class Dimension:
         inner = self._snapped(10.0**at if self._log else at)
         return 1.0 - inner if self.complement else inner
 
-    def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
-        return {
-            "distribution": json.loads(distribution_to_json(self.distribution)),
-            "centre": self.centre,
-            "spread": self.spread,
-            "complement": self.complement,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Dimension:
-        """The dimension that `to_dict` wrote."""
-        distribution = json_to_distribution(json.dumps(data["distribution"]))
-        if not isinstance(distribution, FloatDistribution | CategoricalDistribution):
-            raise ConfigurationError(f"a dimension is a float or a choice, but got {distribution}")
-        return cls(
-            distribution=distribution,
-            centre=data["centre"],
-            spread=data["spread"],
-            complement=data["complement"],
-        )
-
     @property
     def _log(self) -> bool:
         return isinstance(self.distribution, FloatDistribution) and self.distribution.log
@@ -120,25 +84,18 @@ class Dimension:
         return inner
 
 
-def log_uniform(low: float, high: float, *, centre: float | None = None, spread: float = 0.5) -> Dimension:
+def log_uniform(low: float, high: float, *, centre: float | None = None) -> Dimension:
     """A positive number whose magnitude is unknown; `centre` defaults to the geometric middle."""
     centre = math.sqrt(low * high) if centre is None else centre
-    return Dimension(distribution=FloatDistribution(low, high, log=True), centre=centre, spread=spread)
+    return Dimension(distribution=FloatDistribution(low, high, log=True), centre=centre)
 
 
-def uniform(low: float, high: float, *, centre: float | None = None, spread: float | None = None) -> Dimension:
-    """A number on a linear scale; `centre` defaults to the middle, `spread` to a quarter of the range."""
-    centre = (low + high) / 2 if centre is None else centre
-    spread = (high - low) / 4 if spread is None else spread
-    return Dimension(distribution=FloatDistribution(low, high), centre=centre, spread=spread)
-
-
-def near_one(low: float, high: float, *, centre: float, spread: float = 0.3) -> Dimension:
+def near_one(low: float, high: float, *, centre: float) -> Dimension:
     """A number below one whose *distance to one* is searched by magnitude: a momentum or a beta.
 
     `low` and `high` bound that distance: `near_one(5e-3, .3, centre=.9)` is a momentum in [.7, .995].
     """
-    return Dimension(distribution=FloatDistribution(low, high, log=True), centre=centre, spread=spread, complement=True)
+    return Dimension(distribution=FloatDistribution(low, high, log=True), centre=centre, complement=True)
 
 
 def choice(*values: Value, centre: Value | None = None) -> Dimension:
@@ -165,17 +122,8 @@ class SearchSpace(Mapping[str, Dimension]):
         return len(self.dimensions)
 
     def __hash__(self) -> int:
-        return hash(json.dumps(self.to_dict(), sort_keys=True))
+        return hash(frozenset(self.dimensions.items()))
 
     def centre(self) -> dict[str, Value]:
         """The prior's centre in every dimension."""
         return {name: dimension.centre for name, dimension in self.dimensions.items()}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
-        return {name: dimension.to_dict() for name, dimension in self.dimensions.items()}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SearchSpace:
-        """The space that `to_dict` wrote."""
-        return cls({name: Dimension.from_dict(value) for name, value in data.items()})

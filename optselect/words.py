@@ -1,4 +1,4 @@
-"""Passwords stay out of everything that is shown or written."""
+"""How values are said to people, and what is kept from them."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ _SECRET_VALUE = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*=
 def without_passwords(text: str) -> str:
     """`text` with the login of every URL, and what its query calls a password, replaced by `…`."""
     return _SECRET_VALUE.sub(r"\1…", _LOGIN.sub("…@", text))
+
+
+def format_value(value: object) -> str:
+    """Three significant digits for a float, as it is for anything else."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import nn
 
 from optselect import catalogue
 from optselect.building.treatment import treated
@@ -13,6 +11,7 @@ from optselect.catalogue import OptimizerSpec
 from optselect.configuration import Configuration
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, UnsupportedModuleError
+from optselect.parameters.anatomy import Anatomy
 from optselect.parameters.describe import ParamInfo
 from optselect.plan import Joining, ParamGroup
 from optselect.space import Value
@@ -21,19 +20,13 @@ from optselect.space import Value
 _FALLBACKS = ("adamw", "sparse_adam")
 
 
-def param_groups(
-    model: nn.Module,
-    configuration: Configuration,
-    sparse: Collection[str] = (),
-    order: Sequence[str] = (),
-) -> tuple[ParamGroup, ...]:
-    """Every trainable parameter of `model` in exactly one group.
+def param_groups(anatomy: Anatomy, configuration: Configuration) -> tuple[ParamGroup, ...]:
+    """Every trainable parameter of a model in exactly one group.
 
     The chosen optimizer trains what it can; its partner the rest (hidden matrices go to Muon, everything
-    else to AdamW); SparseAdam the parameters named in `sparse` when neither takes sparse gradients.
+    else to AdamW); SparseAdam the parameters with sparse gradients when neither takes those.
     Weight decay is kept off norms, biases and 1-D parameters, and off sparse gradients, which torch
-    refuses to decay. `order` names the modules as they run, which tells the head and the depth of layers
-    (none: not known). The configuration's fine-tuning policy gives parts rates of their own and says what joins
+    refuses to decay. The configuration's fine-tuning policy gives parts rates of their own and says what joins
     later. Raises `UnsupportedModuleError` when nothing is trainable or nothing can train it, and
     `ConfigurationError` when the policy does not fit the model or the optimizer.
     """
@@ -42,16 +35,15 @@ def param_groups(
     chain = [spec, *_partners(spec)]
     members: dict[_Likeness, list[ParamInfo]] = {}
     parts: dict[_Likeness, list[str]] = {}
-    for parameter, treatment in treated(model, policy, sparse, order):
-        is_sparse = parameter.name in sparse
-        trainer = _trainer(chain, parameter, is_sparse=is_sparse)
+    for parameter, treatment in treated(anatomy, policy):
+        trainer = _trainer(chain, parameter)
         if policy is not None:
             _refuse_groups(trainer, policy)
         likeness = _Likeness(
             optimizer=trainer.name,
             # Without weight decay there is nothing to tell apart; and LBFGS takes a single group.
-            decay=treatment.decay and not is_sparse and trainer.decay is not None,
-            sparse=is_sparse and not trainer.single_group,
+            decay=treatment.decay and not parameter.sparse and trainer.decay is not None,
+            sparse=parameter.sparse and not trainer.single_group,
             rate=treatment.rate,
             joins=treatment.joins,
         )
@@ -116,13 +108,13 @@ def _partners(spec: OptimizerSpec) -> list[OptimizerSpec]:
     return [catalogue.get(name) for name in names]
 
 
-def _trainer(chain: list[OptimizerSpec], parameter: ParamInfo, *, is_sparse: bool) -> OptimizerSpec:
+def _trainer(chain: list[OptimizerSpec], parameter: ParamInfo) -> OptimizerSpec:
     for spec in chain:
         # A matrix optimizer takes any 2-D tensor, but embeddings and heads are tables, not maps between
         # layers: Muon's authors train them with AdamW.
         if spec.ndim == 2 and parameter.role != "hidden matrix":
             continue
-        if spec.can_train(shape=parameter.shape, sparse=is_sparse, is_complex=parameter.is_complex):
+        if spec.can_train(shape=parameter.shape, sparse=parameter.sparse, is_complex=parameter.is_complex):
             return spec
     raise UnsupportedModuleError(
         f"{chain[0].name} cannot train {parameter.name} of shape {list(parameter.shape)}, and neither can "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from optselect.catalogue.spec import OptimizerSpec, slots
 from optselect.space import SearchSpace, log_uniform, near_one
 
-_L2 = log_uniform(1e-7, 1e-2, centre=1e-5, spread=0.75)
+_L2 = log_uniform(1e-7, 1e-2, centre=1e-5)
 
 RMSPROP = OptimizerSpec(
     name="rmsprop",
@@ -18,13 +18,11 @@ RMSPROP = OptimizerSpec(
     # smallest.
     space=SearchSpace(
         {
-            "lr": log_uniform(1e-5, 1e-1, centre=2e-3, spread=0.45),
+            "lr": log_uniform(1e-5, 1e-1, centre=2e-3),
             "alpha": near_one(1e-3, 0.1, centre=0.99),
             "weight_decay": _L2,
         }
     ),
-    foreach=True,
-    capturable=True,
     state=slots(1),
     cites=("Tieleman & Hinton 2012, Coursera lecture 6.5", "Graves 2013, arXiv:1308.0850"),
 )
@@ -34,10 +32,8 @@ ADAGRAD = OptimizerSpec(
     summary="gradients divided by the root of all their squares so far; trains sparse gradients",
     factory="torch.optim:Adagrad",
     # The sum only grows, so steps shrink by themselves. Measured here: .3 won on a bag of sparse embeddings.
-    space=SearchSpace({"lr": log_uniform(1e-3, 1.0, centre=3e-2, spread=0.5), "weight_decay": _L2}),
+    space=SearchSpace({"lr": log_uniform(1e-3, 1.0, centre=3e-2), "weight_decay": _L2}),
     sparse=True,
-    foreach=True,
-    fused=True,
     state=slots(1),
     cites=("Duchi et al. 2011, JMLR 12",),
 )
@@ -48,13 +44,11 @@ ADADELTA = OptimizerSpec(
     factory="torch.optim:Adadelta",
     space=SearchSpace(
         {
-            "lr": log_uniform(1e-1, 1e1, centre=1.0, spread=0.3),
+            "lr": log_uniform(1e-1, 1e1, centre=1.0),
             "rho": near_one(1e-3, 0.3, centre=0.9),
             "weight_decay": _L2,
         }
     ),
-    foreach=True,
-    capturable=True,
     state=slots(2),
     cites=("Zeiler 2012, arXiv:1212.5701",),
 )
@@ -76,13 +70,12 @@ ADAFACTOR = OptimizerSpec(
     # Measured here on digits (400 steps): .03 to .1.
     space=SearchSpace(
         {
-            "lr": log_uniform(1e-4, 0.3, centre=3e-2, spread=0.5),
-            "weight_decay": log_uniform(1e-4, 1.0, centre=1e-2, spread=0.75),
+            "lr": log_uniform(1e-4, 0.3, centre=3e-2),
+            "weight_decay": log_uniform(1e-4, 1.0, centre=1e-2),
         }
     ),
     decoupled=True,
     complex=False,
-    foreach=True,
     state=_factored,
     cites=("Shazeer & Stern 2018, arXiv:1804.04235",),
 )

@@ -13,7 +13,7 @@ LBFGS = OptimizerSpec(
     factory="torch.optim:LBFGS",
     fixed={"line_search_fn": "strong_wolfe", "history_size": _HISTORY},
     # A quasi-Newton step has its natural length at 1, and the line search shortens it.
-    space=SearchSpace({"lr": log_uniform(1e-1, 1.0, centre=1.0, spread=0.3)}),
+    space=SearchSpace({"lr": log_uniform(1e-1, 1.0, centre=1.0)}),
     # It flattens every gradient into one dense vector, sparse ones too.
     sparse=True,
     closure=True,
@@ -33,10 +33,8 @@ RPROP = OptimizerSpec(
     summary="a step size per weight that grows and shrinks with the sign of its gradient; full batches only",
     factory="torch.optim:Rprop",
     # lr is only the first step size: each then adapts alone, so a schedule of lr changes nothing.
-    space=SearchSpace({"lr": log_uniform(1e-5, 1e-1, centre=1e-3, spread=0.5)}),
+    space=SearchSpace({"lr": log_uniform(1e-5, 1e-1, centre=1e-3)}),
     decay=None,
-    foreach=True,
-    capturable=True,
     schedulable=False,
     state=slots(2),
     cites=("Riedmiller & Braun 1993, IEEE ICNN",),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from optselect.catalogue.spec import OptimizerSpec, slots
 from optselect.space import SearchSpace, log_uniform, near_one
 
-_DECOUPLED = log_uniform(1e-4, 1.0, centre=3e-2, spread=0.75)
+_DECOUPLED = log_uniform(1e-4, 1.0, centre=3e-2)
 
 SCHEDULEFREE_ADAMW = OptimizerSpec(
     name="schedulefree_adamw",
@@ -16,15 +16,14 @@ SCHEDULEFREE_ADAMW = OptimizerSpec(
     factory="schedulefree:AdamWScheduleFree",
     space=SearchSpace(
         {
-            "lr": log_uniform(1e-4, 1e-1, centre=5e-3, spread=0.45),
+            "lr": log_uniform(1e-4, 1e-1, centre=5e-3),
             "beta1": near_one(1e-2, 0.3, centre=0.9),
-            "beta2": near_one(1e-4, 0.3, centre=0.9955, spread=0.5),
+            "beta2": near_one(1e-4, 0.3, centre=0.9955),
             "weight_decay": _DECOUPLED,
         }
     ),
     decoupled=True,
     train_eval=True,
-    foreach=True,
     schedulable=False,
     state=slots(2),
     extra="plugins",
@@ -41,14 +40,13 @@ SCHEDULEFREE_SGD = OptimizerSpec(
     # Its authors advise 10 to 50 times the lr of SGD with momentum.
     space=SearchSpace(
         {
-            "lr": log_uniform(1e-2, 5e1, centre=1.0, spread=0.5),
+            "lr": log_uniform(1e-2, 5e1, centre=1.0),
             "momentum": near_one(1e-2, 0.3, centre=0.9),
-            "weight_decay": log_uniform(1e-7, 1e-3, centre=5e-5, spread=0.75),
+            "weight_decay": log_uniform(1e-7, 1e-3, centre=5e-5),
         }
     ),
     sparse=True,
     train_eval=True,
-    foreach=True,
     schedulable=False,
     state=slots(1),
     extra="plugins",
@@ -64,7 +62,7 @@ PRODIGY = OptimizerSpec(
     fixed={"lr": 1.0, "safeguard_warmup": True},
     space=SearchSpace(
         {
-            "d_coef": log_uniform(0.5, 2.0, centre=1.0, spread=0.15),
+            "d_coef": log_uniform(0.5, 2.0, centre=1.0),
             "weight_decay": _DECOUPLED,
         }
     ),
@@ -85,14 +83,13 @@ LION = OptimizerSpec(
     # multiplies its weight decay by as much.
     space=SearchSpace(
         {
-            "lr": log_uniform(1e-5, 1e-2, centre=1e-3, spread=0.45),
+            "lr": log_uniform(1e-5, 1e-2, centre=1e-3),
             "beta1": near_one(1e-2, 0.3, centre=0.95),
             "beta2": near_one(1e-3, 0.1, centre=0.98),
-            "weight_decay": log_uniform(1e-2, 1e1, centre=0.1, spread=0.75),
+            "weight_decay": log_uniform(1e-2, 1e1, centre=0.1),
         }
     ),
     decoupled=True,
-    foreach=True,
     state=slots(1),
     extra="plugins",
     cites=("Chen et al. 2023, arXiv:2302.06675",),
@@ -115,9 +112,9 @@ SOAP = OptimizerSpec(
     # The paper's 3e-3 is for thousands of steps; measured here on digits (400 steps): .01.
     space=SearchSpace(
         {
-            "lr": log_uniform(3e-5, 1e-1, centre=5e-3, spread=0.45),
+            "lr": log_uniform(3e-5, 1e-1, centre=5e-3),
             "beta1": near_one(1e-2, 0.3, centre=0.95),
-            "beta2": near_one(1e-3, 0.3, centre=0.95, spread=0.5),
+            "beta2": near_one(1e-3, 0.3, centre=0.95),
             "weight_decay": _DECOUPLED,
         }
     ),
@@ -137,17 +134,16 @@ ADEMAMIX = OptimizerSpec(
     fixed={"weight_decouple": True},
     space=SearchSpace(
         {
-            "lr": log_uniform(1e-5, 1e-1, centre=2e-3, spread=0.45),
+            "lr": log_uniform(1e-5, 1e-1, centre=2e-3),
             "beta1": near_one(1e-2, 0.5, centre=0.8),
-            "beta2": near_one(1e-4, 0.3, centre=0.995, spread=0.5),
-            "beta3": near_one(1e-5, 1e-2, centre=0.9995, spread=0.5),
-            "alpha": log_uniform(1.0, 10.0, centre=8.0, spread=0.2),
+            "beta2": near_one(1e-4, 0.3, centre=0.995),
+            "beta3": near_one(1e-5, 1e-2, centre=0.9995),
+            "alpha": log_uniform(1.0, 10.0, centre=8.0),
             "weight_decay": _DECOUPLED,
         }
     ),
     decoupled=True,
     complex=False,
-    foreach=True,
     state=slots(3),
     extra="plugins",
     cites=("Pagliardini et al. 2024, arXiv:2409.03137",),

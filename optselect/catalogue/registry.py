@@ -12,12 +12,10 @@ from typing import cast
 
 from optselect.catalogue import adam, adaptive, full_batch, matrix, plugins, sgd, sparse
 from optselect.catalogue.spec import OptimizerSpec
+from optselect.configuration import USER
 from optselect.errors import ConfigurationError, UnknownOptimizerError
 
 ENTRY_POINT_GROUP = "optselect.optimizers"
-
-# The name of the optimizer that the user's own configure_optimizers builds.
-RESERVED = "user"
 
 _FAMILIES = (sgd, adam, adaptive, sparse, full_batch, matrix, plugins)
 # The entries of this package; third parties add theirs to `_SPECS` alone.
@@ -50,8 +48,8 @@ def register(spec: OptimizerSpec) -> OptimizerSpec:
 
     Raises `ConfigurationError` when the name is taken, or its partner is not known.
     """
-    if spec.name == RESERVED:
-        raise ConfigurationError(f"{RESERVED!r} names the user's own optimizer; choose another name")
+    if spec.name == USER:
+        raise ConfigurationError(f"{USER!r} names the user's own optimizer; choose another name")
     if _SPECS.get(spec.name, spec) is not spec:
         raise ConfigurationError(f"an optimizer named {spec.name!r} is in the catalogue already; choose another name")
     if spec.partner is not None and spec.partner not in _SPECS:

@@ -8,11 +8,11 @@ from optselect.space import SearchSpace, choice, log_uniform, near_one
 # Momentum and weight decay: the ranges of the AlgoPerf target-setting runs (arXiv:2306.07179).
 # With momentum, .1 is where very different trainings agree: ImageNet ResNets (arXiv:1706.02677) and, measured
 # here, a BatchNorm CNN in 200 steps and digits in 400. So, unlike Adam's, it does not move with the horizon.
-_LR = log_uniform(1e-3, 5.0, centre=0.1, spread=0.45)
+_LR = log_uniform(1e-3, 5.0, centre=0.1)
 
 # Without momentum each step counts once rather than ten times. Measured here on digits (400 steps): .3 to 1.
-_PLAIN_LR = log_uniform(1e-3, 5.0, centre=0.3, spread=0.45)
-_DECAY = log_uniform(1e-7, 1e-3, centre=5e-5, spread=0.75)
+_PLAIN_LR = log_uniform(1e-3, 5.0, centre=0.3)
+_DECAY = log_uniform(1e-7, 1e-3, centre=5e-5)
 
 SGD = OptimizerSpec(
     name="sgd",
@@ -20,8 +20,6 @@ SGD = OptimizerSpec(
     factory="torch.optim:SGD",
     space=SearchSpace({"lr": _PLAIN_LR, "weight_decay": _DECAY}),
     sparse=True,
-    foreach=True,
-    fused=True,
     state=slots(0),
     cites=("Robbins & Monro 1951, Annals of Mathematical Statistics 22(3)",),
 )
@@ -39,8 +37,6 @@ MOMENTUM = OptimizerSpec(
         }
     ),
     sparse=True,
-    foreach=True,
-    fused=True,
     state=slots(1),
     cites=(
         "Sutskever et al. 2013, ICML (momentum and Nesterov's form of it)",
@@ -56,8 +52,6 @@ ASGD = OptimizerSpec(
     # torch starts averaging at step t0 = 1,000,000 and never copies the average into the weights: within
     # shorter trainings the weights are those of plain SGD, decayed by lambd.
     space=SearchSpace({"lr": _PLAIN_LR, "weight_decay": _DECAY}),
-    foreach=True,
-    capturable=True,
     state=slots(1),
     cites=("Polyak & Juditsky 1992, SIAM Journal on Control and Optimization 30(4)",),
 )

@@ -35,7 +35,6 @@ class OptimizerSpec:
     sparse_decay    whether weight decay works on sparse gradients
     single_group    whether it refuses more than one param group
     group_rates     whether param groups may have learning rates of their own
-    foreach, fused, capturable   arguments of that name it takes
     schedulable     whether decaying its learning rate is of use (schedule-free and parameter-free ones: no)
     partner         catalogue name of the optimizer for the parameters this one cannot train
     state           optimizer state in bytes for one parameter, from its shape and its bytes per element
@@ -61,9 +60,6 @@ class OptimizerSpec:
     sparse_decay: bool = False
     single_group: bool = False
     group_rates: bool = True
-    foreach: bool = False
-    fused: bool = False
-    capturable: bool = False
     schedulable: bool = True
     partner: str | None = None
     state: Callable[[Sequence[int], int], int] = field(default=lambda _shape, _itemsize: 0)

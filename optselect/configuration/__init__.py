@@ -6,10 +6,11 @@ from optselect.configuration.configuration import (
     USER_SPACE,
     WEIGHT_DECAY_SCALE,
     Configuration,
-    format_value,
 )
+from optselect.configuration.goal import Goal, Mode
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
+from optselect.configuration.trial import Trial
 
 __all__ = [
     "LR_SCALE",
@@ -18,7 +19,9 @@ __all__ = [
     "WEIGHT_DECAY_SCALE",
     "Configuration",
     "FineTuning",
+    "Goal",
+    "Mode",
     "Schedule",
     "Thaw",
-    "format_value",
+    "Trial",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 from optselect.configuration.policy import FineTuning
 from optselect.configuration.schedule import Schedule
 from optselect.space import SearchSpace, Value, log_uniform
+from optselect.words import format_value
 
 USER = "user"
 """The name of the user's own optimizer among the candidates."""
@@ -89,10 +90,5 @@ class Configuration:
             optimizer=data["optimizer"],
             hyperparameters=dict(data["hyperparameters"]),
             schedule=Schedule.from_dict(data["schedule"]),
-            fine_tuning=FineTuning.from_dict(data["fine_tuning"]) if "fine_tuning" in data else None,
+            fine_tuning=FineTuning.from_dict(data["fine_tuning"]) if data.get("fine_tuning") else None,
         )
-
-
-def format_value(value: Value) -> str:
-    """Three significant digits for a float, as it is for anything else."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,12 +1,8 @@
 """The decision as a value: what to build, for which model, and why."""
 
-from optselect.plan.plan import (
-    PLAN_VERSION,
-    Joining,
-    ModelFingerprint,
-    OptimizerPlan,
-    ParamGroup,
-    TrialRecord,
-)
+from optselect.plan.fingerprint import ModelFingerprint
+from optselect.plan.groups import Joining, ParamGroup
+from optselect.plan.plan import PLAN_VERSION, OptimizerPlan
+from optselect.plan.reason import Reason
 
-__all__ = ["PLAN_VERSION", "Joining", "ModelFingerprint", "OptimizerPlan", "ParamGroup", "TrialRecord"]
+__all__ = ["PLAN_VERSION", "Joining", "ModelFingerprint", "OptimizerPlan", "ParamGroup", "Reason"]

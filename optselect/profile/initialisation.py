@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from optselect.parameters.describe import ParamInfo, is_norm, is_peft
+from optselect.parameters.adapters import is_peft
+from optselect.parameters.describe import ParamInfo
+from optselect.parameters.kind import is_norm
+from optselect.parameters.place import modules_around
 
 # σ₁(W) / (std(W)(√m + √n)) tends to 1 for independent entries. OPTIMIZERS.md § 5, measured: of 13 fresh nets
 # at most 2 % of the matrices lie above 1.15, of pretrained EfficientNet-lite0 and MiniLM 80 % and 95 %.
@@ -218,16 +221,16 @@ def fresh_modules(model: nn.Module, infos: Sequence[ParamInfo]) -> tuple[str, ..
             found[prefix] = verdict
     if all(found.values()):
         return ()
-    fresh: list[str] = []
-    for prefix, _ in model.named_modules():
-        inner = [verdict for name, verdict in found.items() if _is_inside(name, prefix)]
-        if inner and all(inner) and not any(_is_inside(prefix, outer) for outer in fresh):
-            fresh.append(prefix)
-    return tuple(fresh)
-
-
-def _is_inside(name: str, outer: str) -> bool:
-    return not outer or f"{name}.".startswith(f"{outer}.")
+    all_fresh: dict[str, bool] = {}
+    for name, verdict in found.items():
+        for outer in (name, *modules_around(name)):
+            all_fresh[outer] = all_fresh.get(outer, True) and verdict
+    # In the model's order, in which a module stands before those in it.
+    outermost: dict[str, None] = {}
+    for name, _ in model.named_modules():
+        if all_fresh.get(name, False) and outermost.keys().isdisjoint(modules_around(name)):
+            outermost[name] = None
+    return tuple(outermost)
 
 
 def _as_made(module: nn.Module, own: Sequence[Tensor]) -> bool | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from optselect.errors import ConfigurationError, UnsupportedModuleError
+from optselect.parameters.anatomy import anatomy_of
 from optselect.parameters.execution import execution_recorded
 from optselect.profile.data import profile_data
 from optselect.profile.gradient import profile_gradient
-from optselect.profile.model import counted, profile_model
+from optselect.profile.model import profile_model, with_counts
 from optselect.profile.sample import training_batches
 from optselect.profile.values import Profile
 from optselect.workload.protocol import Workload
@@ -35,5 +36,5 @@ def measure(workload: Workload, passes: int = 8) -> Profile:
                 workload.model, workload.backward, batches[:passes], batch_size=source.batch_size
             )
         # Now it is known what runs last; and the first batch has told lazy modules their shapes.
-        model = counted(model, workload.model, execution.order)
+        model = with_counts(model, anatomy_of(workload.model, order=execution.order))
         return Profile(data=data, model=model, gradient=gradient, steps=workload.steps)

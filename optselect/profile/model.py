@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from optselect.parameters.describe import describe_params, is_muon_matrix
+from optselect.parameters.anatomy import Anatomy, anatomy_of
+from optselect.parameters.describe import is_muon_matrix
 from optselect.profile.initialisation import at_initialisation, trained_share
-from optselect.profile.values import ModelProfile
+from optselect.profile.values import ModelProfile, Profile
 
 
 @torch.no_grad()
@@ -26,10 +26,10 @@ def profile_model(model: nn.Module) -> ModelProfile:
     Costs no pass: a few hundred milliseconds for the spectra of the largest models. Parameters of lazy
     modules that have seen no batch count as tensors without scalars. Draws no global random numbers.
     """
-    infos = describe_params(model)
-    parameters = dict(model.named_parameters())
-    share = trained_share(model, infos)
-    verdict = at_initialisation(model, infos, share)
+    anatomy = anatomy_of(model)
+    share = trained_share(model, anatomy.parameters)
+    verdict = at_initialisation(model, anatomy.parameters, share)
+    first = next(model.parameters(), None)
     profile = ModelProfile(
         parameters=0,
         batch_norm=any(isinstance(module, _BatchNorm) for module in model.modules()),
@@ -39,16 +39,20 @@ def profile_model(model: nn.Module) -> ModelProfile:
         initialisation_evidence=verdict.because if verdict else None,
         fresh=verdict.fresh if verdict else (),
         trained_share=share,
-        memory_free=memory_free(next(iter(parameters.values())).device if parameters else torch.device("cpu")),
+        memory_free=memory_free(torch.device("cpu") if first is None else first.device),
     )
-    return counted(profile, model)
+    return with_counts(profile, anatomy)
 
 
-def counted(profile: ModelProfile, model: nn.Module, executed: Sequence[str] = ()) -> ModelProfile:
-    """`profile` with what the parameters of `model` count, when its modules are known to run in this order."""
-    infos = describe_params(model, order=executed)
-    parameters = dict(model.named_parameters())
-    trainable = [info for info in infos if not info.frozen]
+def measured_anatomy(profile: Profile, model: nn.Module) -> Anatomy:
+    """The anatomy of `model`, whose modules ran and whose gradients were as `profile` saw it."""
+    return anatomy_of(model, sparse=profile.gradient.sparse, order=profile.model.executed)
+
+
+def with_counts(profile: ModelProfile, anatomy: Anatomy) -> ModelProfile:
+    """`profile` with what the parameters of a model count; its depth and its head depend on what is known to run."""
+    infos, trainable = anatomy.parameters, anatomy.trainable
+    parameters = dict(anatomy.model.named_parameters())
     kinds: Counter[str] = Counter()
     for info in trainable:
         kinds[info.kind] += info.numel
@@ -68,7 +72,7 @@ def counted(profile: ModelProfile, model: nn.Module, executed: Sequence[str] = (
         shapes=dict(Counter("x".join(map(str, info.shape)) for info in trainable)),
         head=tuple(info.name for info in infos if info.role == "head"),
         adapters=sum(info.numel for info in infos if info.adapter),
-        executed=tuple(executed),
+        executed=anatomy.order,
     )
 
 

@@ -83,11 +83,6 @@ class DataProfile(_Record):
     rare_class_share: float | None = None
     tail_exponent: float | None = None
 
-    @property
-    def is_stream(self) -> bool:
-        """Whether the training set has no known size."""
-        return self.size is None
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelProfile(_Record):
@@ -182,7 +177,6 @@ class GradientProfile(_Record):
     noise_scale       tr(Σ)/‖G‖² in samples (McCandlish et al. 2018, arXiv:1812.06162); None also when the
                       passes could not tell the mean gradient from noise
     initial_loss      mean training loss at the initial weights
-    curvature         largest Hessian eigenvalue (optional: tens of passes)
     """
 
     passes: int = 0
@@ -196,7 +190,12 @@ class GradientProfile(_Record):
     relative_norms: Mapping[str, float] = field(default_factory=dict)
     noise_scale: float | None = None
     initial_loss: float | None = None
-    curvature: float | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The record that `to_dict` wrote. Raises `PlanFormatError` on fields it does not know."""
+        # Earlier plans hold it, though it was never measured.
+        return super().from_dict({name: value for name, value in data.items() if name != "curvature"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from optselect.configuration import USER, format_value
-from optselect.plan import OptimizerPlan, TrialRecord
+from optselect.configuration import USER, Trial
+from optselect.plan import OptimizerPlan, Reason
 from optselect.profile.text import describe
 from optselect.report.groups import Table, group_table
 from optselect.rules import Proposal, Vote
-
-# The only reason that is not one for the choice (optselect.search.choice.cost_sentence): it stands under "cost".
-_COST = "the choice cost "
+from optselect.words import format_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +71,16 @@ def proposal_item(proposal: Proposal) -> Item:
     )
 
 
-def because(plan: OptimizerPlan) -> list[str]:
-    """The reasons for the choice."""
-    return [reason for reason in plan.reasons if not reason.startswith(_COST)]
+def because(plan: OptimizerPlan) -> list[Reason]:
+    """The reasons for the choice: what it cost is none."""
+    return [reason for reason in plan.reasons if reason.kind != "cost"]
 
 
 def cost(plan: OptimizerPlan) -> list[str]:
     """What the choice cost, and the profile of it."""
-    said = [reason for reason in plan.reasons if reason.startswith(_COST)]
+    said = [str(reason) for reason in plan.reasons_of("cost")]
     if plan.search_steps and not said:
-        said = [f"{_COST}{plan.search_steps:,} micro-batches"]
+        said = [f"the choice cost {plan.search_steps:,} micro-batches"]
     if plan.profile is not None:
         passes, rows = plan.profile.gradient.passes, plan.profile.data.rows_read
         said.append(f"the profile took {passes} forward and backward passes and read {rows:,} rows")
@@ -118,11 +116,11 @@ def _choice(plan: OptimizerPlan) -> Iterator[Item | Table]:
     yield from map(_item, cost(plan))
 
 
-def _trial(trial: TrialRecord) -> Item:
+def _trial(trial: Trial) -> Item:
     value = "—" if trial.value is None else f"{trial.value:.5g}"
     seed = f" (seed {trial.seed})" if trial.seed else ""
     start = f"{value:>10}  after {trial.micro_batches:>5}"
-    return _item(f"{start}  {trial.configuration.describe()}{seed}  {' '.join(trial.state.split())}")
+    return _item(f"{start}  {trial.configuration.describe()}{seed}  {' '.join(trial.ending.split())}")
 
 
 def _rules(proposals: Iterable[Proposal]) -> Iterator[Item]:

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET  # what is parsed is matplotlib's
 
+from optselect.configuration import Trial
 from optselect.plan import OptimizerPlan
 from optselect.report.markup import Html, element, visible
 from optselect.report.rates import Rate, rates_of
-from optselect.report.trials import Tried, optimizers, points, rate_name
+from optselect.report.trials import is_baseline, is_chosen, optimizers, points, rate_name, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,68 +84,71 @@ def available() -> bool:
     return matplotlib.figure is not None
 
 
-def colour(series: int) -> str:
+def colour(number: int) -> str:
     """The page's variable for an optimizer's colour."""
-    return f"--series-{series % SERIES + 1}"
+    return f"--series-{number % SERIES + 1}"
 
 
-def marker(series: int) -> str:
+def marker(number: int) -> str:
     """The character that stands for an optimizer's marker."""
-    return _MARKERS[series % len(_MARKERS)][1]
+    return _MARKERS[number % len(_MARKERS)][1]
 
 
 # --- what is drawn --------------------------------------------------------------------------------
 
 
-def learning_curves(trials: Sequence[Tried], monitor: str, label: str) -> Html:
+def learning_curves(plan: OptimizerPlan, trials: Sequence[Trial], label: str) -> Html:
     """The monitored value of each trial along its rungs; the baseline dashed, the chosen one thick."""
+    numbers = series(plan)
 
     def draw(axes: Axes) -> None:
         # The chosen one last, on top.
-        for each in reversed(trials):
-            curve = each.record.values
+        for trial in reversed(trials):
+            number, chosen = numbers[trial.configuration.optimizer], is_chosen(plan, trial)
             axes.plot(
-                list(curve),
-                list(curve.values()),
-                color=_series(each),
-                marker=_MARKERS[each.series % len(_MARKERS)][0],
-                markersize=8 if each.is_chosen else 6,
-                linewidth=2.6 if each.is_chosen else 1.3,
-                linestyle="--" if each.is_baseline else ":" if each.record.seed else "-",
+                list(trial.values),
+                list(trial.values.values()),
+                color=_series(number),
+                marker=_MARKERS[number % len(_MARKERS)][0],
+                markersize=8 if chosen else 6,
+                linewidth=2.6 if chosen else 1.3,
+                linestyle="--" if is_baseline(plan, trial) else ":" if trial.seed else "-",
                 markeredgecolor=_SURFACE,
                 markeredgewidth=0.8,
             )
-        _scale(axes, "y", [value for each in trials for value in each.record.values.values()])
+        _scale(axes, "y", [value for trial in trials for value in trial.values.values()])
         axes.set_xlim(left=0)
         axes.set_xlabel("micro-batches")
-        axes.set_ylabel(_shortened(monitor))
+        axes.set_ylabel(_shortened(plan.monitor))
 
     return _svg("curves", label, draw)
 
 
-def rates(plan: OptimizerPlan, trials: Sequence[Tried], rung: int, label: str) -> Html:
+def rates(plan: OptimizerPlan, trials: Sequence[Trial], rung: int, label: str) -> Html:
     """The value at one rung over the peak learning rate, a line for each optimizer; the chosen one ringed."""
+    numbers = series(plan)
 
     def draw(axes: Axes) -> None:
         found = list(points(plan, trials, rung))
-        for series in sorted({each.series for each, _, _ in found}, reverse=True):
-            own = sorted((lr, value) for each, lr, value in found if each.series == series)
+        lines: dict[int, list[tuple[float, float]]] = {}
+        for trial, lr, value in found:
+            lines.setdefault(numbers[trial.configuration.optimizer], []).append((lr, value))
+        for number, line in sorted(lines.items(), reverse=True):
+            own = sorted(line)
             axes.plot(
                 [lr for lr, _ in own],
                 [value for _, value in own],
-                color=_STANDS_FOR[f"series-{series % SERIES + 1}"],
-                marker=_MARKERS[series % len(_MARKERS)][0],
+                color=_series(number),
+                marker=_MARKERS[number % len(_MARKERS)][0],
                 markersize=7,
                 linewidth=1.3,
                 markeredgecolor=_SURFACE,
                 markeredgewidth=0.8,
             )
-        for each, lr, value in found:
-            if each.is_chosen:
+        for trial, lr, value in found:
+            if is_chosen(plan, trial):
                 axes.plot([lr], [value], marker="o", markersize=14, markeredgewidth=1.8, color=_INK, mfc="none")
-        base = next(
-            (each.record.values[rung] for each in trials if each.is_baseline and rung in each.record.values), None
-        )
+        base = next((trial.values[rung] for trial in trials if is_baseline(plan, trial) and rung in trial.values), None)
         if base is not None:
             axes.axhline(base, color=_MUTED, linewidth=1, linestyle="--", zorder=0.9)
         _scale(axes, "x", [lr for _, lr, _ in found])
@@ -165,18 +169,18 @@ def schedule(plan: OptimizerPlan, label: str) -> Html:
         drawn: Counter[int] = Counter()
         for number, line in enumerate(lines):
             optimizer = line.groups[0].optimizer
-            series = order.index(optimizer) if optimizer in order else len(order) + number
+            at = order.index(optimizer) if optimizer in order else len(order) + number
             rates = {step: line.at(step, plan.schedule, plan.total_steps) for step in shown}
             known = {step: rate for step, rate in rates.items() if rate is not None}
             axes.plot(
                 list(known),
                 list(known.values()),
-                color=_STANDS_FOR[f"series-{series % SERIES + 1}"],
-                linestyle=_DASHES[drawn[series] % len(_DASHES)],
+                color=_series(at),
+                linestyle=_DASHES[drawn[at] % len(_DASHES)],
                 linewidth=2.2,
                 label=_shortened(line.label, 40),
             )
-            drawn[series] += 1
+            drawn[at] += 1
         axes.set_ylim(bottom=0)
         # Each tick whole: a power of ten above the axis would stand in the legend.
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -247,8 +251,8 @@ def layers(values: Mapping[str, float], label: str) -> Html:
 # --- axes -----------------------------------------------------------------------------------------
 
 
-def _series(each: Tried) -> str:
-    return _STANDS_FOR[f"series-{each.series % SERIES + 1}"]
+def _series(number: int) -> str:
+    return _STANDS_FOR[f"series-{number % SERIES + 1}"]
 
 
 def _corners(plan: OptimizerPlan, lines: Sequence[Rate], steps: int) -> Iterator[int]:

@@ -7,15 +7,13 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
-
 from optselect.building.treatment import Treatment, treated
-from optselect.configuration import format_value
 from optselect.configuration.policy import FineTuning
-from optselect.parameters.describe import ParamInfo, describe_params
+from optselect.parameters.anatomy import Anatomy
+from optselect.parameters.describe import ParamInfo
 from optselect.plan import OptimizerPlan, ParamGroup
-from optselect.profile.values import Profile
 from optselect.space import Value
+from optselect.words import format_value
 
 GROUP_HEADER = ("group", "what for", "layers", "parameters", "lr", "decay", "besides")
 LAYER_HEADER = ("layer", "modules", "what for", "parameters", "lr", "decay")
@@ -73,19 +71,20 @@ def group_rows(plan: OptimizerPlan) -> list[tuple[str, ...]]:
     return rows
 
 
-def layer_rows(model: nn.Module, profile: Profile, policy: FineTuning | None = None) -> list[tuple[str, ...]]:
-    """A row for what is treated alike in each layer of `model`, from input to output, under `policy`.
+def layer_rows(
+    anatomy: Anatomy, policy: FineTuning | None = None, *, fresh: Sequence[str] = ()
+) -> list[tuple[str, ...]]:
+    """A row for what is treated alike in each layer of a model, from input to output, under `policy`.
 
-    The rate is a factor on the one that will be chosen. What is new in a trained model is marked.
+    The rate is a factor on the one that will be chosen. Modules in `fresh`, new in a trained model, are marked.
     """
-    order, sparse = profile.model.executed, profile.gradient.sparse
-    treatment = {info.name: (info, how) for info, how in treated(model, policy, sparse, order)}
-    pairs = [treatment.get(info.name, (info, _NEVER)) for info in describe_params(model, sparse=sparse, order=order)]
+    treatment = {info.name: (info, how) for info, how in treated(anatomy, policy)}
+    pairs = [treatment.get(info.name, (info, _NEVER)) for info in anatomy.parameters]
     pairs.sort(key=_sorting)
     rows = []
     for _, alike in itertools.groupby(pairs, key=_alike):
         infos, hows = zip(*alike, strict=True)
-        rows.append(_layer_row(infos, hows[0], profile.model.fresh))
+        rows.append(_layer_row(infos, hows[0], fresh))
     return rows
 
 

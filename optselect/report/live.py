@@ -14,17 +14,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from optselect.configuration import USER, Configuration, format_value
+from optselect.configuration import USER, Configuration
+from optselect.configuration.trial import Trial
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
 from optselect.profile.text import describe
 from optselect.report.explanation import headline
 from optselect.report.text import proposal_lines
 from optselect.rules import Proposal
+from optselect.search.outcome import Outcome
 from optselect.search.progress import Progress, Silent
-from optselect.search.race import Job, Race, nominal_cost
-from optselect.search.runner import Outcome
-from optselect.study.study import Evaluation
+from optselect.search.race import Job, Race
+from optselect.words import format_value
 
 _log = logging.getLogger("optselect")
 
@@ -50,15 +51,15 @@ class LogProgress(Silent):
         for line in ("profile", *describe(profile), "proposals", *proposal_lines(proposals)):
             _log.info("%s", line)
 
-    def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:  # said when it ends
+    def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:  # said when it ends
         """Remember how far the budget is; before the first job, say what the search may cost and what was run."""
         del job
         if not self._begun:
-            _log.info("%s", most(race))
-            for evaluation in _judged(evaluations):
-                _log.info("earlier: %s", _in_words(evaluation))
+            _log.info("%s", cost_at_most(race))
+            for trial in _judged(trials):
+                _log.info("earlier: %s", _in_words(trial))
         self._begun = True
-        spent = race.spent + nominal_cost(race, evaluations)
+        spent = race.spent_with(trials)
         self._share = f"{spent:.0f} of {race.steps} micro-batches spent" if race.steps else f"{spent:.0f} micro-batches"
 
     def finished(self, job: Job, outcome: Outcome) -> None:
@@ -73,9 +74,9 @@ class LogProgress(Silent):
             self._share,
         )
 
-    def chosen(self, plan: OptimizerPlan, cost: str) -> None:
+    def chosen(self, plan: OptimizerPlan) -> None:
         """Say so."""
-        _log.info("chosen: %s; %s", headline(plan), cost)
+        _log.info("chosen: %s; %s", headline(plan), "; ".join(map(str, plan.reasons_of("cost"))))
 
 
 class TableProgress(Silent):
@@ -109,13 +110,13 @@ class TableProgress(Silent):
             for line in lines:
                 self._console.print(line, highlight=False, markup=False)
 
-    def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:
+    def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
         """Show the job as running, and the budget; at the first, what the search may cost and what was run before."""
-        spent = race.spent + nominal_cost(race, evaluations)
+        spent = race.spent_with(trials)
         if self._before is None:
             self._before = spent
-            self._console.print(most(race), highlight=False, markup=False)
-            self._rows += map(_earlier, _judged(evaluations))
+            self._console.print(cost_at_most(race), highlight=False, markup=False)
+            self._rows += map(_earlier, _judged(trials))
         self._caption = f"{spent:.0f} micro-batches spent"
         if race.steps:
             done, left, passed = spent - self._before, race.steps - spent, time.monotonic() - self._begun
@@ -131,10 +132,10 @@ class TableProgress(Silent):
         self._rows[-1] = (*_row(job.stage, job.configuration, job.seed, job.until), _result(outcome), state)
         self._show()
 
-    def chosen(self, plan: OptimizerPlan, cost: str) -> None:
+    def chosen(self, plan: OptimizerPlan) -> None:
         """Print it below the table."""
         self._console.print("chosen", style="bold")
-        for line in (headline(plan), cost):
+        for line in (headline(plan), *map(str, plan.reasons_of("cost"))):
             self._console.print(f"  {line}", highlight=False, markup=False)
 
     def _show(self) -> None:
@@ -173,7 +174,7 @@ _LEFT_OUT = ("schedule", "seed")
 _JUSTIFY: Mapping[str, Literal["right"]] = {"lr": "right", "seed": "right", "to": "right", "value": "right"}
 
 
-def most(race: Race) -> str:
+def cost_at_most(race: Race) -> str:
     """What the search may cost, as far as that is known before it."""
     limits = []
     if race.seconds is not None:
@@ -187,19 +188,18 @@ def most(race: Race) -> str:
     return f"the search costs at most {' or '.join(limits)}{', whichever is less' if len(limits) > 1 else ''}"
 
 
-def _judged(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    return [evaluation for evaluation in evaluations if evaluation.values]
+def _judged(trials: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.judged]
 
 
-def _earlier(evaluation: Evaluation) -> tuple[str, ...]:
-    until = max(evaluation.values)
-    value, state = ("diverged", "diverged") if evaluation.diverged else (f"{evaluation.values[until]:.5g}", "judged")
-    return (*_row("earlier", evaluation.configuration, evaluation.seed, until), value, state)
+def _earlier(trial: Trial) -> tuple[str, ...]:
+    value, state = ("diverged", "diverged") if trial.value is None else (f"{trial.value:.5g}", "judged")
+    return (*_row("earlier", trial.configuration, trial.seed, max(trial.judged)), value, state)
 
 
-def _in_words(evaluation: Evaluation) -> str:
-    until, name = max(evaluation.values), evaluation.configuration.describe()
-    return f"{name}, seed {evaluation.seed}, to micro-batch {until}: {_earlier(evaluation)[-2]}"
+def _in_words(trial: Trial) -> str:
+    name, value = trial.configuration.describe(), _earlier(trial)[-2]
+    return f"{name}, seed {trial.seed}, to micro-batch {max(trial.judged)}: {value}"
 
 
 def _row(stage: str, configuration: Configuration, seed: int, until: int) -> tuple[str, ...]:

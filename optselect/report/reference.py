@@ -14,11 +14,11 @@ from pathlib import Path
 from optselect import catalogue
 from optselect.catalogue import OptimizerSpec
 from optselect.catalogue.registry import OURS
-from optselect.configuration import format_value
 from optselect.report.markdown import escaped, table
 from optselect.report.text import wrapped
 from optselect.rules import CLASSIC, DEFAULT, FACTS, POLICIES, REGIMES, Regime, Rule
 from optselect.space import Dimension
+from optselect.words import format_value
 
 _GROUPS: tuple[tuple[str, str, tuple[Rule, ...]], ...] = (
     ("Facts", "they forbid, whatever speaks for an optimizer", FACTS),
@@ -42,7 +42,6 @@ def facts(spec: OptimizerSpec) -> dict[str, str]:
         "state": f"{_state(spec)} bytes a number in a float32 matrix (1,024 × 1,024) and vector",
         "step": _STEPS[spec.cost],
         "decay": _decay(spec),
-        "arguments": ", ".join(each for each in ("foreach", "fused", "capturable") if getattr(spec, each)),
         "schedule": "" if spec.schedulable else "none: decaying its learning rate is of no use",
     }
     return {title: text for title, text in found.items() if text}
@@ -57,7 +56,7 @@ def catalogue_lines(names: Iterable[str]) -> Iterator[str]:
 
 def entry_lines(spec: OptimizerSpec) -> Iterator[str]:
     """All about one optimizer, for a terminal."""
-    lines = {**facts(spec), **{name: _range(name, dimension) for name, dimension in spec.space.items()}}
+    lines = {**facts(spec), **{name: _range(dimension) for name, dimension in spec.space.items()}}
     yield from wrapped(f"{spec.name}: {spec.summary}")
     for title, text in (*lines.items(), *(("source", source) for source in spec.cites)):
         yield from wrapped(f"{title:<14} {text}", "  ")
@@ -98,8 +97,8 @@ def _entry(spec: OptimizerSpec) -> Iterator[str]:
     yield f"{escaped(spec.summary)}."
     yield _bullets(f"{title}: {escaped(text)}" for title, text in facts(spec).items())
     yield table(
-        ("hyperparameter", "bounds", "centre", "spread"),
-        ((f"`{name}`", *_cells(name, dimension)) for name, dimension in spec.space.items()),
+        ("hyperparameter", "bounds", "centre"),
+        ((f"`{name}`", *_cells(dimension)) for name, dimension in spec.space.items()),
     )
     yield _bullets(escaped(source) for source in spec.cites)
 
@@ -153,25 +152,19 @@ def _extra(spec: OptimizerSpec) -> str:
     return f"`optselect[{spec.extra}]`" if spec.extra else "torch"
 
 
-def _range(name: str, dimension: Dimension) -> str:
-    bounds, centre, spread = _cells(name, dimension)
-    return f"{bounds}, starting at {centre}{f', spread {spread}' if spread else ''}"
+def _range(dimension: Dimension) -> str:
+    bounds, centre = _cells(dimension)
+    return f"{bounds}, starting at {centre}"
 
 
-def _cells(name: str, dimension: Dimension) -> tuple[str, str, str]:
-    """Bounds, centre and spread."""
+def _cells(dimension: Dimension) -> tuple[str, str]:
+    """Bounds and centre."""
     centre = format_value(dimension.centre)
     choices = getattr(dimension.distribution, "choices", None)
     if choices is not None:
-        return " or ".join(map(str, choices)), centre, ""
+        return " or ".join(map(str, choices)), centre
     low, high = sorted((dimension.from_unit(0), dimension.from_unit(1)))
-    decades = f"{dimension.spread:g} decades" if dimension.spread is not None else ""
-    # A momentum of .9 and one of .99 are a decade apart.
-    return (
-        f"{format_value(low)} to {format_value(high)}",
-        centre,
-        f"{decades} of 1 - {name}" if dimension.complement and decades else decades,
-    )
+    return f"{format_value(low)} to {format_value(high)}", centre
 
 
 def _regime(regime: Regime) -> tuple[str, ...]:

@@ -17,11 +17,12 @@ A rule is a function of the profile whose name is its claim:
 from optselect.rules.classic import CLASSIC
 from optselect.rules.limitations import FACTS
 from optselect.rules.policies import POLICIES, Policy, policies
-from optselect.rules.prior import REGIMES, Regime, configuration, regime
+from optselect.rules.prior import configuration
+from optselect.rules.proposal import Proposal, Seat
+from optselect.rules.regimes import REGIMES, Regime, regime
 from optselect.rules.rule import (
     Answer,
     Evidence,
-    Proposal,
     Rule,
     RuleWarning,
     Strength,
@@ -31,7 +32,7 @@ from optselect.rules.rule import (
     rule,
     votes,
 )
-from optselect.rules.voting import BASELINE, DEFAULT, RulesArgument, propose, resolve, tally, vetoes
+from optselect.rules.voting import BASELINE, DEFAULT, Prior, RulesArgument, propose, resolve, tally, vetoes
 
 __all__ = [
     "BASELINE",
@@ -43,11 +44,13 @@ __all__ = [
     "Answer",
     "Evidence",
     "Policy",
+    "Prior",
     "Proposal",
     "Regime",
     "Rule",
     "RuleWarning",
     "RulesArgument",
+    "Seat",
     "Strength",
     "Vote",
     "at_least",

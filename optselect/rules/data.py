@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optselect.profile.values import Profile
+from optselect.rules.kinds import SMALL_REGRESSION_ROWS, is_full_batch, is_small_regression, is_tabular
 from optselect.rules.rule import Answer, Evidence, Rule, at_least, at_most, rule, votes
 
 
@@ -90,46 +91,6 @@ def a_line_search_needs_the_same_loss_twice(profile: Profile) -> Answer:
     else:
         return None
     return votes(because, {"lbfgs": -10.0})
-
-
-SMALL_REGRESSION_ROWS = 1_000
-FULL_BATCH_PARAMETERS = 1_000_000
-
-
-def is_full_batch(profile: Profile) -> bool:
-    """One batch is the whole data set, and the model is small enough to evaluate it several times a step."""
-    return profile.data.batches == 1 and profile.model.parameters < FULL_BATCH_PARAMETERS
-
-
-def is_graph(profile: Profile) -> bool:
-    """A batch holds a graph, or the model is named like one for graphs."""
-    return profile.data.edges is not None or profile.model.graph
-
-
-def is_small_regression(profile: Profile) -> bool:
-    """A continuous target, at most 1,000 flat rows (a sequence is many), and more weights than rows."""
-    size = profile.data.size
-    return (
-        size is not None
-        and profile.data.sequence_length is None
-        and size <= SMALL_REGRESSION_ROWS
-        and profile.data.label_kind == "continuous"
-        and profile.model.parameters > size
-    )
-
-
-def is_tabular(profile: Profile) -> bool:
-    """Flat rows of numbers, that no graph joins, into a perceptron: several linear layers, with random weights."""
-    model = profile.model
-    others = ("conv", "recurrent", "attention", "embedding")
-    return (
-        profile.data.sequence_length is None
-        and not is_graph(profile)
-        and model.at_initialisation is not False
-        and model.share("linear") >= 0.5
-        and model.depth >= 2
-        and not any(model.share(kind) for kind in others)
-    )
 
 
 DATA: tuple[Rule, ...] = (

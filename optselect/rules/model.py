@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from optselect.profile.values import Profile
-from optselect.rules.data import is_graph
+from optselect.rules.kinds import (
+    ATTENTION,
+    CONVOLUTIONAL,
+    FACTORISATION,
+    is_convolutional,
+    is_graph,
+    is_mostly_frozen,
+    is_pretrained,
+    is_transformer,
+)
 from optselect.rules.rule import Answer, Evidence, Rule, Vote, at_least, at_most, rule, votes
 
 
@@ -39,7 +48,7 @@ def hidden_matrices_favour_muon(profile: Profile) -> Answer:
 )
 def a_convolutional_net_with_batchnorm_favours_nesterov(profile: Profile) -> Answer:
     """BatchNorm makes the loss indifferent to the scale of the weights, so SGD's steps tune themselves."""
-    because = at_least("model.share('conv')", profile.model.share("conv"), 0.5)
+    because = at_least("model.share('conv')", profile.model.share("conv"), CONVOLUTIONAL)
     if because is None or not profile.model.batch_norm or profile.model.at_initialisation is False:
         return None
     return votes(because, {"momentum": 3.0, "nadam": 1.5, "adamw": 0.5})
@@ -53,7 +62,7 @@ def a_convolutional_net_with_batchnorm_favours_nesterov(profile: Profile) -> Ans
 )
 def a_short_training_of_a_convolutional_net_favours_nadam(profile: Profile) -> Answer:
     """What SGD gains on a convolutional net it gains late."""
-    if profile.model.share("conv") < CONVOLUTIONAL:
+    if not is_convolutional(profile):
         return None
     return votes(at_most("steps", profile.steps, 1_000), {"nadam": 3.0, "adamw": 1.0, "momentum": -2.0})
 
@@ -76,7 +85,7 @@ def attention_favours_adaptive_steps(profile: Profile) -> Answer:
 def attention_at_a_large_batch_outruns_momentum(profile: Profile) -> Answer:
     """The larger the batch, the less noise hides that momentum has one step size for all blocks."""
     because = at_least("data.batch_size", profile.data.batch_size, 33)
-    if because is None or profile.model.share("attention") < ATTENTION:
+    if because is None or not is_transformer(profile):
         return None
     return votes(because, {"momentum": -1.0})
 
@@ -98,11 +107,11 @@ def recurrent_nets_favour_adaptive_steps(profile: Profile) -> Answer:
 )
 def a_pretrained_transformer_favours_what_trained_it(profile: Profile) -> Answer:
     """Adam and Muon shape weights differently, and a full change of hands undoes what pretraining learnt."""
-    if not is_pretrained(profile) or profile.model.share("attention") < ATTENTION:
+    if not is_pretrained(profile) or not is_transformer(profile):
         return None
     because = _not_fresh(profile)
     # Adapters on frozen weights are fresh matrices: there Muon is harmless.
-    muon = {"muon": -5.0} if frozen_share(profile) < MOSTLY_FROZEN else {}
+    muon = {"muon": -5.0} if not is_mostly_frozen(profile) else {}
     return votes(because, {"adamw": 3.0, "nadam": 0.5, **muon})
 
 
@@ -112,7 +121,7 @@ def a_pretrained_transformer_favours_what_trained_it(profile: Profile) -> Answer
 )
 def a_pretrained_convolutional_net_takes_either(profile: Profile) -> Answer:
     """Fine-tuning stays near good weights, where AdamW's safety and SGD's economy meet."""
-    if not is_pretrained(profile) or profile.model.share("conv") < CONVOLUTIONAL:
+    if not is_pretrained(profile) or not is_convolutional(profile):
         return None
     return votes(_not_fresh(profile), {"adamw": 2.0, "momentum": 1.5})
 
@@ -131,7 +140,7 @@ def fine_tuning_in_little_memory_favours_sgd(profile: Profile) -> Answer:
 def few_samples_for_a_pretrained_transformer_need_bias_correction(profile: Profile) -> Answer:
     """Uncorrected, the first steps of a short fine-tuning are too long; torch's AdamW corrects them."""
     because = at_most("data.size", profile.data.size, 10_000)
-    if because is None or not is_pretrained(profile) or profile.model.share("attention") < ATTENTION:
+    if because is None or not is_pretrained(profile) or not is_transformer(profile):
         return None
     return Vote(optimizer="adamw", because=because)
 
@@ -143,7 +152,7 @@ def few_samples_for_a_pretrained_transformer_need_bias_correction(profile: Profi
 )
 def matrix_factorisation_favours_long_adaptive_steps(profile: Profile) -> Answer:
     """A row of a table is trained once in many batches: it needs a step of its own length, and a long one."""
-    because = at_least("model.share('embedding')", profile.model.share("embedding"), 0.95)
+    because = at_least("model.share('embedding')", profile.model.share("embedding"), FACTORISATION)
     if because is None or profile.model.share("linear") > 0:
         return None
     return votes(because, {"sparse_adam": 2.0, "nadam": 2.0, "adagrad": 1.5, "momentum": 1.0})
@@ -187,22 +196,6 @@ def half_precision_weights_lose_small_steps(profile: Profile) -> Answer:
         return None
     because = Evidence(quantity="model.dtypes", value=", ".join(profile.model.dtypes))
     return votes(because, {"adafactor": -1.0, "lion": -1.0})
-
-
-ATTENTION = 0.1
-CONVOLUTIONAL = 0.5
-MOSTLY_FROZEN = 0.9
-
-
-def is_pretrained(profile: Profile) -> bool:
-    """The weights have been trained before; a model one cannot tell of counts as fresh."""
-    return profile.model.at_initialisation is False
-
-
-def frozen_share(profile: Profile) -> float:
-    """Share of all weights that do not train."""
-    frozen, trained = profile.model.frozen, profile.model.parameters
-    return frozen / (frozen + trained) if frozen else 0.0
 
 
 def _not_fresh(profile: Profile) -> Evidence:

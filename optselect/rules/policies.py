@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.profile.values import Profile
-from optselect.rules.model import MOSTLY_FROZEN, frozen_share, is_pretrained
+from optselect.rules.kinds import is_mostly_frozen, is_pretrained
 from optselect.rules.prior import configuration
 
 
@@ -47,7 +47,7 @@ def policies(profile: Profile) -> tuple[Policy, ...]:
     A model that is mostly frozen, with adapters or a new head on it, leaves nothing to order; and only where the
     head is new, and a new layer learns ten times as fast as the trained ones or more, it has a rate of its own.
     """
-    if not is_pretrained(profile) or frozen_share(profile) >= MOSTLY_FROZEN:
+    if not is_pretrained(profile) or is_mostly_frozen(profile):
         return ()
     return POLICIES if profile.model.has_new_head and _freshly(profile) >= _HEADS_OWN_RATE else (_LAYERS,)
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from optselect.configuration.policy import FineTuning
-from optselect.configuration.schedule import Schedule
 from optselect.profile.values import Profile
-from optselect.space import Value
 
 Strength = Literal["measured", "raw data", "paper", "textbook"]
 
@@ -164,56 +160,3 @@ def votes(because: Evidence | None, weights: Mapping[str, float]) -> tuple[Vote,
     if because is None:
         return ()
     return tuple(Vote(optimizer=name, because=because, weight=weight) for name, weight in weights.items())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """An optimizer worth trying, the configuration to start from, and every vote for and against it.
-
-    `fine_tuning` is the policy for a trained model's parts (None: all are treated alike).
-    """
-
-    optimizer: str
-    hyperparameters: Mapping[str, Value]
-    schedule: Schedule
-    votes: tuple[Vote, ...] = ()
-    seat: Literal["baseline", "evidence", "classic", "candidate"] = "evidence"
-    fine_tuning: FineTuning | None = None
-
-    @property
-    def score(self) -> float:
-        """The sum of the votes' weights."""
-        return math.fsum(vote.weight for vote in self.votes)
-
-    @property
-    def because(self) -> tuple[Vote, ...]:
-        """The votes that speak for it."""
-        return tuple(vote for vote in self.votes if vote.weight > 0 and not vote.veto)
-
-    @property
-    def against(self) -> tuple[Vote, ...]:
-        """The votes that speak against it."""
-        return tuple(vote for vote in self.votes if vote.weight < 0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
-        return {
-            "optimizer": self.optimizer,
-            "hyperparameters": dict(self.hyperparameters),
-            "schedule": self.schedule.to_dict(),
-            "votes": [vote.to_dict() for vote in self.votes],
-            "seat": self.seat,
-            **({"fine_tuning": self.fine_tuning.to_dict()} if self.fine_tuning else {}),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Proposal:
-        """The proposal that `to_dict` wrote."""
-        return cls(
-            optimizer=data["optimizer"],
-            hyperparameters=dict(data["hyperparameters"]),
-            schedule=Schedule.from_dict(data["schedule"]),
-            votes=tuple(Vote.from_dict(vote) for vote in data["votes"]),
-            seat=data["seat"],
-            fine_tuning=FineTuning.from_dict(data["fine_tuning"]) if "fine_tuning" in data else None,
-        )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
 
 from optselect import catalogue
-from optselect.configuration.schedule import Schedule
+from optselect.configuration import USER, Configuration, Schedule
 from optselect.errors import ConfigurationError, UnknownOptimizerError, UnsupportedModuleError
 from optselect.profile.values import Profile
 from optselect.rules.classic import CLASSIC
@@ -17,23 +16,25 @@ from optselect.rules.gradient import GRADIENT
 from optselect.rules.limitations import FACTS
 from optselect.rules.model import MODEL
 from optselect.rules.prior import configuration
-from optselect.rules.rule import Proposal, Rule, RuleWarning, Vote
+from optselect.rules.proposal import Proposal, Seat
+from optselect.rules.rule import Rule, RuleWarning, Vote
+from optselect.space import Value
 
 # A string is one of "default" and "classic"; `resolve` refuses others.
 RulesArgument = str | Sequence[Rule]
+
+Prior = Callable[[str, Profile], tuple[dict[str, Value], Schedule]]
+"""Where an optimizer of that name starts on such a training: its hyperparameters and its schedule."""
 
 # The rules that look at measurements, then the textbook's.
 DEFAULT: tuple[Rule, ...] = (*DATA, *MODEL, *GRADIENT, *CLASSIC)
 
 # What every choice is compared with: torch's AdamW as it comes.
 BASELINE = Proposal(
-    optimizer="adamw",
-    hyperparameters={"lr": 1e-3, "weight_decay": 1e-2},
-    schedule=Schedule(),
+    configuration=Configuration(optimizer="adamw", hyperparameters={"lr": 1e-3, "weight_decay": 1e-2}),
     seat="baseline",
 )
 
-USER = "user"
 FEWEST = 3
 
 # What is left when no rule speaks for anything: the common choice, and one that no fact of ours forbids.
@@ -76,7 +77,11 @@ def vetoes(profile: Profile, rules: RulesArgument = "default") -> tuple[Vote, ..
 
 
 def propose(
-    profile: Profile, *, rules: RulesArgument = "default", candidates: Iterable[str] | None = None
+    profile: Profile,
+    *,
+    rules: RulesArgument = "default",
+    candidates: Iterable[str] | None = None,
+    prior: Prior = configuration,
 ) -> list[Proposal]:
     """The optimizers worth trying on `profile`, best first, each with where to start and every vote.
 
@@ -85,7 +90,7 @@ def propose(
     proposed only when it is a candidate or when a rule of the user's votes for it.
 
     With `candidates`: these, in the order of their votes. "user" stands for the optimizer of the user's own
-    `configure_optimizers`.
+    `configure_optimizers`. Each starts where `prior` says.
 
     Raises `UnknownOptimizerError` for a candidate that is not in the catalogue, `UnsupportedModuleError` for
     one that a fact forbids, `MissingExtraError` for one that is not installed, and `ConfigurationError` for
@@ -93,12 +98,12 @@ def propose(
     """
     votes = tally(profile, rules)
     if candidates is not None:
-        return _asked(candidates, profile, votes)
+        return _asked(candidates, profile, votes, prior)
     ranking = sorted((name for name in votes if _eligible(votes[name])), key=_by_score(votes))
     seats = _seats(ranking, votes)
     leaders = [name for name in ranking if _score(votes[name]) > 0][:FEWEST]
     chosen = [name for name in ranking if name in seats or name in leaders] or [_last_resort(votes)]
-    return [_proposal(name, profile, votes.get(name, ()), seats.get(name, "candidate")) for name in chosen]
+    return [_proposal(name, profile, votes.get(name, ()), seats.get(name, "candidate"), prior) for name in chosen]
 
 
 def _ask(rule: Rule, profile: Profile) -> tuple[Vote, ...]:
@@ -114,7 +119,9 @@ def _ask(rule: Rule, profile: Profile) -> tuple[Vote, ...]:
     return votes
 
 
-def _asked(candidates: Iterable[str], profile: Profile, votes: Mapping[str, tuple[Vote, ...]]) -> list[Proposal]:
+def _asked(
+    candidates: Iterable[str], profile: Profile, votes: Mapping[str, tuple[Vote, ...]], prior: Prior
+) -> list[Proposal]:
     if isinstance(candidates, str):
         raise ConfigurationError(f"candidates is a sequence of names, but got {candidates!r}; write [{candidates!r}]")
     names = list(dict.fromkeys(candidates))
@@ -125,8 +132,8 @@ def _asked(candidates: Iterable[str], profile: Profile, votes: Mapping[str, tupl
     for name in names:
         _check(name, votes.get(name, ()))
     ranking = sorted((name for name in names if name != USER), key=_by_score(votes))
-    proposals = [_proposal(name, profile, votes.get(name, ()), "candidate") for name in ranking]
-    own = [Proposal(optimizer=USER, hyperparameters={}, schedule=Schedule(), seat="baseline")]
+    proposals = [_proposal(name, profile, votes.get(name, ()), "candidate", prior) for name in ranking]
+    own = [Proposal(configuration=Configuration(optimizer=USER), seat="baseline")]
     return proposals + (own if USER in names else [])
 
 
@@ -161,12 +168,12 @@ def _last_resort(votes: Mapping[str, tuple[Vote, ...]]) -> str:
     return next((name for name in _SAFE if not _vetoed(votes.get(name, ()))), _SAFE[-1])
 
 
-def _seats(ranking: Sequence[str], votes: Mapping[str, tuple[Vote, ...]]) -> dict[str, Literal["evidence", "classic"]]:
+def _seats(ranking: Sequence[str], votes: Mapping[str, tuple[Vote, ...]]) -> dict[str, Seat]:
     """The textbook's best sits on "classic", the best by measurement among the others on "evidence".
 
     The textbook's pick keeps its seat when the measured rules speak against it: trying it is the point.
     """
-    seats: dict[str, Literal["evidence", "classic"]] = {}
+    seats: dict[str, Seat] = {}
     if classic := _best(ranking, votes, textbook=True):
         seats[classic] = "classic"
     if evidence := _best([name for name in ranking if name != classic], votes, textbook=False):
@@ -190,11 +197,7 @@ def _by_score(votes: Mapping[str, Sequence[Vote]]) -> Callable[[str], tuple[floa
     return lambda name: (-_score(votes.get(name, ())), name)
 
 
-def _proposal(
-    name: str,
-    profile: Profile,
-    votes: tuple[Vote, ...],
-    seat: Literal["evidence", "classic", "candidate"],
-) -> Proposal:
-    hyperparameters, schedule = configuration(name, profile)
-    return Proposal(optimizer=name, hyperparameters=hyperparameters, schedule=schedule, votes=votes, seat=seat)
+def _proposal(name: str, profile: Profile, votes: tuple[Vote, ...], seat: Seat, prior: Prior) -> Proposal:
+    hyperparameters, schedule = prior(name, profile)
+    start = Configuration(optimizer=name, hyperparameters=hyperparameters, schedule=schedule)
+    return Proposal(configuration=start, votes=votes, seat=seat)

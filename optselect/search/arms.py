@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from optselect import catalogue
 from optselect.configuration import USER, Configuration
 from optselect.rules import BASELINE, Proposal
-from optselect.search.race import HALF_DECADE
+from optselect.search.board import distinct
+from optselect.search.tactics import HALF_DECADE
 
 _CAUTION = 0.1
 
 
 def baseline(*, has_user_optimizer: bool) -> Configuration:
     """What is replaced only on evidence: the user's own optimizer, or AdamW as torch sets it up."""
-    return Configuration(optimizer=USER) if has_user_optimizer else configuration_of(BASELINE)
+    return Configuration(optimizer=USER) if has_user_optimizer else BASELINE.configuration
 
 
 def arms(proposals: Sequence[Proposal], base: Configuration) -> tuple[Configuration, ...]:
@@ -29,25 +30,15 @@ def arms(proposals: Sequence[Proposal], base: Configuration) -> tuple[Configurat
     """
     if all(proposal.optimizer == USER for proposal in proposals) and base.optimizer == USER:
         return (base, *(base.at_rate(factor) for factor in (HALF_DECADE, 1 / HALF_DECADE, 10.0, 0.1)))
-    wanted = [configuration_of(proposal) for proposal in proposals if proposal.optimizer != USER]
-    seats = {proposal.seat: configuration_of(proposal) for proposal in reversed(proposals)}
+    wanted = [proposal.configuration for proposal in proposals if proposal.optimizer != USER]
+    seats = {proposal.seat: proposal.configuration for proposal in reversed(proposals)}
     first = wanted[:1]
     classic = [seats["classic"]] if "classic" in seats else []
     second = [c for c in wanted[1:] if c not in classic][:1]
     cautious = [_scaled(c, _CAUTION) for c in (*second, *first)][:1]
     bold = [_scaled(c, HALF_DECADE) for c in first]
     every = [*first, base, *classic, *second, *cautious, *bold, *wanted]
-    return tuple({configuration.key: configuration for configuration in every}.values())
-
-
-def configuration_of(proposal: Proposal) -> Configuration:
-    """The configuration a proposal starts from."""
-    return Configuration(
-        optimizer=proposal.optimizer,
-        hyperparameters=proposal.hyperparameters,
-        schedule=proposal.schedule,
-        fine_tuning=proposal.fine_tuning,
-    )
+    return tuple(distinct(every))
 
 
 def _scaled(configuration: Configuration, factor: float) -> Configuration:

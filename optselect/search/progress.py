@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from optselect.configuration.trial import Trial
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
 from optselect.rules import Proposal
+from optselect.search.outcome import Outcome
 from optselect.search.race import Job, Race
-from optselect.search.runner import Outcome
-from optselect.study.study import Evaluation
 
 
 class Progress(Protocol):
@@ -26,14 +26,14 @@ class Progress(Protocol):
     def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
         """The training is measured, and the rules have spoken."""
 
-    def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:
-        """A job begins; `evaluations` are those before it."""
+    def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
+        """A job begins; `trials` are those before it."""
 
     def finished(self, job: Job, outcome: Outcome) -> None:
         """The job that was begun has ended."""
 
-    def chosen(self, plan: OptimizerPlan, cost: str) -> None:
-        """The choice is made; `cost` says at what price."""
+    def chosen(self, plan: OptimizerPlan) -> None:
+        """The choice is made."""
 
 
 class Silent:
@@ -50,11 +50,11 @@ class Silent:
     def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
         """Nothing."""
 
-    def started(self, job: Job, race: Race, evaluations: list[Evaluation]) -> None:
+    def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
         """Nothing."""
 
     def finished(self, job: Job, outcome: Outcome) -> None:
         """Nothing."""
 
-    def chosen(self, plan: OptimizerPlan, cost: str) -> None:
+    def chosen(self, plan: OptimizerPlan) -> None:
         """Nothing."""

@@ -7,8 +7,9 @@ import math
 import statistics
 import time
 import traceback
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -20,7 +21,11 @@ from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
 from optselect.configuration import USER, Configuration
 from optselect.errors import MetricNotLoggedError
-from optselect.search.parking import RungStates
+from optselect.parameters.anatomy import Anatomy, anatomy_of
+from optselect.search.outcome import Outcome
+from optselect.search.parking import RungStates, states_beside
+from optselect.search.race import Race
+from optselect.study.study import TrialStudy
 from optselect.workload.protocol import Build, Workload
 
 # Losses are looked at this often: a diverged trial costs at most this many micro-batches more.
@@ -36,22 +41,6 @@ TIMING_COST = _WARMING + _TIMED
 _log = logging.getLogger("optselect")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What one stretch of a trial gave.
-
-    value    what the workload's monitor says at its end (None: diverged or failed)
-    cost     micro-batches spent, validation included at a third
-    reached  micro-batches of training behind the trial (at most so many when an exception ended it)
-    error    the exception that ended it (None: it came to its end)
-    """
-
-    value: float | None
-    cost: float
-    reached: int
-    error: Exception | None = None
-
-
 class TrialRunner:
     """Runs trials of one workload, inside `workload.borrowed()`.
 
@@ -60,15 +49,15 @@ class TrialRunner:
     disk, for a later process. Divergence
     is measured by `initial_loss`, the training loss at the borrowed weights, and by a trial's own first losses:
     never by another trial's, which a search that goes on after a kill may not have run. Schedules are laid out for
-    `steps` optimizer steps (None: those of the workload).
+    `steps` optimizer steps (None: those of the workload). `anatomy` is that of the workload's model (None: described
+    here, without what a profile has seen).
     """
 
     def __init__(
         self,
         workload: Workload,
         *,
-        sparse: Collection[str] = (),
-        order: Sequence[str] = (),
+        anatomy: Anatomy | None = None,
         seed: int = 0,
         initial_loss: float | None = None,
         steps: int | None = None,
@@ -76,15 +65,32 @@ class TrialRunner:
         states: RungStates | None = None,
     ) -> None:
         self._workload = workload
-        self._sparse = sparse
-        self._order = order
+        self._anatomy = anatomy_of(workload.model) if anatomy is None else anatomy
         self._seed = seed
-        self._steps = workload.steps if steps is None else steps
+        self.steps = workload.steps if steps is None else steps
         self._limit = paused_bytes
         self._states = states if workload.processes == 1 and paused_bytes else None
         self._paused: dict[tuple[str, int], tuple[Any, int, int]] = {}
         self._initial_loss = initial_loss
         self._first_losses: dict[tuple[str, int], float] = {}
+
+    @contextmanager
+    def laid_out_for(self, steps: int) -> Iterator[None]:
+        """Schedules laid out for `steps` optimizer steps inside."""
+        before, self.steps = self.steps, steps
+        try:
+            yield
+        finally:
+            self.steps = before
+
+    def take_up(self, race: Race, study: TrialStudy | None) -> None:
+        """Lay schedules out for `race`, and put trials aside only where any goes on; on disk beside `study`."""
+        if race.training is not None:
+            self.steps = race.horizon // self._workload.accumulate
+        if not race.takes_further:
+            self._limit = 0
+        elif study is not None and self._workload.processes == 1 and self._limit:
+            self._states = states_beside(study)
 
     @property
     def validation_cost(self) -> float:
@@ -195,17 +201,17 @@ class TrialRunner:
         chosen = configuration
 
         def build(model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
-            groups = param_groups(model, self._squeezed(chosen), self._sparse, self._order)
-            return build_groups(groups, chosen.schedule, model, self._steps)
+            groups = param_groups(self._anatomy, self._squeezed(chosen))
+            return build_groups(groups, chosen.schedule, model, self.steps)
 
         return build
 
     def _squeezed(self, configuration: Configuration) -> Configuration:
         """With its thaws at their share of the trials' schedule, which may be laid out for fewer steps."""
         policy, whole = configuration.fine_tuning, self._workload.steps
-        if policy is None or whole is None or self._steps is None:
+        if policy is None or whole is None or self.steps is None:
             return configuration
-        return replace(configuration, fine_tuning=policy.squeezed(self._steps / whole))
+        return replace(configuration, fine_tuning=policy.squeezed(self.steps / whole))
 
     def _diverged(self, configuration: Configuration, seed: int, losses: Sequence[float | None], start: int) -> bool:
         given = [loss for loss in losses if loss is not None]

@@ -8,15 +8,15 @@ the prior's to say: the rungs of one search show how the best rate moves along a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from optselect.configuration import USER, Configuration
+from optselect.configuration import USER, Configuration, Trial
 from optselect.profile import Profile
 from optselect.rules.prior import REFERENCE_STEPS, length_factor
+from optselect.search import reasons
 from optselect.search.choice import Choice
 from optselect.search.race import Race
-from optselect.study.study import Evaluation
 
 # A training less than this much longer than the budget is searched itself.
 _LONGER = 1.5
@@ -50,20 +50,21 @@ def carried_over(configuration: Configuration, ratio: float, factor: float) -> C
     return moved if moved.rate is None else moved.at_rate(moved.rate * factor)
 
 
-def for_the_whole_training(choice: Choice, race: Race, evaluations: Sequence[Evaluation], profile: Profile) -> Choice:
+def for_the_whole_training(
+    choice: Choice,
+    race: Race,
+    trials: Sequence[Trial],
+    profile: Profile,
+    rate_transfer: Callable[[Configuration, Profile, float], float] = rate_factor,
+) -> Choice:
     """What was chosen on a shorter training, carried over to the one to come, with a reason that says so.
 
     The baseline stays as it is, and so does the user's own optimizer, whose schedule is that of the whole training.
     """
     chosen = choice.configuration
-    if race.training is None or not evaluations or chosen.optimizer == USER or chosen == race.baseline:
+    if race.training is None or not trials or chosen.optimizer == USER or chosen == race.baseline:
         return choice
     ratio = race.training / race.horizon
-    factor = 1 / rate_factor(chosen, profile, 1 / ratio)
-    carried = carried_over(chosen, ratio, factor)
-    rate = "" if factor == 1.0 else f", its learning rate times {factor:.2g}"
-    sentence = (
-        f"it was chosen on a training of {race.horizon:,} micro-batches and carried over to the {race.training:,} of "
-        f"this one{rate} [arXiv:2409.19913]"
-    )
-    return replace(choice, configuration=carried, reasons=(*choice.reasons, sentence))
+    factor = 1 / rate_transfer(chosen, profile, 1 / ratio)
+    carried = replace(choice, configuration=carried_over(chosen, ratio, factor))
+    return carried.because(reasons.carried_over(race, factor))

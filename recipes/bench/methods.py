@@ -18,14 +18,16 @@ import numpy as np
 import optuna
 import torch
 
-from optselect import catalogue, select
+from optselect import briefing, catalogue
 from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
+from optselect.pipeline import make_selection
 from optselect.recipes.bench.lightning_tuner import suggested_lr
 from optselect.recipes.bench.sources import tool
 from optselect.recipes.bench.tasks import Splits, Task, training_loader, validation_cost, workload
 from optselect.recipes.bench.training import Recipe, Trainings, by_hand, configured, planned
 from optselect.search.progress import Silent
+from optselect.settings import Settings
 
 COSINE = Schedule(kind="cosine")
 
@@ -144,16 +146,12 @@ def grid_point(optimizer: str, lr: float, schedule: Schedule = COSINE) -> Recipe
 # --- optselect ----------------------------------------------------------------------------------------
 
 
-def ours(arena: Arena, amount: float, **settings: Any) -> Choice:
-    """`select` with a budget of `amount` trainings. `settings` are further arguments of it, for variants."""
+def ours(arena: Arena, amount: float, *, method: briefing.Method = briefing.METHOD, **settings: Any) -> Choice:
+    """A search of `amount` trainings; `method` and further `settings` are for variants."""
+    asked = Settings(budget=amount, seed=arena.seed, **settings)
     with quiet():
-        plan = select(
-            workload(arena.task, arena.data, arena.seed),
-            budget=amount,
-            seed=arena.seed,
-            progress=Silent(),
-            **settings,
-        )
+        training = workload(arena.task, arena.data, arena.seed)
+        plan = make_selection(training, asked, progress=Silent(), method=method).plan
     return Choice(recipe=planned(plan), search_steps=plan.search_steps)
 
 

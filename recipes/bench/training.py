@@ -19,12 +19,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
-from optselect.configuration import Configuration, format_value
+from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
 from optselect.optim.scheduler import ScheduledLR
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import OptimizerPlan
 from optselect.recipes.bench.sources import Tensors
 from optselect.recipes.bench.tasks import Splits, Task, orders
+from optselect.words import format_value
 from optselect.workload.rng import seed_rng
 
 # Losses are looked at this often: a training whose loss is no number any more ends early.
@@ -76,7 +78,7 @@ def configured(configuration: Configuration) -> Recipe:
     """A catalogue optimizer as optselect lays it out: no weight decay on biases, AdamW beside Muon."""
 
     def build(model: nn.Module, steps: int) -> tuple[Optimizer, LRScheduler | None]:
-        return build_groups(param_groups(model, configuration), configuration.schedule, model, steps)
+        return build_groups(param_groups(anatomy_of(model), configuration), configuration.schedule, model, steps)
 
     return Recipe(describe=configuration.describe(), identity={"configuration": configuration.to_dict()}, build=build)
 

@@ -34,13 +34,14 @@ from lightning.pytorch.utilities.exceptions import _TunerExitException
 from torch.optim import Optimizer
 
 from optselect import measure
+from optselect.building.fitting_policy import policy_for
 from optselect.callbacks import AutoOptimizer, LightningWorkload
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, OptselectError, ResumeError, UnsupportedModuleError
 from optselect.files import write_whole
-from optselect.pipeline import policy_for
 from optselect.plan import OptimizerPlan
+from optselect.profile.model import measured_anatomy
 from optselect.profile.text import describe
 from optselect.recipes.cli.input_errors import readable, refused, unreadable
 from optselect.report.groups import LAYER_HEADER, LAYER_NUMBERS, aligned, layer_rows
@@ -137,8 +138,9 @@ class _Profiling(AutoOptimizer):
         told = self._settings.fine_tuning
         with workload.borrowed():
             profile = measure(workload)
-            policy = policy_for(workload, told, profile.model.executed) if isinstance(told, FineTuning) else None
-            rows = layer_rows(module, profile, policy)
+            anatomy = measured_anatomy(profile, module)
+            policy = policy_for(workload, told, anatomy) if isinstance(told, FineTuning) else None
+            rows = layer_rows(anatomy, policy, fresh=profile.model.fresh)
         # Not inside: what a callback is told while the module is borrowed is put back with it.
         self.profile, self.layers = profile, aligned(LAYER_HEADER, rows, LAYER_NUMBERS)
         raise _TunerExitException

@@ -44,6 +44,7 @@ from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
 from optselect.configuration import Configuration
 from optselect.optim.composite import CompositeOptimizer
+from optselect.parameters.anatomy import anatomy_of
 from optselect.search.runner import TrialRunner
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "overhead.md"
@@ -387,7 +388,7 @@ def measure_composite(size: str, scale: Scale) -> Pairs:
     """Steps of a composite optimizer in turn with steps of its own children, on the same tensors."""
     model = made(Network, scale.widths[size])
     configuration = Configuration(optimizer="muon", hyperparameters={"lr": 1e-3})
-    optimizer, _ = build_groups(param_groups(model, configuration), configuration.schedule, model, None)
+    optimizer, _ = build_groups(param_groups(anatomy_of(model), configuration), configuration.schedule, model, None)
     if not isinstance(optimizer, CompositeOptimizer):
         raise TypeError("Muon leaves biases to AdamW")
     children = list(optimizer.children.values())

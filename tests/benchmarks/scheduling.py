@@ -31,9 +31,11 @@ from optselect.configuration import Configuration
 from optselect.profile import Profile
 from optselect.rules import Proposal
 from optselect.search.gaussian_process import suggestion
+from optselect.search.next_job import next_job
 from optselect.search.progress import Silent
-from optselect.search.race import Race, next_job
-from optselect.study.study import TrialStudy, open_study
+from optselect.search.race import Race
+from optselect.study.opening import open_study
+from optselect.study.study import TrialStudy
 from tests.benchmarks.overhead import cpu_seconds
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "scheduling.md"
@@ -158,7 +160,7 @@ def measure_searches(scale: Scale) -> list[Searched]:
 def measure_next_job(scale: Scale) -> list[float]:
     """CPU seconds of reading a study of many ended trials and choosing the next job, once all were read before."""
     study = _filled(scale.finished)
-    configurations = [evaluation.configuration for evaluation in study.evaluations()]
+    configurations = [evaluation.configuration for evaluation in study.trials()]
     race = Race(
         arms=tuple(configurations[:2]),
         baseline=configurations[0],
@@ -167,7 +169,7 @@ def measure_next_job(scale: Scale) -> list[float]:
         trials=2 * scale.finished,
         specs=(catalogue.get("adamw"),),
     )
-    return [cpu_seconds(lambda: next_job(race, study.evaluations())) for _ in range(9)]
+    return [cpu_seconds(lambda: next_job(race, study.trials())) for _ in range(9)]
 
 
 def measure_suggestion(judged: int, repetitions: int) -> list[float]:

@@ -11,6 +11,7 @@ from optselect import catalogue
 from optselect.building.groups import param_groups
 from optselect.configuration import Configuration
 from optselect.errors import UnsupportedModuleError
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import ParamGroup
 from tests.support.cases import case
 from tests.support.small import net, words
@@ -35,7 +36,8 @@ class Zoo(nn.Module):
 
 def grouped(model: nn.Module, optimizer: str, sparse: Sequence[str] = (), **values: float) -> tuple[ParamGroup, ...]:
     hyperparameters = {**catalogue.get(optimizer).defaults(), **values}
-    return param_groups(model, Configuration(optimizer=optimizer, hyperparameters=hyperparameters), sparse)
+    configuration = Configuration(optimizer=optimizer, hyperparameters=hyperparameters)
+    return param_groups(anatomy_of(model, sparse=sparse), configuration)
 
 
 def group_of(groups: tuple[ParamGroup, ...], parameter: str) -> ParamGroup:
@@ -160,7 +162,7 @@ def test_tied_parameters_are_trained_once() -> None:
 
 
 def test_hyperparameters_that_are_not_given_come_from_the_prior() -> None:
-    groups = param_groups(Zoo(), Configuration(optimizer="momentum", hyperparameters={"lr": 0.2}))
+    groups = param_groups(anatomy_of(Zoo()), Configuration(optimizer="momentum", hyperparameters={"lr": 0.2}))
 
     values = group_of(groups, "hidden.weight").hyperparameters
     assert values == {**catalogue.get("momentum").defaults(), "lr": 0.2}

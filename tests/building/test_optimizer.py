@@ -21,6 +21,7 @@ from optselect.errors import (
     UnsupportedModuleError,
 )
 from optselect.optim.composite import CompositeOptimizer
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import ModelFingerprint, OptimizerPlan, ParamGroup
 from tests.support.small import loader, net, sentences, vectors, words
 
@@ -37,10 +38,10 @@ def plan_for(
     hyperparameters = {**catalogue.get(optimizer).defaults(), **(values or {})}
     configuration = Configuration(optimizer=optimizer, hyperparameters=hyperparameters, schedule=schedule or Schedule())
     return OptimizerPlan(
-        optimizer=optimizer,
-        hyperparameters=hyperparameters,
-        param_groups=param_groups(model, configuration, sparse),
-        schedule=configuration.schedule,
+        configuration=Configuration(
+            optimizer=optimizer, hyperparameters=hyperparameters, schedule=configuration.schedule
+        ),
+        param_groups=param_groups(anatomy_of(model, sparse=sparse), configuration),
         total_steps=total_steps,
         model_fingerprint=ModelFingerprint.of(model),
         sparse=sparse,
@@ -205,7 +206,7 @@ def test_groups_that_name_a_parameter_the_model_lacks_are_refused() -> None:
 
 def test_a_plan_that_keeps_the_users_optimizer_asks_for_it() -> None:
     model = net()
-    plan = OptimizerPlan(optimizer=USER, model_fingerprint=ModelFingerprint.of(model))
+    plan = OptimizerPlan(configuration=Configuration(optimizer=USER), model_fingerprint=ModelFingerprint.of(model))
 
     with pytest.raises(UnsupportedModuleError, match="own="):
         plan.build(model)
@@ -214,7 +215,8 @@ def test_a_plan_that_keeps_the_users_optimizer_asks_for_it() -> None:
 def test_a_plan_that_keeps_the_users_optimizer_scales_what_the_user_builds() -> None:
     model = net()
     plan = OptimizerPlan(
-        optimizer=USER, hyperparameters={"lr_scale": 0.5}, model_fingerprint=ModelFingerprint.of(model)
+        configuration=Configuration(optimizer=USER, hyperparameters={"lr_scale": 0.5}),
+        model_fingerprint=ModelFingerprint.of(model),
     )
 
     optimizer, scheduler = plan.build(model, own=lambda of: (torch.optim.SGD(of.parameters(), lr=0.2), None))

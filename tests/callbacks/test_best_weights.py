@@ -30,7 +30,7 @@ def reasons(*callbacks: Any, **settings: Any) -> str:
     trainer = L.Trainer(**{**TRAINER, "enable_checkpointing": None}, max_epochs=1, callbacks=[auto, *callbacks])
     trainer.fit(Classifier(), *loaders())
     assert auto.plan is not None
-    return " ".join(auto.plan.reasons)
+    return " ".join(map(str, auto.plan.reasons))
 
 
 @pytest.mark.parametrize("callbacks", KEEPS_BEST.values(), ids=KEEPS_BEST)

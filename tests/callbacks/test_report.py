@@ -17,6 +17,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from optselect import OptimizerPlan
 from optselect.callbacks import auto_optimizer
+from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
 from optselect.plan import ModelFingerprint
 from optselect.report import is_page_of, logged_facts
@@ -223,9 +224,9 @@ def test_a_logger_that_refuses_them_ends_no_training(tmp_path: Path, caplog: pyt
 
 def test_facts_are_flat_and_plain_and_leave_out_what_is_not_known() -> None:
     plan = OptimizerPlan(
-        optimizer="adamw",
-        hyperparameters={"lr": 0.1, "weight_decay": 0.0},
-        schedule=Schedule(kind="cosine"),
+        configuration=Configuration(
+            optimizer="adamw", hyperparameters={"lr": 0.1, "weight_decay": 0.0}, schedule=Schedule(kind="cosine")
+        ),
         model_fingerprint=ModelFingerprint.of(torch.nn.Linear(2, 2)),
         lead=0.25,
         search_steps=90,

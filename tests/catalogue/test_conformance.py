@@ -52,9 +52,6 @@ def with_(spec: OptimizerSpec, **facts: Any) -> OptimizerSpec:
         (with_(ADAMW, closure=True, cost="closure"), "cannot do a step without a closure, but can"),
         (with_(LBFGS, cost="elementwise"), "they go together"),
         (with_(ADAMW, train_eval=True), "says train_eval=True, but has no train"),
-        (with_(ADAMW, foreach=False), "says foreach=False, but takes such an argument"),
-        (with_(MUON, fused=True), "says fused=True, but does not take such an argument"),
-        (with_(SGD, capturable=True), "says capturable=True, but does not take such an argument"),
         (
             with_(catalogue.get("adam"), decoupled=True),
             "says decoupled=True, but a zero gradient moves weights",

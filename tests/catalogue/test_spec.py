@@ -6,7 +6,6 @@ import pytest
 
 from optselect import catalogue
 from optselect.errors import ConfigurationError, MissingExtraError
-from optselect.space import SearchSpace
 
 ADAMW = catalogue.get("adamw")
 
@@ -45,12 +44,6 @@ def test_the_centre_is_inside_the_bounds_for_every_entry() -> None:
     ]
 
     assert outside == []
-
-
-def test_every_space_has_a_json_form() -> None:
-    spaces = [catalogue.get(name).space for name in catalogue.names()]
-
-    assert [SearchSpace.from_dict(space.to_dict()) for space in spaces] == spaces
 
 
 @pytest.mark.parametrize(

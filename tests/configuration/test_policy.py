@@ -13,6 +13,7 @@ from optselect.building.groups import param_groups
 from optselect.configuration import Configuration
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.errors import ConfigurationError
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import ParamGroup
 
 
@@ -32,7 +33,7 @@ NAMES = [name for name, _ in Pretrained().named_parameters()]
 def grouped(policy: FineTuning | None, optimizer: str = "adamw", model: nn.Module | None = None) -> list[ParamGroup]:
     hyperparameters = {**catalogue.get(optimizer).defaults(), "lr": 1e-3}
     configuration = Configuration(optimizer=optimizer, hyperparameters=hyperparameters, fine_tuning=policy)
-    return list(param_groups(model or Pretrained(), configuration))
+    return list(param_groups(anatomy_of(model or Pretrained()), configuration))
 
 
 def rates(policy: FineTuning) -> dict[str, float]:

@@ -33,9 +33,9 @@ ROWS = {
     6: {"rules"},
     7: {"plan"},
     8: {"building"},
-    9: {"search"},
+    9: {"settings", "search"},
     10: {"report"},
-    11: {"pipeline"},
+    11: {"briefing", "planning", "pipeline"},
     12: {"callbacks"},
     13: {"recipes", "testing"},
 }

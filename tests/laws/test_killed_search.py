@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from optselect import Budget, OptimizerPlan, TorchWorkload, catalogue
 from optselect.configuration import Configuration
+from optselect.configuration.trial import Trial
 from optselect.errors import SearchError
-from optselect.pipeline import Selection, Settings, make_selection
+from optselect.pipeline import Selection, make_selection
 from optselect.search.progress import Silent
 from optselect.search.race import Job, Race
 from optselect.search.runner import TIMING_COST
 from optselect.search.worker import _Clock
-from optselect.study.study import Evaluation, TrialStudy
+from optselect.settings import Settings
+from optselect.study.study import TrialStudy
 from tests.support.small import loader, vectors
 
 STEPS = 16
@@ -228,7 +230,7 @@ def test_a_limit_in_seconds_keeps_the_first_job_from_overrunning_it_too(monkeypa
 def test_the_clock_counts_the_passes_of_a_closure() -> None:
     fast, closure = (Configuration(optimizer=name, hyperparameters={"lr": 1.0}) for name in ("adamw", "lbfgs"))
     race = Race(arms=(fast,), baseline=fast, horizon=40, steps=None, specs=(catalogue.get("lbfgs"),))
-    begun = Evaluation(
+    begun = Trial(
         number=0, configuration=fast, seed=0, values={10: 1.0}, cost=10, reached=10, state="running", seconds=10.0
     )
     clock = _Clock(110.0, [begun])
@@ -376,7 +378,7 @@ def test_a_failed_trial_is_logged_with_its_error_and_kept_in_the_study(
     with caplog.at_level(logging.WARNING, logger="optselect"):
         plan = run(path, moody, budget=Budget(steps=130), candidates=["momentum", "adamw"]).plan
 
-    failed = [trial for trial in plan.trials if "ValueError" in trial.state]
+    failed = [trial for trial in plan.trials if "ValueError" in trial.note]
     assert failed
     assert "ValueError('too large')" in caplog.text
     assert len([trial for trial in optuna_trials(path) if trial.state == TrialState.FAIL]) == len(failed)

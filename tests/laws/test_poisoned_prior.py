@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from optselect import TorchWorkload, select
+from optselect import TorchWorkload
+from optselect.briefing import METHOD
 from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
 from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
-from optselect.rules import prior, voting
+from optselect.parameters.anatomy import anatomy_of
+from optselect.pipeline import make_selection
+from optselect.recipes.bench.ablations import poisoned
 from optselect.search.progress import Silent
+from optselect.settings import Settings
 from optselect.workload.protocol import Build
 
 STEPS = 200
@@ -45,22 +49,16 @@ def final_loss(build: Build) -> float:
 
 def adamw(lr: float, schedule: Schedule) -> Build:
     chosen = Configuration(optimizer="adamw", hyperparameters={"lr": lr, "weight_decay": 1e-2}, schedule=schedule)
-    return lambda model: build_groups(param_groups(model, chosen), schedule, model, STEPS)
+    return lambda model: build_groups(param_groups(anatomy_of(model), chosen), schedule, model, STEPS)
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e-3])
-def test_a_search_of_four_trainings_on_a_poisoned_prior_ends_within_reach_of_a_sweep(
-    factor: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def poisoned(name: str, profile: Any) -> tuple[dict[str, Any], Schedule]:
-        values, schedule = prior.configuration(name, profile)
-        return {**values, "lr": float(values["lr"]) * factor}, schedule
-
-    monkeypatch.setattr(voting, "configuration", poisoned)
+def test_a_search_of_four_trainings_on_a_poisoned_prior_ends_within_reach_of_a_sweep(factor: float) -> None:
     default = final_loss(adamw(1e-3, Schedule()))
     best_of_five = min(final_loss(adamw(lr, Schedule(kind="cosine"))) for lr in SWEEP)
+    method = replace(METHOD, prior=poisoned(factor))
 
-    plan = select(least_squares(), 4, progress=Silent())
+    plan = make_selection(least_squares(), Settings(budget=4), progress=Silent(), method=method).plan
 
     found = final_loss(lambda model: plan.build(model, total_steps=STEPS))
     assert (found - best_of_five) / (default - best_of_five) < 0.1

@@ -101,7 +101,8 @@ def test_every_optimizer_goes_on_exactly_where_its_schedule_was(name: str, kind:
     """In the warmup, at the end of an epoch and of the peak, and in the decay, two of them in an epoch's middle."""
     module = kind_for(name)
     schedule = Schedule(kind=cast("ScheduleKind", kind), warmup_steps=5, final=0.1, decay=0.5)
-    plan = replace(plan_for(name), schedule=schedule)
+    plan = plan_for(name)
+    plan = replace(plan, configuration=replace(plan.configuration, schedule=schedule))
 
     def run(seed: int, folder: Path, callback: AutoOptimizer, ckpt_path: Path | None = None) -> tuple[Any, ...]:
         loader = Stateful((tokens if module is SparseClassifier else rows)(48)), data_for(module)[1]

@@ -20,6 +20,7 @@ from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
 from optselect.errors import ResumeError
 from optselect.optim.scheduler import ScheduledLR
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import ModelFingerprint, OptimizerPlan
 
 STEPS = 12
@@ -41,12 +42,14 @@ def plan(optimizer: str = "adamw", policy: FineTuning = LATER, schedule: Schedul
     )
     model = made()
     return OptimizerPlan(
-        optimizer=optimizer,
+        configuration=Configuration(
+            optimizer=optimizer,
+            hyperparameters=configuration.hyperparameters,
+            schedule=schedule or Schedule(kind="cosine", warmup_steps=2),
+            fine_tuning=policy,
+        ),
         model_fingerprint=ModelFingerprint.of(model),
-        hyperparameters=configuration.hyperparameters,
-        param_groups=param_groups(model, configuration),
-        schedule=schedule or Schedule(kind="cosine", warmup_steps=2),
-        fine_tuning=policy,
+        param_groups=param_groups(anatomy_of(model), configuration),
         total_steps=STEPS,
     )
 
@@ -196,7 +199,7 @@ def test_gradients_from_before_the_freezing_do_not_move_what_joins() -> None:
     configuration = Configuration(
         optimizer="sgd", hyperparameters={"lr": 0.1}, fine_tuning=FineTuning(thaw=Thaw(step=1))
     )
-    optimizer, scheduler = build_groups(param_groups(model, configuration), Schedule(), model, STEPS)
+    optimizer, scheduler = build_groups(param_groups(anatomy_of(model), configuration), Schedule(), model, STEPS)
 
     train(model, optimizer, scheduler, 0, 1)
 

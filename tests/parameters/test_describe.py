@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optselect.parameters.describe import ParamInfo, describe_params, is_adapter, is_muon_matrix, is_norm, is_peft
+from optselect.parameters.adapters import is_adapter, is_peft
+from optselect.parameters.describe import ParamInfo, describe_params, is_muon_matrix
+from optselect.parameters.kind import is_norm
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The decision as a value and as a file."""
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from optselect import Budget, TorchWorkload, select
 from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
 from optselect.errors import OptselectError, PlanFormatError, PlanMismatchError, PlanVersionError
-from optselect.plan import PLAN_VERSION, ModelFingerprint, OptimizerPlan, ParamGroup, TrialRecord
+from optselect.plan import PLAN_VERSION, ModelFingerprint, OptimizerPlan, ParamGroup
 from tests.support.small import loader, net, sentences, vectors, words
 
 
@@ -27,13 +28,13 @@ def plan() -> OptimizerPlan:
 @pytest.fixture
 def small() -> OptimizerPlan:
     return OptimizerPlan(
-        optimizer="sgd",
+        configuration=Configuration(
+            optimizer="sgd", hyperparameters={"lr": 0.1}, schedule=Schedule(kind="cosine", warmup_steps=2)
+        ),
         model_fingerprint=ModelFingerprint.of(nn.Linear(3, 2)),
-        hyperparameters={"lr": 0.1},
         param_groups=(
             ParamGroup(name="sgd", optimizer="sgd", parameters=("weight", "bias"), hyperparameters={"lr": 0.1}),
         ),
-        schedule=Schedule(kind="cosine", warmup_steps=2),
         total_steps=100,
     )
 
@@ -84,9 +85,8 @@ def test_a_plan_that_is_not_json_by_nature_leaves_the_old_file(small: OptimizerP
     small.save(path)
     before = path.read_bytes()
     unwritable = OptimizerPlan(
-        optimizer="sgd",
+        configuration=Configuration(optimizer="sgd", hyperparameters={"lr": torch.tensor(0.1)}),  # type: ignore[dict-item]  # the point
         model_fingerprint=small.model_fingerprint,
-        hyperparameters={"lr": torch.tensor(0.1)},  # type: ignore[dict-item]  # what must not get in
     )
 
     with pytest.raises(TypeError):
@@ -121,12 +121,15 @@ def test_a_later_version_is_refused_with_both_numbers(small: OptimizerPlan) -> N
         OptimizerPlan.from_dict({**small.to_dict(), "version": PLAN_VERSION + 1})
 
 
-FIELDS = [field for field in OptimizerPlan.__dataclass_fields__ if field != "version"]
-# Not in the first plans that were written; a test below reads one of those.
-LATER = {"baseline", "fine_tuning", "lead", "mode"}
+FIELDS = [
+    "optimizer",
+    "hyperparameters",
+    "schedule",
+    *(field for field in OptimizerPlan.__dataclass_fields__ if field not in ("version", "configuration")),
+]
 
 
-@pytest.mark.parametrize("field", [field for field in FIELDS if field not in LATER])
+@pytest.mark.parametrize("field", FIELDS)
 def test_a_missing_field_is_named(small: OptimizerPlan, field: str) -> None:
     data = small.to_dict()
     del data[field]
@@ -149,39 +152,62 @@ def test_a_schedule_that_is_none_of_ours_makes_no_plan(small: OptimizerPlan) -> 
         OptimizerPlan.from_dict({**small.to_dict(), "schedule": {**small.schedule.to_dict(), "kind": "cosin"}})
 
 
-def test_a_failed_trial_has_no_value(tmp_path: Path) -> None:
-    record = TrialRecord(
-        configuration=Configuration(optimizer="sgd"), seed=1, micro_batches=3, value=None, state="failed"
-    )
+# --- version 1 ------------------------------------------------------------------------------
 
-    assert TrialRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+VERSION_1 = json.loads((Path(__file__).parents[1] / "laws" / "golden" / "plan_v1.json").read_text(encoding="utf-8"))
 
 
-def test_a_trial_keeps_its_values_at_every_rung_through_json() -> None:
-    record = TrialRecord(
-        configuration=Configuration(optimizer="sgd"),
-        seed=0,
-        micro_batches=50,
-        value=0.5,
-        state="complete",
-        earlier={10: 2.0, 25: 1.0},
-    )
+def test_a_plan_of_version_1_is_read_in_the_words_of_this_one() -> None:
+    plan = OptimizerPlan.from_dict(VERSION_1)
 
-    again = TrialRecord.from_dict(json.loads(json.dumps(record.to_dict())))
-
-    assert again == record
-    assert again.values == {10: 2.0, 25: 1.0, 50: 0.5}
+    assert plan.version == PLAN_VERSION
+    assert list(map(str, plan.reasons)) == VERSION_1["reasons"]
+    (cost,) = plan.reasons_of("cost")
+    assert f"{cost.value:.2f} of the training" in cost.text
+    assert [trial.value for trial in plan.trials] == [trial["value"] for trial in VERSION_1["trials"]]
+    assert OptimizerPlan.from_dict(plan.to_dict()) == plan
 
 
-def test_a_plan_from_before_leads_and_curves_were_kept_is_still_one(plan: OptimizerPlan) -> None:
-    old = plan.to_dict()
-    trials = [{key: value for key, value in trial.items() if key != "earlier"} for trial in old["trials"]]
-    data = {key: value for key, value in old.items() if key not in LATER}
+def test_what_a_trial_of_version_1_died_of_is_its_note() -> None:
+    ends = ("complete", "diverged after 3 micro-batches")
+    trial = {**VERSION_1["trials"][0], "value": None, "earlier": [[3, 1.5]], "micro_batches": 7}
 
-    read = OptimizerPlan.from_dict({**data, "trials": trials})
+    whole, lost = OptimizerPlan.from_dict({**VERSION_1, "trials": [{**trial, "state": end} for end in ends]}).trials
 
-    assert (read.baseline, read.lead, read.mode) == (None, None, "min")
-    assert [trial.value for trial in read.trials] == [trial.value for trial in plan.trials]
+    assert (whole.state, whole.note, whole.diverged) == ("complete", "", False)
+    assert (lost.state, lost.note, lost.values, lost.micro_batches) == ("failed", ends[1], {3: 1.5}, 7)
+
+
+def test_a_plan_of_version_1_from_before_leads_and_curves_were_kept_is_still_one() -> None:
+    later = ("baseline", "fine_tuning", "lead", "mode")
+    trials = [{key: value for key, value in trial.items() if key != "earlier"} for trial in VERSION_1["trials"]]
+    first = {key: value for key, value in VERSION_1.items() if key not in later}
+
+    read = OptimizerPlan.from_dict({**first, "trials": trials})
+
+    assert (read.baseline, read.lead, read.mode, read.fine_tuning) == (None, None, "min", None)
+    assert [trial.value for trial in read.trials] == [trial["value"] for trial in VERSION_1["trials"]]
+
+
+def test_what_version_1_measured_and_this_one_does_not_know_is_left_out_by_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gradient = {**VERSION_1["profile"]["gradient"], "wiggliness": 3.0}
+    old = {**VERSION_1, "profile": {**VERSION_1["profile"], "gradient": gradient}}
+
+    with caplog.at_level(logging.INFO, logger="optselect"):
+        read = OptimizerPlan.from_dict(old)
+
+    assert read == OptimizerPlan.from_dict(VERSION_1)
+    assert "wiggliness" in caplog.text
+
+
+def test_what_this_version_does_not_know_of_its_own_is_refused(plan: OptimizerPlan) -> None:
+    data = plan.to_dict()
+    data["profile"]["gradient"]["wiggliness"] = 3.0
+
+    with pytest.raises(PlanFormatError, match="wiggliness"):
+        OptimizerPlan.from_dict(data)
 
 
 # --- the fingerprint ------------------------------------------------------------------------

@@ -210,7 +210,7 @@ def test_a_stream_is_profiled_from_its_first_batches() -> None:
 
     result = profile_data(source(None, batch_size=16, head=head))
 
-    assert (result.is_stream, result.rows_read, result.classes, max(asked)) == (True, 320, 4, 20)
+    assert (result.size, result.rows_read, result.classes, max(asked)) == (None, 320, 4, 20)
 
 
 def test_batches_already_drawn_are_not_drawn_again() -> None:

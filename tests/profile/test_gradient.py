@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optselect.profile import gradient
-from optselect.profile.gradient import curvature, profile_gradient, samples_in
+from optselect.profile.gradient import profile_gradient, samples_in
 from optselect.profile.values import GradientProfile
 
 Batch = tuple[Tensor, Tensor]
@@ -293,34 +293,3 @@ def test_lazy_modules_are_measured_once_they_have_a_shape() -> None:
 )
 def test_the_samples_of_a_batch_are_counted(batch: Any, size: int | None) -> None:
     assert samples_in(batch) == size
-
-
-def test_the_curvature_of_a_quadratic_is_its_largest_eigenvalue() -> None:
-    model = nn.Linear(6, 1, bias=False)
-    inputs = torch.randn(64, 6) * torch.tensor([3.0, 1, 1, 1, 1, 1])
-    expected = float(torch.linalg.eigvalsh(2 * inputs.T @ inputs / 64)[-1])
-
-    found = curvature(model, regression(model), (inputs, torch.zeros(64)))
-
-    assert found == pytest.approx(expected, rel=0.01)
-
-
-def test_the_curvature_gives_back_weights_gradients_and_random_numbers() -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
-    before = [each.detach().clone() for each in model.parameters()]
-    state = torch.get_rng_state()
-    (batch,) = [(torch.ones(8, 4), torch.zeros(8))]
-
-    found = curvature(model, regression(model), batch, iterations=3)
-
-    assert found is not None
-    assert all(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
-    assert all(each.grad is None for each in model.parameters())
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_the_curvature_along_sparse_gradients_is_not_measured() -> None:
-    model = Bag()
-    ids = torch.arange(20).reshape(5, 4)
-
-    assert curvature(model, regression(model), (ids, torch.zeros(5))) is None

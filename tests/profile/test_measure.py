@@ -111,7 +111,7 @@ def test_the_batches_of_a_stream_are_drawn_once() -> None:
     profile = measured(workload)
 
     assert workload.heads == [8]
-    assert (profile.data.is_stream, profile.data.rows_read) == (True, 512)
+    assert (profile.data.size, profile.data.rows_read) == (None, 512)
 
 
 def test_the_model_is_judged_before_its_batch_norms_have_seen_data() -> None:

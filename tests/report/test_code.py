@@ -21,6 +21,7 @@ from optselect.configuration import Configuration
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
 from optselect.errors import ConfigurationError
+from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import ModelFingerprint, ParamGroup
 from optselect.report.code import as_python, as_yaml
 from tests.support.modules import Classifier, equal_states, fit, made
@@ -47,10 +48,8 @@ def plan_for(
     values = catalogue.get(optimizer).defaults()
     configuration = Configuration(optimizer=optimizer, hyperparameters=values, schedule=schedule, fine_tuning=policy)
     return OptimizerPlan(
-        optimizer=optimizer,
-        hyperparameters=values,
-        param_groups=param_groups(model, configuration, sparse),
-        schedule=schedule,
+        configuration=Configuration(optimizer=optimizer, hyperparameters=values, schedule=schedule),
+        param_groups=param_groups(anatomy_of(model, sparse=sparse), configuration),
         total_steps=STEPS,
         model_fingerprint=ModelFingerprint.of(model),
         sparse=sparse,
@@ -163,8 +162,7 @@ def one_group(model: nn.Module) -> OptimizerPlan:
     names = tuple(name for name, _ in model.named_parameters())
     group = ParamGroup(name="adamw", optimizer="adamw", parameters=names, hyperparameters=values)
     return OptimizerPlan(
-        optimizer="adamw",
-        hyperparameters=values,
+        configuration=Configuration(optimizer="adamw", hyperparameters=values),
         param_groups=(group,),
         model_fingerprint=ModelFingerprint.of(model),
     )
@@ -199,7 +197,7 @@ def test_what_an_optimizer_entry_cannot_say_is_a_module_with_the_python_code() -
 
 
 def test_the_users_own_optimizer_is_its_own_code() -> None:
-    plan = OptimizerPlan(optimizer="user", model_fingerprint=ModelFingerprint.of(net()))
+    plan = OptimizerPlan(configuration=Configuration(optimizer="user"), model_fingerprint=ModelFingerprint.of(net()))
 
     with pytest.raises(ConfigurationError, match="the module's configure_optimizers is the code"):
         as_python(plan)
@@ -215,7 +213,9 @@ def test_parts_that_join_later_take_more_than_a_torch_scheduler() -> None:
 def test_an_optimizer_whose_package_is_gone_is_named() -> None:
     group = ParamGroup(name="signum", optimizer="signum", parameters=("weight",), hyperparameters={"lr": 0.1})
     plan = OptimizerPlan(
-        optimizer="signum", param_groups=(group,), model_fingerprint=ModelFingerprint.of(nn.Linear(2, 2))
+        configuration=Configuration(optimizer="signum"),
+        param_groups=(group,),
+        model_fingerprint=ModelFingerprint.of(nn.Linear(2, 2)),
     )
 
     with pytest.raises(ConfigurationError, match=r"'signum'.*Install the package"):
@@ -226,8 +226,7 @@ def test_names_that_look_like_code_stay_names() -> None:
     hostile = 'a"], __import__("os").abort(), ["\n\\😀'
     group = ParamGroup(name=hostile, optimizer="sgd", parameters=(hostile,), hyperparameters={"lr": 0.1})
     plan = OptimizerPlan(
-        optimizer="sgd",
-        hyperparameters={"lr": "0.1\nraise SystemExit"},
+        configuration=Configuration(optimizer="sgd", hyperparameters={"lr": "0.1\nraise SystemExit"}),
         param_groups=(group,),
         model_fingerprint=ModelFingerprint(shapes={hostile: (2,)}),
     )

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from optselect import Budget, OptimizerPlan, TorchWorkload, select
-from optselect.configuration import Configuration
-from optselect.plan import ModelFingerprint, TrialRecord
+from optselect.configuration import Configuration, Trial
+from optselect.plan import ModelFingerprint, Reason
 from optselect.profile import Profile
 from optselect.recipes.cli.commands import main
 from optselect.report.explanation import headline
@@ -42,9 +42,8 @@ def unsearched() -> OptimizerPlan:
 def bare() -> OptimizerPlan:
     """Written by hand: nothing was measured, proposed or tried."""
     return OptimizerPlan(
-        optimizer="sgd",
+        configuration=Configuration(optimizer="sgd", hyperparameters={"lr": 0.1}),
         model_fingerprint=ModelFingerprint.of(nn.Linear(3, 2)),
-        hyperparameters={"lr": 0.1},
     )
 
 
@@ -54,7 +53,7 @@ def unwieldy(searched: OptimizerPlan) -> OptimizerPlan:
     profile = searched.profile
     assert profile is not None
     long = replace(profile, gradient=replace(profile.gradient, sparse=("layer." * 40 + "weight",)))
-    failed = replace(searched.trials[0], value=None, state="RuntimeError: " + "no luck\nat all, " * 30)
+    failed = replace(searched.trials[0], values={}, note="RuntimeError: " + "no luck\nat all, " * 30)
     return replace(searched, profile=long, trials=(*searched.trials, failed))
 
 
@@ -105,7 +104,7 @@ def test_the_choice_comes_first(searched: OptimizerPlan) -> None:
 
 
 def test_every_reason_for_the_choice_is_said(searched: OptimizerPlan) -> None:
-    assert [reason for reason in searched.reasons if " ".join(reason.split()) not in said(searched)] == []
+    assert [reason for reason in searched.reasons if " ".join(str(reason).split()) not in said(searched)] == []
 
 
 def test_the_profile_takes_five_entries(unsearched: OptimizerPlan) -> None:
@@ -194,13 +193,15 @@ def test_the_command_line_says_the_same(
 
 
 def test_the_users_own_optimizer_has_no_settings_to_list() -> None:
-    plan = OptimizerPlan(optimizer="user", model_fingerprint=ModelFingerprint.of(nn.Linear(3, 2)))
+    plan = OptimizerPlan(
+        configuration=Configuration(optimizer="user"), model_fingerprint=ModelFingerprint.of(nn.Linear(3, 2))
+    )
 
     assert plan.explain() == "your own optimizer, as it is"
 
 
 def test_markup_in_what_is_quoted_shows_as_it_is(bare: OptimizerPlan) -> None:
-    plan = replace(bare, reasons=("a*b*c, <b>, [x](y), `z`, _m_ and a_b | c",))
+    plan = replace(bare, reasons=(Reason(kind="trial", text="a*b*c, <b>, [x](y), `z`, _m_ and a_b | c"),))
 
     assert r"a\*b\*c, \<b\>, \[x\](y), \`z\`, \_m\_ and a_b \| c" in plan.explain(markdown=True)
 
@@ -245,16 +246,15 @@ def test_a_vote_is_stored_without_what_its_rule_says(searched: OptimizerPlan) ->
 
 
 def test_a_plan_of_two_hundred_trials_takes_less_than_64_kib_of_a_checkpoint(searched: OptimizerPlan) -> None:
-    trial = TrialRecord(
+    trial = Trial(
         configuration=replace(
             Configuration.from_dict(searched.trials[0].configuration.to_dict()),
             hyperparameters=dict.fromkeys(("lr", "beta1", "beta2", "weight_decay"), 0.1 + 0.2),
         ),
         seed=1,
-        micro_batches=100,
-        value=0.1 + 0.2,
+        values={40: 0.1 + 0.7, 100: 0.1 + 0.2},
+        reached=100,
         state="complete",
-        earlier={40: 0.1 + 0.7},
     )
 
     checkpoint = io.BytesIO()

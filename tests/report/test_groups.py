@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from optselect import FineTuning, OptimizerPlan, Thaw, TorchWorkload, select
+from optselect.parameters.anatomy import anatomy_of
 from optselect.parameters.execution import execution_recorded
 from optselect.plan import ParamGroup
-from optselect.profile.model import counted, profile_model
-from optselect.profile.values import DataProfile, GradientProfile, Profile
+from optselect.profile.model import profile_model
 from optselect.report.groups import (
     GROUP_HEADER,
     LAYER_HEADER,
@@ -45,8 +45,7 @@ def layers(model: nn.Module, policy: FineTuning | None = None) -> list[tuple[str
     before = profile_model(model)
     with torch.no_grad(), execution_recorded(model) as execution:
         model(inputs)
-    known = counted(before, model, execution.order)
-    return layer_rows(model, Profile(data=DataProfile(), model=known, gradient=GradientProfile()), policy)
+    return layer_rows(anatomy_of(model, order=execution.order), policy, fresh=before.fresh)
 
 
 def test_a_group_says_what_it_is_for_where_it_lies_and_its_rate() -> None:

@@ -15,11 +15,12 @@ from torch import nn
 
 from optselect import Budget, TorchWorkload
 from optselect.configuration import Configuration
-from optselect.pipeline import Settings, make_selection
-from optselect.report.live import LogProgress, TableProgress, default_progress, most
+from optselect.pipeline import make_selection
+from optselect.report.live import LogProgress, TableProgress, cost_at_most, default_progress
+from optselect.search.outcome import Outcome
 from optselect.search.progress import Progress, Silent
 from optselect.search.race import Race
-from optselect.search.runner import Outcome
+from optselect.settings import Settings
 from tests.support.small import loader, vectors
 
 
@@ -115,13 +116,13 @@ def test_in_a_low_terminal_the_running_trial_is_seen_and_at_the_end_all_of_them(
 def test_what_a_search_may_cost_is_said_in_terms_of_its_limits(limits: dict[str, Any], words: str) -> None:
     own = Configuration(optimizer="user")
 
-    assert words in most(Race(arms=(own,), baseline=own, horizon=100, **limits))
+    assert words in cost_at_most(Race(arms=(own,), baseline=own, horizon=100, **limits))
 
 
 def test_no_share_is_said_of_a_training_whose_length_is_not_known() -> None:
     own = Configuration(optimizer="user")
 
-    said = most(Race(arms=(own,), baseline=own, horizon=1_000, steps=1_000, length_known=False))
+    said = cost_at_most(Race(arms=(own,), baseline=own, horizon=1_000, steps=1_000, length_known=False))
 
     assert said == "the search costs at most 1000 micro-batches"
 

@@ -18,12 +18,12 @@ import matplotlib as mpl
 import pytest
 
 from optselect import OptimizerPlan
-from optselect.configuration import format_value
 from optselect.report import is_page_of, write_report
 from optselect.report.code import as_python
 from optselect.report.markup import visible
 from optselect.report.page import as_html
-from optselect.report.trials import rungs, tried
+from optselect.report.trials import ranked, rungs, short
+from optselect.words import format_value
 from tests.support.plans import HOSTILE, PLANS
 
 VOID = {"meta", "br"}
@@ -108,7 +108,7 @@ def test_the_page_says_what_the_text_says(pages: dict[str, str]) -> None:
     votes = [vote for proposal in plan.proposals for vote in (*proposal.because, *proposal.against)]
 
     wanted = [
-        *(reason.partition(" [")[0] for reason in plan.reasons),
+        *(reason.text for reason in plan.reasons),
         *(vote.because.describe() for vote in votes),
         *(text for vote in votes for text in (vote.rule, vote.mechanism, vote.cites, vote.counter)),
         *(trial.configuration.describe() for trial in plan.trials),
@@ -135,9 +135,10 @@ def test_every_trial_has_a_row_and_every_rung_a_column(pages: dict[str, str]) ->
         *(f"{rung:,}" for rung in rungs(plan)),
         "state",
     ]
-    assert [cells(row)[0].text.startswith(each.name) for row, each in zip(body.children, tried(plan), strict=True)] == [
-        True
-    ] * len(plan.trials)
+    assert [
+        cells(row)[0].text.startswith(short(each.configuration.optimizer))
+        for row, each in zip(body.children, ranked(plan), strict=True)
+    ] == [True] * len(plan.trials)
 
 
 def test_the_chosen_trial_and_the_baseline_are_marked(pages: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
 from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
 from optselect.rules import DEFAULT, FACTS, Evidence, Proposal, Rule, Vote, at_least, at_most, rule, votes
@@ -80,9 +81,9 @@ def test_evidence_says_value_and_threshold() -> None:
 
 def test_a_proposal_has_a_json_form_both_ways() -> None:
     proposal = Proposal(
-        optimizer="adamw",
-        hyperparameters={"lr": 1e-3},
-        schedule=Schedule(kind="cosine", warmup_steps=3),
+        configuration=Configuration(
+            optimizer="adamw", hyperparameters={"lr": 1e-3}, schedule=Schedule(kind="cosine", warmup_steps=3)
+        ),
         votes=big_is_beautiful(NOTHING),
         seat="classic",
     )
@@ -97,7 +98,7 @@ def test_a_proposal_tells_reasons_from_counter_reasons() -> None:
         Vote(optimizer="adamw", because=BECAUSE, weight=0.0, veto=True),
     )
 
-    proposal = Proposal(optimizer="adamw", hyperparameters={}, schedule=Schedule(), votes=(for_, against, veto))
+    proposal = Proposal(configuration=Configuration(optimizer="adamw"), votes=(for_, against, veto))
 
     assert (proposal.because, proposal.against, proposal.score) == ((for_,), (against,), 1.5)
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import pytest
 
 from optselect import catalogue
-from optselect.configuration import USER
+from optselect.configuration import USER, Configuration
 from optselect.configuration.schedule import Schedule
 from optselect.rules import Proposal
-from optselect.search.arms import arms, baseline, configuration_of
+from optselect.search.arms import arms, baseline
 
-MUON = Proposal(optimizer="muon", hyperparameters={"lr": 0.02}, schedule=Schedule(kind="cosine"), seat="evidence")
-ADAM = Proposal(optimizer="adam", hyperparameters={"lr": 1e-3}, schedule=Schedule(kind="linear"), seat="classic")
-NADAM = Proposal(optimizer="nadam", hyperparameters={"lr": 3e-3}, schedule=Schedule(), seat="candidate")
-OWN = Proposal(optimizer=USER, hyperparameters={}, schedule=Schedule(), seat="baseline")
+MUON = Proposal(
+    configuration=Configuration(optimizer="muon", hyperparameters={"lr": 0.02}, schedule=Schedule(kind="cosine")),
+    seat="evidence",
+)
+ADAM = Proposal(
+    configuration=Configuration(optimizer="adam", hyperparameters={"lr": 1e-3}, schedule=Schedule(kind="linear")),
+    seat="classic",
+)
+NADAM = Proposal(configuration=Configuration(optimizer="nadam", hyperparameters={"lr": 3e-3}), seat="candidate")
+OWN = Proposal(configuration=Configuration(optimizer=USER), seat="baseline")
 
 
 def test_the_baseline_is_plain_adamw_unless_the_user_has_an_optimizer() -> None:
@@ -28,7 +34,7 @@ def test_the_first_choice_comes_first_then_the_baseline_then_the_textbooks() -> 
 
     found = arms([MUON, NADAM, ADAM], base)
 
-    assert found[:3] == (configuration_of(MUON), base, configuration_of(ADAM))
+    assert found[:3] == (MUON.configuration, base, ADAM.configuration)
 
 
 @pytest.mark.parametrize("user", [True, False])
@@ -52,7 +58,7 @@ def test_one_arm_is_cautious_and_one_is_bold() -> None:
 
 
 def test_every_rate_lies_inside_its_bounds() -> None:
-    extreme = Proposal(optimizer="adam", hyperparameters={"lr": 0.1}, schedule=Schedule())
+    extreme = Proposal(configuration=Configuration(optimizer="adam", hyperparameters={"lr": 0.1}))
 
     for arm in arms([extreme], baseline(has_user_optimizer=False)):
         assert catalogue.get(arm.optimizer).space["lr"].contains(arm.hyperparameters["lr"])

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from optselect.configuration import USER, Configuration
-from optselect.configuration.goal import Mode
+from optselect.configuration.goal import Goal, Mode
 from optselect.configuration.schedule import Schedule
+from optselect.configuration.trial import Trial
+from optselect.plan.versions import versions
 from optselect.rules import Evidence, Proposal, Vote
-from optselect.search.choice import choose, cost_sentence, first_word, records, versions
+from optselect.search import reasons
+from optselect.search.choice import Choice, choose, first_proposal
 from optselect.search.race import Race
-from optselect.study.study import Evaluation
 
 BASE = Configuration(optimizer="adamw", hyperparameters={"lr": 1e-3})
 OTHER = Configuration(optimizer="nadam", hyperparameters={"lr": 1e-2}, schedule=Schedule(kind="cosine"))
@@ -23,8 +25,11 @@ VOTE = Vote(
     optimizer="nadam", because=Evidence(quantity="data.size", value=96), rule="small data favour nadam", cites="here"
 )
 PROPOSALS = (
-    Proposal(optimizer="nadam", hyperparameters={"lr": 1e-2}, schedule=Schedule(kind="cosine"), votes=(VOTE,)),
-    Proposal(optimizer="sgd", hyperparameters={"lr": 0.1}, schedule=Schedule()),
+    Proposal(
+        configuration=Configuration(optimizer="nadam", hyperparameters={"lr": 1e-2}, schedule=Schedule(kind="cosine")),
+        votes=(VOTE,),
+    ),
+    Proposal(configuration=Configuration(optimizer="sgd", hyperparameters={"lr": 0.1})),
 )
 
 Trials = Mapping[tuple[str, int], Mapping[int, float] | None]
@@ -32,27 +37,30 @@ BY_NAME = {"base": BASE, "other": OTHER, "third": THIRD}
 
 
 def race(mode: Mode = "min", **changes: Any) -> Race:
-    return Race(arms=(OTHER, BASE, THIRD), baseline=BASE, horizon=100, steps=1_000, mode=mode, **changes)
+    return Race(arms=(OTHER, BASE, THIRD), baseline=BASE, horizon=100, steps=1_000, goal=Goal(mode), **changes)
 
 
-def evaluations(trials: Trials, sign: float = 1.0) -> list[Evaluation]:
+def ended(trials: Trials, sign: float = 1.0) -> list[Trial]:
     """By name and seed the values at each rung; None: it diverged."""
     found = []
     for number, ((name, seed), values) in enumerate(trials.items()):
-        measured = {25: 9.0} if values is None else values
         found.append(
-            Evaluation(
+            Trial(
                 number=number,
                 configuration=BY_NAME[name],
                 seed=seed,
-                values={rung: sign * value for rung, value in measured.items()},
-                cost=float(max(measured)),
-                reached=3 if values is None else max(measured),
+                values={rung: sign * value for rung, value in (values or {}).items()},
+                reached=3 if values is None else max(values),
                 state="complete",
                 note="diverged after 3 micro-batches" if values is None else "",
+                cap=(25, sign * 9.0) if values is None else None,
             )
         )
     return found
+
+
+def said(choice: Choice) -> list[str]:
+    return list(map(str, choice.reasons))
 
 
 CASES: dict[str, tuple[Trials, Configuration]] = {
@@ -91,12 +99,12 @@ case = pytest.mark.parametrize("trials, chosen", CASES.values(), ids=CASES.keys(
 
 @case
 def test_the_baseline_is_replaced_on_evidence_only(trials: Trials, chosen: Configuration) -> None:
-    assert choose(race(), evaluations(trials), PROPOSALS, "val_loss").configuration == chosen
+    assert choose(race(), ended(trials), PROPOSALS, "val_loss").configuration == chosen
 
 
 @case
 def test_of_large_values_the_largest_is_chosen_on_the_same_evidence(trials: Trials, chosen: Configuration) -> None:
-    choice = choose(race("max"), evaluations(trials, sign=-1.0), PROPOSALS, "val_acc")
+    choice = choose(race("max"), ended(trials, sign=-1.0), PROPOSALS, "val_acc")
 
     assert choice.configuration == chosen
 
@@ -104,26 +112,26 @@ def test_of_large_values_the_largest_is_chosen_on_the_same_evidence(trials: Tria
 def test_where_the_best_weights_are_kept_the_best_value_so_far_decides() -> None:
     trials = {("base", 0): {25: 0.5, 50: 0.45, 100: 0.4}, ("other", 0): {25: 0.4, 50: 0.2, 100: 0.9}}
 
-    choice = choose(race(keeps_best=True), evaluations(trials), PROPOSALS, "val_loss")
+    choice = choose(race(keeps_best=True), ended(trials), PROPOSALS, "val_loss")
 
     assert choice.configuration == OTHER
-    assert any("its best was val_loss 0.2 within 100 micro-batches" in reason for reason in choice.reasons)
+    assert any("its best was val_loss 0.2 within 100 micro-batches" in reason for reason in said(choice))
 
 
 @case
 def test_every_choice_has_a_reason_with_words_in_it(trials: Trials, chosen: Configuration) -> None:
-    reasons = choose(race(), evaluations(trials), PROPOSALS, "val_loss").reasons
+    words = said(choose(race(), ended(trials), PROPOSALS, "val_loss"))
 
-    assert reasons
-    assert all(len(reason.split()) > 3 for reason in reasons)
+    assert words
+    assert all(len(each.split()) > 3 for each in words)
 
 
 def test_the_reason_gives_both_values_in_the_users_direction() -> None:
-    trials = evaluations({("base", 0): {25: -0.5}, ("other", 0): {25: -0.75}}, sign=-1.0)
+    trials = ended({("base", 0): {25: -0.5}, ("other", 0): {25: -0.75}}, sign=-1.0)
 
-    reasons = choose(race("max"), trials, PROPOSALS, "val_acc").reasons
+    first = said(choose(race("max"), trials, PROPOSALS, "val_acc"))[0]
 
-    assert "it reached val_acc 0.75 after 25 micro-batches, the baseline (adamw lr=0.001, constant) 0.5" in reasons[0]
+    assert "it reached val_acc 0.75 after 25 micro-batches, the baseline (adamw lr=0.001, constant) 0.5" in first
 
 
 @pytest.mark.parametrize("mode, sign", [("min", 1.0), ("max", -1.0)])
@@ -132,9 +140,9 @@ def test_what_went_further_than_the_baseline_says_so_and_its_lead_is_where_both_
 ) -> None:
     trials, _ = CASES["further on without the baseline another leads"]
 
-    choice = choose(race(mode), evaluations(trials, sign), PROPOSALS, "val_loss")
+    choice = choose(race(mode), ended(trials, sign), PROPOSALS, "val_loss")
 
-    words = "; ".join(choice.reasons)
+    words = "; ".join(said(choice))
     further = f"after 100 micro-batches it had val_loss {0.3 * sign:.4g}; the baseline was taken no further than 25"
     assert further in words
     assert f"next came {OTHER.describe()}: val_loss {0.4 * sign:.4g}" in words
@@ -142,21 +150,21 @@ def test_what_went_further_than_the_baseline_says_so_and_its_lead_is_where_both_
 
 
 def test_the_winners_votes_are_among_its_reasons() -> None:
-    trials = evaluations({("base", 0): {25: 1.0}, ("other", 0): {25: 0.5}})
+    trials = ended({("base", 0): {25: 1.0}, ("other", 0): {25: 0.5}})
 
-    assert "small data favour nadam: data.size = 96 [here]" in choose(race(), trials, PROPOSALS, "val_loss").reasons
+    assert "small data favour nadam: data.size = 96 [here]" in said(choose(race(), trials, PROPOSALS, "val_loss"))
 
 
 def test_a_tie_is_called_one() -> None:
-    trials = evaluations({("base", 0): {25: 1.0}, ("other", 0): {25: 0.995}})
+    trials = ended({("base", 0): {25: 1.0}, ("other", 0): {25: 0.995}})
 
-    assert "ties go to the baseline" in choose(race(), trials, PROPOSALS, "val_loss").reasons[0]
+    assert "ties go to the baseline" in said(choose(race(), trials, PROPOSALS, "val_loss"))[0]
 
 
 def test_the_users_own_optimizer_is_a_baseline_like_any() -> None:
     own = Configuration(optimizer=USER)
     trials = [
-        Evaluation(number=n, configuration=c, seed=0, values={25: v}, cost=25, reached=25, state="complete")
+        Trial(number=n, configuration=c, seed=0, values={25: v}, reached=25, state="complete")
         for n, (c, v) in enumerate(((own, 1.0), (OTHER, 1.0)))
     ]
 
@@ -166,13 +174,13 @@ def test_the_users_own_optimizer_is_a_baseline_like_any() -> None:
 
 
 def test_the_lead_is_the_share_by_which_the_loss_is_lower() -> None:
-    trials = evaluations({("base", 0): {25: 1.0}, ("other", 0): {25: 0.25}})
+    trials = ended({("base", 0): {25: 1.0}, ("other", 0): {25: 0.25}})
 
     assert choose(race(), trials, PROPOSALS, "val_loss").lead == 0.75
 
 
 def test_a_baseline_that_stays_has_no_lead() -> None:
-    trials = evaluations({("base", 0): {25: 1.0}, ("other", 0): {25: 0.995}})
+    trials = ended({("base", 0): {25: 1.0}, ("other", 0): {25: 0.995}})
 
     assert choose(race(), trials, PROPOSALS, "val_loss").lead is None
 
@@ -181,50 +189,35 @@ def test_a_baseline_that_stays_has_no_lead() -> None:
 
 
 def test_without_a_budget_the_first_proposal_is_taken_with_its_votes() -> None:
-    choice = first_word(PROPOSALS, BASE)
+    choice = first_proposal(PROPOSALS, BASE)
 
     assert choice.configuration == OTHER
-    assert "without evidence from trials" in choice.reasons[0]
-    assert choice.reasons[1].startswith("small data favour nadam")
+    assert "without evidence from trials" in said(choice)[0]
+    assert said(choice)[1].startswith("small data favour nadam")
 
 
 def test_the_users_optimizer_is_nobodys_proposal() -> None:
-    own = Proposal(optimizer=USER, hyperparameters={}, schedule=Schedule(), seat="baseline")
+    own = Proposal(configuration=Configuration(optimizer=USER), seat="baseline")
 
-    assert first_word((own, *PROPOSALS), BASE).configuration == OTHER
-    assert first_word((own,), BASE).configuration == BASE
-    assert first_word((), BASE).reasons
+    assert first_proposal((own, *PROPOSALS), BASE).configuration == OTHER
+    assert first_proposal((own,), BASE).configuration == BASE
+    assert first_proposal((), BASE).reasons
 
 
 # --- what is written down -------------------------------------------------------------------
 
 
-def test_a_record_has_the_deepest_value_and_a_failed_one_none() -> None:
-    trials = evaluations({("base", 0): {25: 1.0, 50: 0.8}, ("other", 1): None})
-
-    one, other = records(trials)
-
-    assert (one.micro_batches, one.value, one.state, one.seed) == (50, 0.8, "complete", 0)
-    assert (other.micro_batches, other.value, other.seed) == (3, None, 1)
-    assert "diverged" in other.state
-
-
-def test_a_record_keeps_the_values_on_the_way_and_no_cap() -> None:
-    trials = evaluations({("base", 0): {10: 1.2, 25: 1.0, 50: 0.8}, ("third", 0): {25: 1.0}, ("other", 1): None})
-
-    values = [record.values for record in records(trials)]
-
-    assert values == [{10: 1.2, 25: 1.0, 50: 0.8}, {25: 1.0}, {}]
-
-
 def test_the_cost_is_said_in_micro_batches_and_in_trainings_where_the_length_is_known() -> None:
-    trials = evaluations({("base", 0): {25: 1.0}, ("other", 0): {25: 1.0, 50: 0.5}})
+    trials = ended({("base", 0): {25: 1.0}, ("other", 0): {25: 1.0, 50: 0.5}})
     costly = race(spent=10.0, validation_cost=2.0)
 
     # 10 before, 75 of training, three validations of 2.
-    said = cost_sentence(costly, trials)
-    assert said == "the choice cost 91 micro-batches, 0.91 of the training: profile 10, 2 trials 81"
-    assert "of the training" not in cost_sentence(replace(costly, length_known=False), trials)
+    cost = reasons.cost(costly, trials)
+    assert str(cost) == "the choice cost 91 micro-batches, 0.91 of the training: profile 10, 2 trials 81"
+    assert cost.value == pytest.approx(0.91)
+    unknown = reasons.cost(replace(costly, length_known=False), trials)
+    assert "of the training" not in str(unknown)
+    assert unknown.value is None
 
 
 def test_the_versions_name_what_makes_a_choice() -> None:

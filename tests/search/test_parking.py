@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from optselect import LightningWorkload, TorchWorkload
 from optselect.configuration import USER, Configuration
 from optselect.configuration.schedule import Schedule
-from optselect.pipeline import Settings, make_selection
+from optselect.pipeline import make_selection
+from optselect.search.outcome import Outcome
 from optselect.search.parking import RungStates
 from optselect.search.progress import Silent
-from optselect.search.runner import Outcome, TrialRunner
+from optselect.search.runner import TrialRunner
+from optselect.settings import Settings
 from tests.support.small import Net, loader, vectors
 
 

@@ -17,7 +17,9 @@ from optselect import TorchWorkload
 from optselect.configuration import USER, Configuration
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
-from optselect.search.runner import Outcome, TrialRunner
+from optselect.parameters.anatomy import anatomy_of
+from optselect.search.outcome import Outcome
+from optselect.search.runner import TrialRunner
 from tests.support.small import loader, sentences, vectors, words
 
 SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1, "weight_decay": 1e-7})
@@ -162,7 +164,8 @@ def test_the_users_optimizer_is_built_by_the_user() -> None:
 
 def test_sparse_parameters_get_an_optimizer_that_takes_them() -> None:
     adam = Configuration(optimizer="adam", hyperparameters={"lr": 0.01})
-    with trials(model=words(), data=sentences, sparse=("table.weight",)) as runner:
+    model = words()
+    with trials(model=model, data=sentences, anatomy=anatomy_of(model, sparse=("table.weight",))) as runner:
         outcome = runner.run(adam, 0, 5)
 
     assert outcome.error is None

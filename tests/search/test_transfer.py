@@ -73,7 +73,7 @@ def test_a_long_training_is_searched_within_its_budget_and_the_plan_says_how_it_
     assert plan.search_steps <= 800
     assert max(trial.micro_batches for trial in plan.trials) <= 400
     tried = {trial.configuration.rate for trial in plan.trials}
-    carried = [reason for reason in plan.reasons if "carried over to the 4,000" in reason]
+    carried = [reason for reason in plan.reasons if "carried over to the 4,000" in str(reason)]
     assert plan.optimizer == "nadam"
     assert len(carried) == 1
     assert plan.configuration.rate is not None

@@ -23,7 +23,8 @@ from optselect.configuration.goal import Mode
 from optselect.configuration.schedule import Schedule
 from optselect.errors import StorageError
 from optselect.study.journal import journal_storage
-from optselect.study.study import TrialStudy, open_study
+from optselect.study.opening import open_study
+from optselect.study.study import TrialStudy
 
 SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1}, schedule=Schedule(kind="cosine", warmup_steps=3))
 ADAMW = Configuration(optimizer="adamw", hyperparameters={"lr": 1e-3, "weight_decay": 0.01})
@@ -62,8 +63,8 @@ every_storage = pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAG
 
 
 @every_storage
-def test_evaluations_say_what_was_reported(storage: Callable[[Path], Any], tmp_path: Path) -> None:
-    first, second, third, fourth = filled(opened(storage(tmp_path))).evaluations()
+def test_trials_say_what_was_reported(storage: Callable[[Path], Any], tmp_path: Path) -> None:
+    first, second, third, fourth = filled(opened(storage(tmp_path))).trials()
 
     assert (first.configuration, first.seed, first.values, first.cost, first.reached) == (
         SGD,
@@ -73,22 +74,23 @@ def test_evaluations_say_what_was_reported(storage: Callable[[Path], Any], tmp_p
         20,
     )
     assert (first.state, first.note, first.diverged) == ("complete", "", False)
-    assert (second.configuration, second.seed, second.values, second.reached) == (ADAMW, 1, {10: 2.3}, 4)
+    assert (second.configuration, second.seed, second.values, second.cap) == (ADAMW, 1, {}, (10, 2.3))
+    assert second.reached == 4
     assert (second.state, second.note, second.diverged) == ("pruned", "diverged after 4 micro-batches", True)
     assert (third.configuration, third.state, third.note) == (OWN, "failed", "ZeroDivisionError()")
     assert (fourth.configuration, fourth.values, fourth.cost, fourth.state) == (ADAMW, {}, 0.0, "running")
 
 
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_evaluations_survive_the_process(kind: str, tmp_path: Path) -> None:
+def test_trials_survive_the_process(kind: str, tmp_path: Path) -> None:
     storage = STORAGES[kind](tmp_path)
-    before = filled(opened(storage)).evaluations()
+    before = filled(opened(storage)).trials()
 
     again = opened(STORAGES[kind](tmp_path))
 
-    assert again.evaluations() == before
+    assert again.trials() == before
     again.report(3, until=10, reached=10, value=1.5, cost=10.0)
-    assert opened(storage).evaluations()[3].values == {10: 1.5}
+    assert opened(storage).trials()[3].values == {10: 1.5}
 
 
 @every_storage
@@ -127,7 +129,7 @@ def test_a_trial_taken_up_again_counts_once_with_its_earlier_values() -> None:
     taken_up = study.begin(SGD, 0, NAMES, {10: 0.9})
     study.report(taken_up, until=20, reached=20, value=0.5, cost=10.0)
 
-    found = [(e.number, e.values, e.reached) for e in study.evaluations()]
+    found = [(e.number, e.values, e.reached) for e in study.trials()]
     assert found == [(taken_up, {10: 0.9, 20: 0.5}, 20), (other, {}, 0)]
 
 
@@ -135,7 +137,7 @@ def test_trials_of_others_in_the_same_study_are_left_alone() -> None:
     study = opened()
     study.study.add_trial(optuna.trial.create_trial(value=1.0))
 
-    assert study.evaluations() == []
+    assert study.trials() == []
     assert study.begin(SGD, 0, NAMES) == 1
 
 
@@ -146,7 +148,7 @@ def test_a_study_that_is_not_finished_is_continued(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     filled(opened(path))
 
-    assert len(opened(path).evaluations()) == 4
+    assert len(opened(path).trials()) == 4
 
 
 def test_after_a_finished_study_the_next_name_is_begun(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_after_a_finished_study_the_next_name_is_begun(tmp_path: Path) -> None:
     names = []
     for _ in range(3):
         study = opened(path)
-        names.append((study.study.study_name, len(study.evaluations())))
+        names.append((study.study.study_name, len(study.trials())))
         study.begin(SGD, 0, NAMES)
         study.mark_used()
 
@@ -168,7 +170,7 @@ def test_an_exact_name_is_continued_even_when_finished(tmp_path: Path) -> None:
 
     study = opened(path, exact_name=True)
 
-    assert (study.study.study_name, len(study.evaluations())) == ("study", 4)
+    assert (study.study.study_name, len(study.trials())) == ("study", 4)
 
 
 def test_a_study_of_another_training_is_never_continued(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_a_study_of_another_training_is_never_continued(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"'study' is of another training.*pass another study_name"):
         opened(path, identity="two", exact_name=True)
 
-    assert len(opened(path, identity="one").evaluations()) == 4
+    assert len(opened(path, identity="one").trials()) == 4
 
 
 def test_an_ended_search_is_known_by_its_limits(tmp_path: Path) -> None:
@@ -208,15 +210,15 @@ def test_facts_are_kept_as_they_were_at_the_beginning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tail", [b'{"op_code":4,"wor', b"{", b'{"op_code":', b"\x00" * 100])
 def test_a_torn_last_line_is_cut_off_and_the_study_goes_on(tail: bytes, tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
-    before = filled(opened(path)).evaluations()
+    before = filled(opened(path)).trials()
     with path.open("ab") as file:
         file.write(tail)
 
     study = opened(path)
 
-    assert study.evaluations() == before
+    assert study.trials() == before
     study.report(3, until=10, reached=10, value=1.0, cost=10.0)
-    assert opened(path).evaluations()[3].values == {10: 1.0}
+    assert opened(path).trials()[3].values == {10: 1.0}
 
 
 def test_every_place_a_journal_may_be_torn_at_leaves_a_readable_study(tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_every_place_a_journal_may_be_torn_at_leaves_a_readable_study(tmp_path: 
         study = opened(path)
         study.begin(SGD, 7, NAMES)
 
-        assert opened(path).evaluations()[-1].seed == 7
+        assert opened(path).trials()[-1].seed == 7
         path.unlink()
 
 
@@ -239,7 +241,7 @@ def test_an_empty_file_is_a_new_journal(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     path.touch()
 
-    assert opened(path).evaluations() == []
+    assert opened(path).trials() == []
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_eight_processes_that_begin_at_once_make_one_study(name: str, tmp_path: 
     # Forked, so that the imports are paid once.
     program = """
 import os, sys, time
-from optselect.study.study import open_study
+from optselect.study.opening import open_study
 moment = time.time() + 0.3
 [os.fork() for _ in range(3)]  # eight processes
 while time.time() < moment:
@@ -300,7 +302,7 @@ while True:
 
 def steps_of(study: TrialStudy) -> list[Callable[[], Any]]:
     return [
-        study.evaluations,
+        study.trials,
         lambda: study.begin(SGD, 5, NAMES),
         lambda: study.report(3, until=10, reached=10, value=1.0, cost=1.0),
         lambda: study.finish(3, "failed"),
@@ -315,7 +317,7 @@ def test_a_database_that_goes_away_is_a_named_error_without_passwords(step: int,
     # No server is at hand: SQLite plays one, with what a server's driver may say.
     url = f"sqlite:///{tmp_path}/study.db"
     study = filled(opened(url))
-    before = opened(url).evaluations()
+    before = opened(url).trials()
 
     def gone(*_: Any, **__: Any) -> Any:
         raise sqlite3.OperationalError("cannot reach postgresql://me:s3cret@host/optuna\n[SQL: SELECT]")
@@ -332,7 +334,7 @@ def test_a_database_that_goes_away_is_a_named_error_without_passwords(step: int,
 
     assert "s3cret" not in str(caught.value)
     assert "SELECT" not in str(caught.value)
-    assert opened(url).evaluations() == before
+    assert opened(url).trials() == before
 
 
 @contextmanager
@@ -351,19 +353,19 @@ def no_more_room(path: Path) -> Iterator[None]:
 def test_a_full_disk_is_a_named_error_and_loses_nothing_that_was_stored(step: int, tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     study = filled(opened(path))
-    before = study.evaluations()
+    before = study.trials()
 
     with no_more_room(path), pytest.raises(StorageError, match=r"study\.journal can no longer.*File too large"):
         steps_of(study)[step]()
 
-    assert study.evaluations() == opened(path).evaluations() == before
+    assert study.trials() == opened(path).trials() == before
     steps_of(study)[step]()
 
 
 def test_a_full_disk_under_sqlite_is_a_named_error_and_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     study = filled(opened(url))
-    before = study.evaluations()
+    before = study.trials()
     storage: Any = study.study._storage
     # SQLite takes no page more than it has, as on a disk that is full.
     event.listen(
@@ -375,9 +377,9 @@ def test_a_full_disk_under_sqlite_is_a_named_error_and_loses_nothing_that_was_st
     with pytest.raises(StorageError, match=r"study\.db can no longer.*disk is full.*same line again"):
         deque((study.begin(SGD, seed, NAMES) for seed in range(2, 200)), maxlen=0)
 
-    stored = opened(url).evaluations()
+    stored = opened(url).trials()
     assert stored[: len(before)] == before
-    assert study.evaluations() == stored
+    assert study.trials() == stored
     assert opened(url).begin(SGD, 300, NAMES) == len(stored)
 
 

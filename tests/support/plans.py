@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from optselect import Budget, OptimizerPlan, TorchWorkload, select
+from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
-from optselect.plan import ModelFingerprint, ParamGroup
+from optselect.plan import ModelFingerprint, ParamGroup, Reason
 from optselect.rules import Evidence, Proposal, Vote
 from tests.support.small import loader, net, sentences, vectors, words
 
@@ -39,9 +40,8 @@ def unsearched() -> OptimizerPlan:
 def bare() -> OptimizerPlan:
     """Written by hand: nothing was measured, proposed or tried."""
     return OptimizerPlan(
-        optimizer="sgd",
+        configuration=Configuration(optimizer="sgd", hyperparameters={"lr": 0.1}),
         model_fingerprint=ModelFingerprint.of(nn.Linear(3, 2)),
-        hyperparameters={"lr": 0.1},
         param_groups=(
             ParamGroup(name="sgd", optimizer="sgd", parameters=("weight", "bias"), hyperparameters={"lr": 0.1}),
         ),
@@ -60,9 +60,7 @@ def own() -> OptimizerPlan:
     user = next(trial.configuration for trial in trials if trial.configuration.optimizer == "user")
     return replace(
         plan,
-        optimizer="user",
-        hyperparameters={},
-        schedule=user.schedule,
+        configuration=user,
         param_groups=(),
         trials=trials,
         baseline=user,
@@ -75,7 +73,7 @@ def failed() -> OptimizerPlan:
     plan = searched()
     first, *others = plan.trials
     prodigy = replace(first.configuration, optimizer="prodigy", hyperparameters={"d_coef": 1.0})
-    lost = (replace(each, value=None, earlier={}, state="diverged after 3 micro-batches") for each in others)
+    lost = (replace(each, values={}, note="diverged after 3 micro-batches") for each in others)
     return replace(plan, mode="max", trials=(replace(first, configuration=prodigy), *lost))
 
 
@@ -88,8 +86,7 @@ def extreme() -> OptimizerPlan:
     trials = tuple(
         replace(
             trial,
-            value=value,
-            earlier={1: -1.0, 10**6: 1e30},
+            values={1: -1.0, 10**6: 1e30, **({} if value is None else {max(trial.values): value})},
             configuration=replace(trial.configuration, hyperparameters={"lr": rate}),
         )
         for trial, value, rate in zip(plan.trials, values, rates, strict=False)
@@ -100,7 +97,7 @@ def extreme() -> OptimizerPlan:
         plan,
         trials=trials,
         profile=replace(plan.profile, gradient=gradient, data=data),
-        schedule=Schedule(kind="wsd", warmup_steps=3, decay=1.0),
+        configuration=replace(plan.configuration, schedule=Schedule(kind="wsd", warmup_steps=3, decay=1.0)),
         total_steps=1,
     )
 
@@ -127,15 +124,18 @@ def hostile() -> OptimizerPlan:
     configuration = replace(plan.trials[0].configuration, optimizer=HOSTILE)
     return replace(
         plan,
-        optimizer=HOSTILE,
-        hyperparameters={"lr": 0.1, HOSTILE: HOSTILE},
+        configuration=replace(plan.configuration, optimizer=HOSTILE, hyperparameters={"lr": 0.1, HOSTILE: HOSTILE}),
         param_groups=(group,),
-        reasons=(HOSTILE, f"{HOSTILE} [{HOSTILE}]", *plan.reasons),
+        reasons=(
+            Reason(kind="trial", text=HOSTILE),
+            Reason(kind="vote", text=HOSTILE, cites=HOSTILE),
+            *plan.reasons,
+        ),
         profile=replace(plan.profile, gradient=gradient),
         proposals=(
-            Proposal(optimizer=HOSTILE, hyperparameters={HOSTILE: HOSTILE}, schedule=Schedule(), votes=(vote,)),
+            Proposal(configuration=Configuration(optimizer=HOSTILE, hyperparameters={HOSTILE: HOSTILE}), votes=(vote,)),
         ),
-        trials=(replace(plan.trials[0], configuration=configuration, state=HOSTILE), *plan.trials[1:]),
+        trials=(replace(plan.trials[0], configuration=configuration, note=HOSTILE), *plan.trials[1:]),
         monitor=HOSTILE,
         versions={HOSTILE: HOSTILE},
         model_fingerprint=replace(plan.model_fingerprint, shapes={HOSTILE: (2, 3)}, frozen=frozenset({HOSTILE + "f"})),
@@ -147,10 +147,14 @@ def scaled() -> OptimizerPlan:
     plan = own()
     user = next(trial for trial in plan.trials if trial.configuration.optimizer == "user")
     trials = tuple(
-        replace(user, configuration=user.configuration.at_rate(rate), value=1 + abs(rate - 2))
+        replace(
+            user,
+            configuration=user.configuration.at_rate(rate),
+            values={**user.values, max(user.values): 1 + abs(rate - 2)},
+        )
         for rate in (1, 0.5, 2, 4)
     )
-    return replace(plan, hyperparameters={"lr_scale": 2}, trials=trials, lead=0.5, proposals=())
+    return replace(plan, configuration=plan.configuration.at_rate(2), trials=trials, lead=0.5, proposals=())
 
 
 PLANS: dict[str, Callable[[], OptimizerPlan]] = {

@@ -51,7 +51,7 @@ SIGNUM = OptimizerSpec(
         {
             "lr": log_uniform(1e-5, 1e-1, centre=1e-3),
             "momentum": near_one(1e-2, 0.3, centre=0.9),
-            "weight_decay": log_uniform(1e-4, 1.0, centre=1e-2, spread=0.75),
+            "weight_decay": log_uniform(1e-4, 1.0, centre=1e-2),
         }
     ),
     complex=False,  # a complex number has no sign

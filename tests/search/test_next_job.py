@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-import optselect.search.race
+import optselect.search.stages
 from optselect import catalogue
-from optselect.configuration import USER, Configuration
+from optselect.configuration import USER, Configuration, Goal
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
-from optselect.search.race import Job, Race, leaders, next_job, nominal_cost, standings
-from optselect.study.study import Evaluation
+from optselect.configuration.trial import Trial
+from optselect.search.board import Board, Ranking
+from optselect.search.next_job import next_job
+from optselect.search.race import Job, Race
 
 BASELINE = Configuration(optimizer="adamw", hyperparameters={"lr": 1e-3, "weight_decay": 1e-2})
 NAMES = ("muon", "nadam", "momentum")
@@ -47,7 +49,7 @@ def race(**changes: Any) -> Race:
 def quick_suggestions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pure stand-in for the Gaussian process, which takes a third of a second."""
     if "slow_suggestions" not in request.fixturenames:
-        monkeypatch.setattr("optselect.search.race.suggestion", suggestion)
+        monkeypatch.setattr("optselect.search.stages.suggestion", suggestion)
 
 
 @pytest.fixture
@@ -82,37 +84,45 @@ def apart(share: float) -> Judge:
     return judged
 
 
+def standings(race: Race, trials: Sequence[Trial], rung: int) -> Ranking:
+    return Board(race, trials).standings(rung)
+
+
+def leaders(race: Race, trials: Sequence[Trial], rung: int) -> Ranking:
+    return Board(race, trials).leaders(rung)
+
+
 class Game:
     """A search with a made-up judge; counts what really running the jobs would cost."""
 
     def __init__(self, race: Race, judge: Judge = judge) -> None:
         self.race, self.judge = race, judge
-        self.evaluations: list[Evaluation] = []
+        self.trials: list[Trial] = []
         self.jobs: list[Job] = []
         self.cost = race.spent
 
     def play(self, most: int = 500) -> Game:
-        while (job := next_job(self.race, self.evaluations)) is not None:
+        while (job := next_job(self.race, self.trials)) is not None:
             assert len(self.jobs) < most, "the race never ends"
             self.run(job)
         return self
 
     def run(self, job: Job) -> None:
         self.jobs.append(job)
-        known = next((e for e in self.evaluations if _trial(e) == (job.configuration.key, job.seed)), None)
+        known = next((e for e in self.trials if _trial(e) == (job.configuration.key, job.seed)), None)
         if known is not None:
-            self.evaluations.remove(known)
+            self.trials.remove(known)
         done = known.reached if known and self.race.continues else 0
         value = self.judge(job.configuration, job.seed, job.until)
         reached = job.until if value is not None else (known.reached if known else 0) + 1
         self.cost += max(reached - done, 1) + self.race.validation_cost
-        self.evaluations.append(
-            Evaluation(
-                number=known.number if known else len(self.evaluations),
+        self.trials.append(
+            Trial(
+                number=known.number if known else len(self.trials),
                 configuration=job.configuration,
                 seed=job.seed,
-                values={**(known.values if known else {}), job.until: 9.0 if value is None else value},
-                cost=0.0,
+                values={**(known.values if known else {}), **({} if value is None else {job.until: value})},
+                cap=(job.until, 9.0) if value is None else None,
                 reached=reached,
                 state="running",
                 note="diverged" if value is None else "",
@@ -123,41 +133,41 @@ class Game:
         return list(dict.fromkeys(job.stage for job in self.jobs))
 
 
-def _trial(evaluation: Evaluation) -> tuple[str, int]:
+def _trial(evaluation: Trial) -> tuple[str, int]:
     return evaluation.configuration.key, evaluation.seed
 
 
 # --- a pure function ------------------------------------------------------------------------
 
 
-def test_the_same_evaluations_give_the_same_job_whatever_their_order() -> None:
+def test_the_same_trials_give_the_same_job_whatever_their_order() -> None:
     game = Game(race())
     shuffler = random.Random(0)
 
-    while (job := next_job(game.race, game.evaluations)) is not None:
+    while (job := next_job(game.race, game.trials)) is not None:
         for _ in range(3):
-            shuffled = shuffler.sample(game.evaluations, len(game.evaluations))
+            shuffled = shuffler.sample(game.trials, len(game.trials))
             assert next_job(game.race, shuffled) == job
         game.run(job)
 
 
 def test_equal_values_are_ranked_by_number_whatever_their_order() -> None:
     game = Game(race(), judge=lambda *_: 1.0).play()
-    ranking = standings(game.race, game.evaluations, game.race.rung)
+    ranking = standings(game.race, game.trials, game.race.rung)
 
     for seed in range(5):
-        shuffled = random.Random(seed).sample(game.evaluations, len(game.evaluations))
+        shuffled = random.Random(seed).sample(game.trials, len(game.trials))
         assert standings(game.race, shuffled, game.race.rung) == ranking
 
 
 def test_asking_changes_nothing() -> None:
     game = Game(race()).play()
-    before = list(game.evaluations)
+    before = list(game.trials)
 
-    next_job(game.race, game.evaluations)
-    standings(game.race, game.evaluations, game.race.rung)
+    next_job(game.race, game.trials)
+    standings(game.race, game.trials, game.race.rung)
 
-    assert game.evaluations == before
+    assert game.trials == before
 
 
 def test_a_search_cut_off_anywhere_and_taken_up_again_runs_the_same_jobs() -> None:
@@ -184,7 +194,7 @@ def test_no_budget_is_ever_exceeded(validation_cost: float, continues: bool) -> 
             ).play()
 
             assert game.cost <= steps
-            assert nominal_cost(game.race, game.evaluations) + 3.0 == pytest.approx(game.cost)
+            assert game.race.cost_of(game.trials) + 3.0 == pytest.approx(game.cost)
 
 
 def test_no_budget_is_exceeded_where_trials_diverge() -> None:
@@ -201,7 +211,7 @@ def test_no_budget_is_exceeded_where_trials_diverge() -> None:
 def test_no_more_trials_are_begun_than_allowed(trials: int) -> None:
     game = Game(race(trials=trials, steps=None)).play()
 
-    assert len({_trial(e) for e in game.evaluations}) == trials
+    assert len({_trial(e) for e in game.trials}) == trials
 
 
 @pytest.mark.parametrize("steps", [None, 10_000])
@@ -256,7 +266,7 @@ def test_where_four_arms_cannot_go_to_a_quarter_as_many_go_to_a_tenth_and_the_be
     assert {job.until for job in screened} == {10}
     assert len(screened) >= 4
     assert BASELINE in promoted
-    ranked = [c for c, _ in standings(game.race, game.evaluations, 10) if c != BASELINE]
+    ranked = [c for c, _ in standings(game.race, game.trials, 10) if c != BASELINE]
     assert promoted[:2] == ranked[:2]
 
 
@@ -323,7 +333,7 @@ def test_what_leads_the_baseline_by_little_in_the_middle_of_a_short_training_is_
 
     assert game.race.half is None
     assert BASELINE in [job.configuration for job in game.jobs if job.stage == "finish"]
-    assert leaders(game.race, game.evaluations, 100)[0][0] == BASELINE
+    assert leaders(game.race, game.trials, 100)[0][0] == BASELINE
 
 
 def test_the_arms_of_a_budget_that_is_just_enough_all_fit() -> None:
@@ -347,7 +357,7 @@ def test_the_leader_is_tried_with_each_policy_and_differs_in_nothing_else() -> N
 
     with_policy = [job for job in game.jobs if job.stage == "policies"]
     before = game.jobs[: game.jobs.index(with_policy[0])]
-    values = {_trial(e): e.values[game.race.rung] for e in game.evaluations if game.race.rung in e.values}
+    values = {_trial(e): e.values[game.race.rung] for e in game.trials if game.race.rung in e.values}
     leader = min((job.configuration for job in before), key=lambda each: values[each.key, 0])
     assert [job.configuration for job in with_policy] == [
         replace(leader, fine_tuning=LAYERS),
@@ -435,11 +445,11 @@ def test_an_escape_leaves_enough_for_the_best_and_its_rival_to_reach_the_end() -
 def test_the_search_moves_on_until_the_leader_is_not_at_an_edge() -> None:
     game = Game(race(steps=None)).play()
 
-    (leader, _), *_ = standings(game.race, game.evaluations, game.race.rung)
+    (leader, _), *_ = standings(game.race, game.trials, game.race.rung)
 
     tried = [
         float(e.configuration.hyperparameters["lr"])
-        for e in game.evaluations
+        for e in game.trials
         if e.configuration.optimizer == leader.optimizer
     ]
     assert min(tried) < float(leader.hyperparameters["lr"]) < max(tried)
@@ -466,7 +476,7 @@ def test_the_leaders_and_the_baseline_are_confirmed_on_another_seed() -> None:
     assert BASELINE in [job.configuration for job in confirmed]
     assert {(job.seed, job.until) for job in confirmed} == {(1, 50)}
     assert len(confirmed) >= 3
-    assert leaders(game.race, game.evaluations, 50)[0][0] in [job.configuration for job in confirmed]
+    assert leaders(game.race, game.trials, 50)[0][0] in [job.configuration for job in confirmed]
 
 
 def test_below_two_trainings_nothing_is_confirmed() -> None:
@@ -510,7 +520,7 @@ def test_the_real_suggestions_are_a_pure_function_too(slow_suggestions: None) ->
 
     assert "refinement" in games[0].stages()
     assert games[0].jobs == games[1].jobs
-    assert vars(optselect.search.race)["suggestion"] is not suggestion
+    assert vars(optselect.search.stages)["suggestion"] is not suggestion
 
 
 def overfits(configuration: Configuration, seed: int, until: int) -> float:
@@ -534,7 +544,7 @@ def test_at_half_of_the_training_half_the_leaders_rate_is_tried_too_and_the_base
 def test_a_leader_that_overfits_gives_way_to_a_smaller_rate_before_the_end() -> None:
     game = Game(race(), overfits).play()
 
-    at_a_quarter = standings(game.race, game.evaluations, 25)[0][0]
+    at_a_quarter = standings(game.race, game.trials, 25)[0][0]
     finished = [job.configuration for job in game.jobs if job.until == 100]
     assert (finished[0].rate or 0.0) < (at_a_quarter.rate or 0.0)
 
@@ -544,7 +554,7 @@ def test_where_the_best_weights_are_kept_all_are_looked_at_equally_often(steps: 
     game = Game(race(steps=steps, keeps_best=True, validation_cost=1.0), overfits).play()
 
     rungs = game.race.rungs
-    deep = [set(e.values) for e in game.evaluations if e.seed == 0 and max(e.values) > rungs[0]]
+    deep = [set(e.values) for e in game.trials if e.seed == 0 and max(e.values) > rungs[0]]
     assert deep
     assert all(set(rungs) & set(range(max(values) + 1)) <= values for values in deep)
     assert game.cost <= steps
@@ -552,12 +562,12 @@ def test_where_the_best_weights_are_kept_all_are_looked_at_equally_often(steps: 
 
 def test_where_the_best_weights_are_kept_a_trial_counts_as_its_best_value_so_far() -> None:
     falls, overfit = ARMS[0], ARMS[2]
-    evaluations = [
-        evaluation(0, falls, {25: 3.0, 50: 2.5, 100: 2.0}),
-        evaluation(1, overfit, {25: 2.4, 50: 1.0, 100: 7.0}),
+    trials = [
+        a_trial(0, falls, {25: 3.0, 50: 2.5, 100: 2.0}),
+        a_trial(1, overfit, {25: 2.4, 50: 1.0, 100: 7.0}),
     ]
 
-    last, best = (standings(race(keeps_best=kept), evaluations, 100) for kept in (False, True))
+    last, best = (standings(race(keeps_best=kept), trials, 100) for kept in (False, True))
 
     assert last == [(falls, 2.0), (overfit, 7.0)]
     assert best == [(overfit, 1.0), (falls, 2.0)]
@@ -566,13 +576,13 @@ def test_where_the_best_weights_are_kept_a_trial_counts_as_its_best_value_so_far
 def test_the_best_of_large_values_is_the_largest_so_far() -> None:
     values = {25: 0.5, 50: 0.9, 100: 0.7}
 
-    ranked = standings(race(keeps_best=True, mode="max"), [evaluation(0, ARMS[0], values)], 100)
+    ranked = standings(race(keeps_best=True, goal=Goal("max")), [a_trial(0, ARMS[0], values)], 100)
 
     assert ranked == [(ARMS[0], -0.9)]
 
 
-def evaluation(number: int, configuration: Configuration, values: dict[int, float]) -> Evaluation:
-    return Evaluation(
+def a_trial(number: int, configuration: Configuration, values: dict[int, float]) -> Trial:
+    return Trial(
         number=number,
         configuration=configuration,
         seed=0,
@@ -590,7 +600,7 @@ def test_below_two_and_a_half_trainings_nothing_goes_beyond_a_quarter() -> None:
 def test_without_a_limit_on_steps_trials_go_to_the_end() -> None:
     game = Game(race(steps=None, trials=6)).play()
 
-    assert len(game.evaluations) == 6
+    assert len(game.trials) == 6
     assert max(job.until for job in game.jobs) == 100
 
 
@@ -604,7 +614,7 @@ def test_the_leader_and_its_rival_reach_the_end_and_the_baseline_is_one_unless_i
     partial = Game(game.race)
     for job in before:
         partial.run(job)
-    leader = leaders(game.race, partial.evaluations, 50)[0][0]
+    leader = leaders(game.race, partial.trials, 50)[0][0]
 
     finished = [job.configuration for job in game.jobs if job.stage == "finish" and job.until == 100]
 
@@ -638,8 +648,8 @@ def test_a_continued_trial_costs_only_what_is_left_of_it() -> None:
 
     anew = replace(trial.race, continues=False)
 
-    assert nominal_cost(trial.race, trial.evaluations) == 100
-    assert nominal_cost(anew, trial.evaluations) == 125
+    assert trial.race.cost_of(trial.trials) == 100
+    assert anew.cost_of(trial.trials) == 125
 
 
 # --- failures -------------------------------------------------------------------------------
@@ -652,7 +662,7 @@ def test_what_failed_or_diverged_is_not_run_again_and_not_ranked() -> None:
     game = Game(race(), fragile).play()
 
     muon = [job for job in game.jobs if job.configuration.optimizer == "muon"]
-    ranked = [c.optimizer for c, _ in standings(game.race, game.evaluations, game.race.rung)]
+    ranked = [c.optimizer for c, _ in standings(game.race, game.trials, game.race.rung)]
     assert len(muon) == 1
     assert "muon" not in ranked
 
@@ -670,7 +680,7 @@ def test_a_configuration_that_diverges_later_or_on_another_seed_is_ranked_nowher
 
     assert any(job.configuration == best and (job.seed, job.until) == (seed, until) for job in game.jobs)
     for rung in (25, 50, 100):
-        assert best not in [configuration for configuration, _ in standings(game.race, game.evaluations, rung)]
+        assert best not in [configuration for configuration, _ in standings(game.race, game.trials, rung)]
 
 
 def test_a_cap_is_no_value_to_be_paired_with() -> None:
@@ -683,7 +693,7 @@ def test_a_cap_is_no_value_to_be_paired_with() -> None:
 
     game = Game(race(), fragile).play()
 
-    ranking = standings(game.race, game.evaluations, 25)
+    ranking = standings(game.race, game.trials, 25)
     values = {c.key: judge(c, 0, 25) for c, _ in ranking}
     assert [c.key for c, _ in ranking] == sorted(values, key=lambda key: values[key] or 0.0)
 
@@ -703,10 +713,10 @@ def test_a_race_for_large_values_is_the_mirror_of_one_for_small_ones() -> None:
         value = judge(configuration, seed, until)
         return None if value is None else -value
 
-    small, large = Game(race()).play(), Game(race(mode="max"), mirrored).play()
+    small, large = Game(race()).play(), Game(race(goal=Goal("max")), mirrored).play()
 
     assert small.jobs == large.jobs
-    assert standings(small.race, small.evaluations, 25) == standings(large.race, large.evaluations, 25)
+    assert standings(small.race, small.trials, 25) == standings(large.race, large.trials, 25)
 
 
 def test_with_several_seeds_the_lead_over_the_baseline_counts_not_the_seeds_own_level() -> None:
@@ -716,8 +726,8 @@ def test_with_several_seeds_the_lead_over_the_baseline_counts_not_the_seeds_own_
     def shifted(configuration: Configuration, seed: int, until: int) -> float:
         return levels[seed] + (1.0 if configuration == BASELINE else 0.5)
 
-    evaluations: Sequence[Evaluation] = [
-        Evaluation(
+    trials: Sequence[Trial] = [
+        Trial(
             number=number,
             configuration=configuration,
             seed=seed,
@@ -729,4 +739,4 @@ def test_with_several_seeds_the_lead_over_the_baseline_counts_not_the_seeds_own_
         for number, (configuration, seed) in enumerate((c, s) for c in (BASELINE, challenger) for s in (0, 1))
     ]
 
-    assert standings(race(), evaluations, 25) == [(challenger, 0.5), (BASELINE, 1.0)]
+    assert standings(race(), trials, 25) == [(challenger, 0.5), (BASELINE, 1.0)]

@@ -1,0 +1,51 @@
+"""A model's parameters, described once and handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from optselect.parameters.describe import ParamInfo, describe_params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """What the parameters of a model are for, and what that was told from.
+
+    parameters  all of them, frozen ones too, in the model's order
+    order       the modules in the order in which they run, one that runs again twice (none: not known)
+    sparse      the names of the parameters whose gradients are sparse tensors
+    model       what was described
+    """
+
+    parameters: tuple[ParamInfo, ...]
+    order: tuple[str, ...] = ()
+    sparse: frozenset[str] = frozenset()
+    model: nn.Module = field(repr=False, compare=False)
+
+    @property
+    def trainable(self) -> tuple[ParamInfo, ...]:
+        """The parameters that are not frozen."""
+        return tuple(info for info in self.parameters if not info.frozen)
+
+    def with_head(self, head: Collection[str]) -> Anatomy:
+        """The same model with these parameters for its head, which may change the depth of the others, too."""
+        return anatomy_of(self.model, sparse=self.sparse, order=self.order, head=head)
+
+
+def anatomy_of(
+    model: nn.Module,
+    *,
+    sparse: Collection[str] = (),
+    order: Sequence[str] = (),
+    head: Collection[str] | None = None,
+) -> Anatomy:
+    """Describe every parameter of `model`; the arguments are those of `describe_params`."""
+    return Anatomy(
+        parameters=tuple(describe_params(model, sparse=sparse, order=order, head=head)),
+        order=tuple(order),
+        sparse=frozenset(sparse),
+        model=model,
+    )

@@ -1,0 +1,80 @@
+"""The model that a plan is for, by the names and shapes of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from optselect.errors import PlanMismatchError
+
+
+class _Parameter(Protocol):
+    @property
+    def shape(self) -> Iterable[int]: ...
+
+    @property
+    def requires_grad(self) -> bool: ...
+
+
+class _Model(Protocol):
+    def named_parameters(self) -> Iterable[tuple[str, _Parameter]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFingerprint:
+    """The model a plan is for: each parameter's shape by name, in the model's order; and which are frozen."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    frozen: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, model: _Model) -> ModelFingerprint:
+        """The fingerprint of `model`."""
+        parameters = list(model.named_parameters())
+        return cls(
+            shapes={name: tuple(parameter.shape) for name, parameter in parameters},
+            frozen=frozenset(name for name, parameter in parameters if not parameter.requires_grad),
+        )
+
+    def check(self, model: _Model) -> None:
+        """Raise `PlanMismatchError`, naming the parameters, unless `model` is the one this was taken of."""
+        here = ModelFingerprint.of(model)
+        differences = [
+            *_listed("new", [name for name in here.shapes if name not in self.shapes]),
+            *_listed("missing", [name for name in self.shapes if name not in here.shapes]),
+            *_listed(
+                "of another shape",
+                [
+                    f"{name} {list(here.shapes[name])} for {list(shape)}"
+                    for name, shape in self.shapes.items()
+                    if name in here.shapes and here.shapes[name] != shape
+                ],
+            ),
+            *_listed("now frozen", sorted((here.frozen - self.frozen) & set(self.shapes))),
+            *_listed("no longer frozen", sorted((self.frozen - here.frozen) & set(here.shapes))),
+        ]
+        if not differences and list(here.shapes) != list(self.shapes):
+            differences = ["the same parameters in another order"]
+        if differences:
+            raise PlanMismatchError(
+                f"the plan covers {len(self.shapes)} parameters and the model has {len(here.shapes)}; "
+                f"{'; '.join(differences)}. Use the model the plan was made for, or search anew without the plan."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only; inverse of `from_dict`."""
+        return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "frozen": sorted(self.frozen)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelFingerprint:
+        """The fingerprint that `to_dict` wrote."""
+        shapes = {name: tuple(shape) for name, shape in data["shapes"].items()}
+        return cls(shapes=shapes, frozen=frozenset(data["frozen"]))
+
+
+def _listed(what: str, names: list[str], most: int = 5) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return [f"{what}: {', '.join(names[:most])}{more}"]

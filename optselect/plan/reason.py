@@ -1,0 +1,45 @@
+"""Why a configuration was chosen, as a value: text is made of it for people, and nobody reads it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal[
+    "rules",  # the rules' word alone: nothing was tried
+    "baseline",  # the baseline stays, and why
+    "trial",  # what it reached beside the baseline; `value`: its own
+    "lead",  # how far it is ahead of the baseline; `value`: that share
+    "further",  # it went further than the baseline; `value`: what it had there
+    "runner-up",  # what came next; `value`: what that reached
+    "vote",  # a rule that speaks for it; `value`: the vote's weight
+    "policy",  # why parts are treated differently
+    "best counts",  # trials count as their best value so far
+    "transfer",  # it was carried over from a shorter training
+    "cost",  # what the choice cost; `value`: the share of the training (None: its length is not known)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One sentence that a person can check, what kind of reason it is, its source, and the figure in it."""
+
+    kind: Kind
+    text: str
+    cites: str = ""
+    value: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text} [{self.cites}]" if self.cites else self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only; inverse of `from_dict`."""
+        cites = {"cites": self.cites} if self.cites else {}
+        value = {"value": self.value} if self.value is not None else {}
+        return {"kind": self.kind, "text": self.text, **cites, **value}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Reason:
+        """The reason that `to_dict` wrote."""
+        return cls(kind=data["kind"], text=data["text"], cites=data.get("cites", ""), value=data.get("value"))

@@ -1,0 +1,46 @@
+"""The section of a page that shows what the rules proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from optselect.report.explanation import by_weight, source, speakers
+from optselect.report.markup import Html, element, fragment
+from optselect.report.pieces import table
+from optselect.report.trials import short
+from optselect.rules import Proposal, Vote
+from optselect.words import format_value
+
+_SEATS = {
+    "baseline": "the one to beat",
+    "evidence": "the measured rules' pick",
+    "classic": "the textbook's pick",
+    "candidate": "a candidate",
+}
+
+
+def proposals_section(proposals: Sequence[Proposal]) -> Iterator[Html]:
+    """Each proposal with its votes, and the rules behind these."""
+    yield element("p", "Every proposal with what speaks for it and against it; the trials decide.")
+    yield element("div", *map(_proposal, proposals), class_="grid")
+    rules = [(element("dt", vote.rule), element("dd", _rule(vote))) for vote in speakers(proposals)]
+    if rules:
+        summary = element("summary", "The rules that spoke, with their sources")
+        yield element("details", summary, element("dl", *rules, class_="facts"))
+
+
+def _proposal(proposal: Proposal) -> Html:
+    settings = [f"{name} {format_value(value)}" for name, value in proposal.hyperparameters.items()]
+    said = element("p", ", ".join([*settings, proposal.schedule.describe()]))
+    votes = [
+        (f"{vote.weight:+.2g}", fragment(vote.rule, element("cite", vote.because.describe())))
+        for vote in by_weight(proposal)
+    ]
+    name = f"{short(proposal.optimizer)}, {_SEATS[proposal.seat]}"
+    tally = table(f"Votes, {proposal.score:+.1f} together", ("weight", "rule"), votes, numbers=(0,)) if votes else None
+    return element("article", element("h3", name), said, tally, class_="card")
+
+
+def _rule(vote: Vote) -> Html:
+    counter = element("cite", f"but: {vote.counter}") if vote.counter else None
+    return fragment(vote.mechanism, element("cite", source(vote)), counter)

@@ -1,0 +1,127 @@
+"""The section of a page that shows what was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from optselect.configuration import Trial
+from optselect.plan import OptimizerPlan
+from optselect.report import figures
+from optselect.report.markup import Html, element
+from optselect.report.pieces import figure, scrolling, table
+from optselect.report.trials import (
+    best,
+    is_chosen,
+    label,
+    main_rung,
+    points,
+    ranked,
+    rate_name,
+    role,
+    rungs,
+    series,
+    short,
+)
+from optselect.words import format_value
+
+
+def trials_section(plan: OptimizerPlan) -> Iterator[Html]:
+    """The curves, the valley of learning rates, and every trial at every rung."""
+    trials, numbers = ranked(plan), series(plan)
+    curves = [trial for trial in trials if trial.values]
+    rung = main_rung(plan)
+    sense = "smaller" if plan.mode == "min" else "larger"
+    yield element(
+        "p",
+        f"Trials run the beginning of the real schedule and are judged by {plan.monitor or 'the monitored value'} "
+        f"({sense} is better). All trials of one seed see the same batches.",
+    )
+    if rung is not None:
+        yield _legend(plan)
+        pictures = [
+            figure(
+                "Learning curves",
+                "The value at each rung. Thick: the chosen one. Dashed: the baseline. Dotted: another data order.",
+                lambda: figures.learning_curves(plan, curves, _said_of_curves(plan, curves)),
+            )
+        ]
+        rated = sorted(
+            points(plan, trials, rung), key=lambda point: (numbers[point[0].configuration.optimizer], point[1])
+        )
+        if rated:
+            rows = [
+                (short(trial.configuration.optimizer), format_value(rate), f"{value:.4g}")
+                for trial, rate, value in rated
+            ]
+            title = f"{plan.monitor} after {rung:,} micro-batches by {rate_name(plan)}"
+            pictures.append(
+                figure(
+                    "Learning rate",
+                    f"The value after {rung:,} micro-batches. Ringed: the chosen one. Dashed: the baseline.",
+                    lambda: figures.rates(plan, trials, rung, f"{title}; the numbers are in the table below"),
+                    table(title, ("optimizer", rate_name(plan), plan.monitor), rows, numbers=(1, 2)),
+                )
+            )
+        yield element("div", *pictures, class_="grid")
+    yield _rungs(plan, trials)
+
+
+def _said_of_curves(plan: OptimizerPlan, curves: Sequence[Trial]) -> str:
+    chosen = next((trial for trial in curves if is_chosen(plan, trial)), None)
+    ends = f"; {label(chosen)} ends at {chosen.value:.4g}" if chosen and chosen.value is not None else ""
+    return f"{plan.monitor} of {len(curves)} trials by micro-batches{ends}; the numbers are in the table of rungs"
+
+
+def _legend(plan: OptimizerPlan) -> Html:
+    """Which optimizer has which colour and marker."""
+    seen = {trial.configuration.optimizer for trial in plan.trials}
+    items = (
+        element(
+            "li",
+            element("span", figures.marker(number), style=f"color: var({figures.colour(number)})", aria_hidden="true"),
+            short(name),
+        )
+        for name, number in series(plan).items()
+        if name in seen
+    )
+    return element("ul", *items, class_="legend", aria_label="Optimizers")
+
+
+def _rungs(plan: OptimizerPlan, trials: Sequence[Trial]) -> Html:
+    """A row for each trial, a column for each rung."""
+    columns = rungs(plan)
+    leaders = {rung: best(plan, rung) for rung in columns}
+    rows = []
+    for trial in trials:
+        said = role(plan, trial)
+        mark = element("span", said, class_="role") if said else None
+        what = trial.configuration.describe() + (f" (seed {trial.seed})" if trial.seed else "")
+        cells = [_cell(trial.values.get(rung), leaders[rung]) for rung in columns]
+        rows.append(
+            element(
+                "tr",
+                element("th", what, mark, scope="row", class_="names"),
+                *cells,
+                element("td", " ".join(trial.ending.split())),
+                class_="chosen" if is_chosen(plan, trial) else None,
+            )
+        )
+    header = element(
+        "tr",
+        element("th", "configuration", scope="col"),
+        *(element("th", f"{rung:,}", scope="col", class_="number") for rung in columns),
+        element("th", "state", scope="col"),
+    )
+    caption = f"{plan.monitor} after so many micro-batches, the best of each rung in bold"
+    return scrolling(
+        "Rungs",
+        element(
+            "table", element("caption", element("span", caption)), element("thead", header), element("tbody", *rows)
+        ),
+    )
+
+
+def _cell(value: float | None, leader: float) -> Html:
+    if value is None:
+        return element("td", "—", class_="number")
+    return element("td", f"{value:.4g}", class_="number best" if value == leader else "number")

@@ -1,0 +1,58 @@
+"""What sections of a page are made of: figures, tables, and boxes that scroll."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from optselect.report import figures
+from optselect.report.markup import Html, element
+
+
+def figure(title: str, caption: str, draw: Callable[[], Html], table: Html | None = None) -> Html:
+    """A plot with its numbers; without matplotlib the numbers alone."""
+    name = re.sub(r"\W+", "-", title.lower())
+    plot = None
+    if figures.available():
+        try:
+            plot = draw()
+        # matplotlib gives up on axes from 1e-300 to 1e300, and a diverged trial may be as far off.
+        except Exception:  # noqa: BLE001  # whatever it is: the numbers are there
+            said = f"{caption} The numbers are too far apart for a plot."
+        else:
+            said = caption
+    else:
+        said = f"{caption} The plot needs matplotlib: pip install 'optselect[report]'."
+    return element(
+        "figure",
+        element("figcaption", element("h3", title, id=f"figure-{name}"), element("p", said)),
+        plot,
+        element("details", element("summary", "The numbers"), table, open=plot is None) if table else None,
+        aria_labelledby=f"figure-{name}",
+    )
+
+
+def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> Html:
+    """A table whose first column heads its rows; `numbers` are the columns to align at the right."""
+    right = set(numbers)
+    classes = ["number" if column in right else None for column in range(len(header))]
+    head = element(
+        "tr", *(element("th", each, scope="col", class_=how) for each, how in zip(header, classes, strict=True))
+    )
+    body = [
+        element(
+            "tr",
+            element("th", row[0], scope="row", class_=classes[0]),
+            *(element("td", cell, class_=how) for cell, how in zip(row[1:], classes[1:], strict=True)),
+        )
+        for row in rows
+    ]
+    return scrolling(
+        caption,
+        element("table", element("caption", element("span", caption)), element("thead", head), element("tbody", *body)),
+    )
+
+
+def scrolling(label: str, content: Html) -> Html:
+    """`content` in a box that scrolls, with the keyboard, too."""
+    return element("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")

@@ -1,0 +1,48 @@
+"""What there is to know of a training before its search is laid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optselect.budget import VALIDATION_COST, Budget
+from optselect.configuration import FineTuning, Goal
+from optselect.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brief:
+    """The limits of a search and the facts of its training, as numbers.
+
+    settings            what the user asked for
+    budget              what the search may cost
+    horizon             micro-batches of the training (None: its length is not known)
+    accumulate          micro-batches to one optimizer step
+    goal                whether small or large values of `monitor` are good
+    monitor             what trials are judged by
+    validation_batches  batches that judging a trial once runs forward
+    has_user_optimizer  whether the training brings an optimizer of its own
+    user_passes         forward and backward passes of one micro-batch with that optimizer
+    keeps_best          whether the training keeps the weights of its best value
+    training_bytes      bytes in parameters and buffers
+    policy              the user's own way to train the parts of the model, in terms of this training (None: none)
+    timing              micro-batches that measuring the pace took
+    """
+
+    settings: Settings
+    budget: Budget
+    horizon: int | None
+    accumulate: int
+    goal: Goal
+    monitor: str
+    validation_batches: int
+    has_user_optimizer: bool
+    user_passes: int
+    keeps_best: bool
+    training_bytes: int
+    policy: FineTuning | None = None
+    timing: int = 0
+
+    @property
+    def validation_cost(self) -> float:
+        """Micro-batches that judging a trial once counts."""
+        return self.validation_batches * VALIDATION_COST

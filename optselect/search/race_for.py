@@ -1,0 +1,97 @@
+"""The race that a brief, a profile and the proposals make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from optselect import catalogue
+from optselect.budget import UNKNOWN_LENGTH_STEPS
+from optselect.configuration import USER, Configuration, FineTuning
+from optselect.profile import Profile
+from optselect.rules import Proposal
+from optselect.search.arms import arms, baseline
+from optselect.search.brief import Brief
+from optselect.search.race import Race
+from optselect.search.tactics import TACTICS, Tactics
+from optselect.search.transfer import carried_over, rate_factor, search_horizon
+
+# A trial put aside holds the weights and the optimizer's state, three times as much in the largest of torch's.
+_STATES = 4
+# How many trials are put aside where the budget says nothing of it, and at most.
+_MANY_TRIALS, _MOST_TRIALS = 32, 100
+
+
+def race_for(
+    brief: Brief,
+    profile: Profile,
+    proposals: Sequence[Proposal],
+    policies: Sequence[FineTuning] = (),
+    *,
+    paused_bytes: float = math.inf,
+    tactics: Tactics = TACTICS,
+) -> Race:
+    """What the search is about, with at most `paused_bytes` for trials that are put aside.
+
+    Of a training much longer than the budget a shorter one is searched, and rates are moved to its length.
+    """
+    base = baseline_of(brief)
+    contenders, budget = arms(proposals, base), brief.budget
+    searched = brief.horizon or budget.steps or UNKNOWN_LENGTH_STEPS
+    if brief.horizon is not None and budget.searches:
+        searched = search_horizon(brief.horizon, budget.steps)
+        if searched < brief.horizon:
+            contenders = tuple(_at_length(each, base, profile, searched / brief.horizon) for each in contenders)
+    race = Race(
+        arms=contenders,
+        baseline=base,
+        horizon=searched,
+        training=brief.horizon if brief.horizon is not None and searched < brief.horizon else None,
+        length_known=brief.horizon is not None,
+        steps=budget.steps,
+        seconds=budget.seconds,
+        trials=budget.trials,
+        spent=profile.gradient.passes + brief.timing,
+        policies=tuple(policies),
+        validation_cost=brief.validation_cost,
+        goal=brief.goal,
+        specs=tuple(catalogue.get(each.optimizer) for each in contenders if each.optimizer != USER),
+        user_passes=brief.user_passes,
+        least_rung=tactics.least_steps * brief.accumulate,
+        tactics=tactics,
+    )
+    if race.judges_untrained:
+        race = replace(race, spent=race.spent + brief.validation_cost)
+    # Where a trial starts over for every rung, looking at it more often is too dear.
+    continues = _most_trials(race) * _STATES * brief.training_bytes <= paused_bytes
+    return replace(race, continues=continues, keeps_best=brief.keeps_best and continues)
+
+
+def baseline_of(brief: Brief) -> Configuration:
+    """What is replaced only on evidence."""
+    base = baseline(has_user_optimizer=brief.has_user_optimizer)
+    # Whoever says what is to be frozen means it whichever optimizer is chosen.
+    return base if base.optimizer == USER else replace(base, fine_tuning=brief.policy)
+
+
+def timeable(brief: Brief, proposals: Sequence[Proposal]) -> list[Configuration]:
+    """The two arms that every search begins with, as far as a micro-batch is one pass for them."""
+
+    def is_one_pass(configuration: Configuration) -> bool:
+        name = configuration.optimizer
+        return brief.user_passes == 1 if name == USER else not catalogue.get(name).closure
+
+    return [each for each in arms(proposals, baseline_of(brief))[:2] if is_one_pass(each)]
+
+
+def _at_length(configuration: Configuration, base: Configuration, profile: Profile, ratio: float) -> Configuration:
+    """`configuration` on a training `ratio` times as long; the baseline stays as it is."""
+    if configuration == base:
+        return configuration
+    return carried_over(configuration, ratio, rate_factor(configuration, profile, ratio))
+
+
+def _most_trials(race: Race) -> int:
+    rungs = (race.steps or _MANY_TRIALS * race.rung) / race.rung
+    return race.trials or min(math.ceil(rungs), _MOST_TRIALS)

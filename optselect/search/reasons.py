@@ -1,0 +1,163 @@
+"""Why a choice was made: each reason with its sentence, its source and the figure in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from optselect.configuration import Configuration, Trial
+from optselect.plan import Reason
+from optselect.rules import Policy, Proposal
+from optselect.search.board import Ranking
+from optselect.search.lead import Lead
+from optselect.search.race import Race
+
+BEST_COUNTS = Reason(
+    kind="best counts",
+    text="each trial counts as its best value so far: the training keeps the weights of its best",
+)
+
+
+# --- the rules alone ------------------------------------------------------------------------------
+
+
+def nothing_proposed() -> Reason:
+    """No rule speaks for anything."""
+    return Reason(kind="rules", text="the rules propose nothing, so the baseline stays")
+
+
+def without_trials() -> Reason:
+    """A budget of 0."""
+    return Reason(
+        kind="rules", text="the budget is 0, so this is the rules' first choice, without evidence from trials"
+    )
+
+
+def votes(winner: Configuration, proposals: Sequence[Proposal]) -> Iterator[Reason]:
+    """What the rules say for the optimizer of `winner`."""
+    for proposal in proposals:
+        if proposal.optimizer == winner.optimizer:
+            yield from votes_for(proposal)
+
+
+def votes_for(proposal: Proposal) -> Iterator[Reason]:
+    """The votes that speak for `proposal`."""
+    for vote in proposal.because:
+        yield Reason(
+            kind="vote", text=f"{vote.rule}: {vote.because.describe()}", cites=vote.cites, value=float(vote.weight)
+        )
+
+
+# --- the baseline stays ---------------------------------------------------------------------------
+
+
+def no_value() -> Reason:
+    """Nothing was judged."""
+    return Reason(kind="baseline", text="no trial gave a value within the budget, so the baseline stays")
+
+
+def unbeaten(race: Race, trials: Sequence[Trial], ranked: Ranking, monitor: str) -> Iterator[Reason]:
+    """The baseline had the best value."""
+    tried = len({trial.configuration.key for trial in trials})
+    yield Reason(kind="baseline", text=f"nothing beat it: of {tried} configurations it had the best {monitor}")
+    yield from runner_up(race, ranked, race.baseline, monitor)
+
+
+def baseline_untried(race: Race, best: Configuration) -> Reason:
+    """The budget was too small for it."""
+    return Reason(
+        kind="baseline",
+        text=f"the budget paid for no trial of the baseline ({race.baseline.describe()}), so nothing shows that "
+        f"{best.describe()} is better: the baseline stays",
+    )
+
+
+def tie(winner: Configuration, lead: Lead, monitor: str) -> Reason:
+    """The best is ahead by no more than noise."""
+    return Reason(
+        kind="baseline",
+        text=f"{winner.describe()} led the baseline by {lead.describe()} in {monitor}, which is no more than noise: "
+        "ties go to the baseline",
+        value=lead.mean,
+    )
+
+
+# --- the baseline is replaced ---------------------------------------------------------------------
+
+
+def baseline_failed(race: Race) -> Reason:
+    """It diverged or failed."""
+    return Reason(
+        kind="trial",
+        text=f"the baseline ({race.baseline.describe()}) gave no value to compare with; this was the best of the rest",
+    )
+
+
+def reached(race: Race, lead: Lead, monitor: str) -> Iterator[Reason]:
+    """What it was judged at beside the baseline, rung by rung."""
+    did, by = ("its best was", "within") if race.keeps_best else ("it reached", "after")
+    for rung, (base, own) in sorted(lead.values.items()):
+        yield Reason(
+            kind="trial",
+            text=f"{did} {monitor} {own:.4g} {by} {rung} micro-batches, the baseline ({race.baseline.describe()}) "
+            f"{base:.4g} on the same batches",
+            value=own,
+        )
+
+
+def led(lead: Lead) -> Reason:
+    """By how much."""
+    return Reason(kind="lead", text=f"its lead is {lead.describe()}", value=lead.mean)
+
+
+def went_further(monitor: str, value: float, rung: int, shared: int) -> Reason:
+    """It had `value` at `rung`; the baseline was taken to `shared` alone."""
+    return Reason(
+        kind="further",
+        text=f"after {rung} micro-batches it had {monitor} {value:.4g}; the baseline was taken no further than "
+        f"{shared}",
+        value=value,
+    )
+
+
+def runner_up(race: Race, ranked: Ranking, winner: Configuration, monitor: str) -> Iterator[Reason]:
+    """What came next, beside the baseline."""
+    others = [item for item in ranked if item[0] not in (winner, race.baseline)]
+    for other, loss in others[:1]:
+        value = race.goal.loss(loss)
+        yield Reason(kind="runner-up", text=f"next came {other.describe()}: {monitor} {value:.4g}", value=value)
+
+
+def policy(configuration: Configuration, tried: Sequence[Policy]) -> Iterator[Reason]:
+    """Why its parts are treated differently."""
+    chosen = configuration.fine_tuning
+    for each in tried:
+        if chosen and chosen == each.fine_tuning:
+            yield Reason(kind="policy", text=f"{chosen.describe()}: {each.mechanism}", cites=each.cites)
+
+
+# --- around the choice ----------------------------------------------------------------------------
+
+
+def carried_over(race: Race, rate_factor: float) -> Reason:
+    """It was found on a shorter training."""
+    rate = "" if rate_factor == 1.0 else f", its learning rate times {rate_factor:.2g}"
+    return Reason(
+        kind="transfer",
+        text=f"it was chosen on a training of {race.horizon:,} micro-batches and carried over to the {race.whole:,} of "
+        f"this one{rate}",
+        cites="arXiv:2409.19913",
+        value=rate_factor,
+    )
+
+
+def cost(race: Race, trials: Sequence[Trial]) -> Reason:
+    """What the choice cost, in the training's own steps."""
+    spent = race.spent_with(trials)
+    share = spent / race.whole if race.length_known else None
+    said = "" if share is None else f", {share:.2f} of the training"
+    return Reason(
+        kind="cost",
+        text=f"the choice cost {spent:.0f} micro-batches{said}: profile {race.spent:.0f}, "
+        f"{len(trials)} trials {spent - race.spent:.0f}",
+        value=share,
+    )

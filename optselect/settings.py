@@ -1,0 +1,56 @@
+"""What a user may ask of a search, checked once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optselect import catalogue
+from optselect.budget import Budget, resolve_budget
+from optselect.configuration import USER, FineTuning
+from optselect.configuration.policy import FineTuningWord
+from optselect.errors import ConfigurationError, UnknownOptimizerError
+from optselect.rules import Rule, resolve
+from optselect.study.storage import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user may ask for; the fields are those of `AutoOptimizer`.
+
+    Raises `BudgetError`, `UnknownOptimizerError` and `ConfigurationError` for what cannot be meant.
+    """
+
+    budget: float | Budget | None = None
+    candidates: Sequence[str] | None = None
+    rules: str | Sequence[Rule] = "default"
+    storage: Storage = None
+    study_name: str | None = None
+    seed: int = 0
+    fine_tuning: FineTuningWord = "auto"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.budget, Budget | None):
+            resolve_budget(self.budget, horizon=1)
+        resolve(self.rules)
+        if isinstance(self.candidates, str):
+            raise ConfigurationError(
+                f"candidates is a sequence of names, but got {self.candidates!r}; write [{self.candidates!r}]"
+            )
+        if self.candidates is not None and not self.candidates:
+            raise ConfigurationError("candidates is empty, so there is nothing to choose from; name one or pass None")
+        for name in self.candidates or ():
+            if name != USER and name not in catalogue.names():
+                raise UnknownOptimizerError.named(name, (*catalogue.names(), USER))
+
+    def identities(self, workload_identity: str) -> tuple[str, str]:
+        """Digests of what changes a search of that training: without its limits, and with them."""
+        rules = self.rules if isinstance(self.rules, str) else [rule.name for rule in self.rules]
+        told = self.fine_tuning.to_dict() if isinstance(self.fine_tuning, FineTuning) else self.fine_tuning
+        parts = [workload_identity, list(self.candidates or ()), rules, self.seed, told]
+        without, limited = (
+            hashlib.sha256(json.dumps(each).encode()).hexdigest()[:12] for each in (parts, [*parts, repr(self.budget)])
+        )
+        return without, limited

@@ -1,0 +1,77 @@
+"""Where a study is kept: its storage, the file behind it, and what goes wrong there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from optselect.errors import StorageError
+from optselect.study.journal import journal_storage
+from optselect.words import without_passwords
+
+Storage = str | os.PathLike[str] | BaseStorage | None
+"""A path (an Optuna journal file), an Optuna URL, a storage object, or None for memory."""
+
+# SQLite's own five seconds are few where several processes write.
+_SQLITE_WAIT_SECONDS = 60
+
+
+def storage_of(storage: Storage) -> BaseStorage:
+    """The storage that `storage` names."""
+    if storage is None:
+        return optuna.storages.InMemoryStorage()
+    if not isinstance(storage, str | os.PathLike):
+        return storage
+    if "://" not in str(storage):
+        return journal_storage(storage)
+    is_file = str(storage).startswith("sqlite")
+    return RDBStorage(
+        str(storage), engine_kwargs={"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}} if is_file else None
+    )
+
+
+def place_of(storage: Storage) -> str:
+    """Where it is, in words and without passwords."""
+    if storage is None:
+        return "memory"
+    return without_passwords(str(storage)) if isinstance(storage, str | os.PathLike) else type(storage).__name__
+
+
+def file_of(backend: Any) -> str | None:
+    """The file that a journal or an SQLite database is kept in."""
+    if isinstance(backend, JournalFileBackend):
+        return backend._file_path  # noqa: SLF001  # it has no public name
+    if isinstance(backend, RDBStorage) and backend.engine.url.get_backend_name() == "sqlite":
+        database = backend.engine.url.database
+        return None if database in (None, "", ":memory:") else database
+    return None
+
+
+@contextmanager
+def storage_errors(study: optuna.Study, where: str) -> Iterator[None]:
+    """Whatever a storage raises comes out as a `StorageError` that keeps passwords to itself."""
+    try:
+        yield
+    except Exception as error:
+        root = causes_of(error)[-1]
+        # The first line: databases add the statement and its parameters.
+        why = without_passwords((str(root).splitlines() or [""])[0])
+        raise StorageError(
+            f"the study {study.study_name!r} in {where} can no longer be read or written ({type(root).__name__}: "
+            f"{why}); what was stored is still there. Mend the cause and start the same line again: the search goes on"
+        ) from error
+
+
+def causes_of(error: BaseException | None) -> list[BaseException]:
+    """`error`, what it was raised from, and so on."""
+    causes: list[BaseException] = []
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    return causes
