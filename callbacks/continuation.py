@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.core.optimizer import _configure_optimizers
 from torch import Tensor
 from torch.optim import Optimizer
 
 from optselect.callbacks.frames import calls_under_way
+from optselect.callbacks.outputs import PLAN_FILE, sidecars_of
 from optselect.errors import OptselectError, PlanFormatError, ResumeError
 from optselect.optim.implementation import (
     Implementation,
@@ -26,8 +25,8 @@ from optselect.optim.implementation import (
 )
 from optselect.optim.modes import to_evaluation
 from optselect.plan import OptimizerPlan
+from optselect.plan.stored import callback_state, plan_in, read_checkpoint
 
-PLAN_FILE = "plan.json"
 # What FSDP and ModelParallel write beside the shards of one checkpoint: everything but weights and states.
 _SHARDED_METADATA = "meta.pt"
 
@@ -44,7 +43,7 @@ class Continuation:
     schedulers    the classes of their schedulers (None: not recorded)
     states        of its optimizers (None: only the strategy can read them)
     thawed        how many of the plan's thaws are behind it
-    rng           where the random number generators stood, as `randomness.standing` has it (None: not recorded)
+    rng           where the random number generators stood, as `randomness.random_states` has it (None: not recorded)
     weights_only  whether it holds no optimizer state at all
     """
 
@@ -203,31 +202,6 @@ def _what_is_built(plan: OptimizerPlan) -> tuple[object, ...]:
     return plan.optimizer, plan.hyperparameters, plan.param_groups, plan.schedule, plan.total_steps
 
 
-# --- side-cars ------------------------------------------------------------------------------------
-
-
-def checkpoint_folders(trainer: Any) -> list[str]:
-    """Where the trainer's checkpoint callbacks write."""
-    folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
-    return list(dict.fromkeys(str(folder) for folder in folders if folder))
-
-
-def sidecars_of(checkpoint: str) -> list[str]:
-    """Where the plan of `checkpoint` lies: beside it, or beside the folder of checkpoints that it is in."""
-    folder, _, _ = checkpoint.rstrip("/").rpartition("/")
-    return [f"{folder or '.'}/{PLAN_FILE}", f"{folder or '.'}/../{PLAN_FILE}"]
-
-
-def write_sidecar(plan: OptimizerPlan, folders: Iterable[str]) -> None:
-    """Write the plan into each of the folders, on any file system that checkpoints can be written to."""
-    for folder in folders:
-        if "://" in folder:
-            with get_filesystem(folder).open(f"{folder}/{PLAN_FILE}", "w") as file:
-                json.dump(plan.to_dict(), file)
-        else:
-            plan.save(Path(folder) / PLAN_FILE)
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -239,14 +213,14 @@ def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *,
         states=tuple(checkpoint["optimizer_states"]) if readable and "optimizer_states" in checkpoint else None,
         weights_only=readable and "optimizer_states" not in checkpoint,
     )
-    state = checkpoint.get("callbacks", {}).get(state_key)
+    state = callback_state(checkpoint, state_key)
     if state is None:
         return found
-    plan, optimizers, schedulers = state["plan"], state.get("optimizers"), state.get("schedulers")
+    optimizers, schedulers = state.get("optimizers"), state.get("schedulers")
     return replace(
         found,
         recorded=True,
-        plan=OptimizerPlan.from_dict(plan) if plan else None,
+        plan=plan_in(state),
         optimizers=tuple(optimizers) if optimizers is not None else None,
         schedulers=tuple(schedulers) if schedulers is not None else None,
         # Those written before there were any lack it.
@@ -271,10 +245,7 @@ def _read_early(path: str, state_key: str, given: OptimizerPlan | None) -> Conti
     if "://" not in path and not file.exists():
         raise ResumeError(f"there is no checkpoint at {path}; check the path given as ckpt_path")
     try:
-        # Mapped, not read: of weights and states nothing is needed here.
-        checkpoint = torch.load(
-            file / _SHARDED_METADATA if file.is_dir() else file, map_location="cpu", mmap=True, weights_only=True
-        )
+        checkpoint = read_checkpoint(file / _SHARDED_METADATA if file.is_dir() else file)
     except Exception:  # noqa: BLE001  # whatever the strategy's own format brings; the side-car is there for it
         for sidecar in [] if given else sidecars_of(path):
             try:

@@ -21,13 +21,13 @@ class InexactResumeWarning(UserWarning):
     """The run goes on from the middle of an epoch, and cannot be bit for bit the one that was not interrupted."""
 
 
-def standing(trainer: Any) -> dict[str, Any]:
+def random_states(trainer: Any) -> dict[str, Any]:
     """Where the generators of the training and of its loaders stand, in every process: builtins only.
 
     `others`: where those of the second process and of all later ones stand elsewhere than the first one's.
     """
     own = {**rng_state().to_dict(), "loaders": [generator_state(each) for each in _generators(trainer)]}
-    if trainer.world_size == 1 or not torch.distributed.is_initialized() or _taken_by_surprise():
+    if trainer.world_size == 1 or not torch.distributed.is_initialized() or _written_in_an_emergency():
         return own
     gathered: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(gathered, own)
@@ -37,7 +37,7 @@ def standing(trainer: Any) -> dict[str, Any]:
 
 
 class RandomNumbers:
-    """What the fit that goes on from a checkpoint still has to put back of `standing`.
+    """What the fit that goes on from a checkpoint still has to put back of `random_states`.
 
     Lightning restores no random numbers, and opening a loader draws some: its workers' seeds, the sampler's. Where an
     epoch begins they are put back before the loader is opened, and in the middle of one after that.
@@ -164,7 +164,7 @@ def _warn_unless_exact(trainer: Any, path: Any) -> None:
         )
 
 
-def _taken_by_surprise() -> bool:
+def _written_in_an_emergency() -> bool:
     """Whether the checkpoint is written in a signal handler or for an exception: other processes may be elsewhere.
 
     They would not all join a collective call, and the checkpoint would never be written.

@@ -7,6 +7,7 @@ loader or from the cache.
 from __future__ import annotations
 
 import copy
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -123,6 +124,30 @@ class BatchCache:
             return
         self._kept.append((leaves, spec))
         self._bytes += size
+
+
+class TrialBatches:
+    """The training's batches in as many orders as there are seeds, the same for every trial of a seed.
+
+    `open_loader` gives a loader for a seed, as `BatchCache` opens one. Seed 0 is the order in which the training itself
+    would draw them, if it is asked for under the random state that the training would begin with.
+    """
+
+    def __init__(self, open_loader: Callable[[int], Iterable[Any]], epoch_batches: int | None) -> None:
+        self._open_loader = open_loader
+        self._epoch_batches = epoch_batches
+        self._by_seed: dict[int, BatchCache] = {}
+
+    def of(self, seed: int) -> BatchCache:
+        """The batches in this seed's order."""
+        if seed not in self._by_seed:
+            opened = functools.partial(self._open_loader, seed)
+            self._by_seed[seed] = BatchCache(opened, seed=seed, epoch_batches=self._epoch_batches)
+        return self._by_seed[seed]
+
+    def first(self, count: int) -> list[Any]:
+        """The first batches that the training itself would draw."""
+        return [self.of(0)[index] for index in range(count)]
 
 
 def _seeded(seed: int) -> RngState:
