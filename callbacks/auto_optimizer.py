@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 
 from optselect.budget import Budget
 from optselect.callbacks.attachment import Attachment
-from optselect.callbacks.continuation import continuation_of, evaluate_in, forget_optimizers
-from optselect.callbacks.decision import Case, SearchFallbackWarning
+from optselect.callbacks.continuation import continuation_of, forget_optimizers
+from optselect.callbacks.decision import FitRequest, SearchFallbackWarning
 from optselect.callbacks.fit_state import FitState
 from optselect.callbacks.outputs import (
     PLAN_FILE,
@@ -28,6 +28,7 @@ from optselect.callbacks.outputs import (
     write_sidecars,
 )
 from optselect.callbacks.randomness import random_states
+from optselect.callbacks.saving import save_evaluated
 from optselect.callbacks.spawned import Letter
 from optselect.callbacks.thawing import observe
 from optselect.configuration import USER
@@ -150,31 +151,31 @@ class AutoOptimizer(pl.Callback):
 
     def detach(self) -> None:
         """Take what `attach` provided off the module again."""
-        self._fit = self._fit.ended()
+        self._fit = self._fit.end()
 
     # --- the choice -------------------------------------------------------------------------------
 
     def optimizers_for(self, module: pl.LightningModule) -> Any:
         """What `configure_optimizers` returns: the chosen optimizer and scheduler, in Lightning's form."""
         trainer: Any = module.trainer
-        case = self._case(module)
+        request = self._request(module)
         self._fit.configured = True
         steps_done = 0
         try:
-            if (before := case.continuation()) is not None:
-                self.plan, configured = case.configured_as(before)
+            if (before := request.continuation()) is not None:
+                self.plan, configured = request.configure_like(before)
                 return configured
         except OptselectError as error:
             if self.on_mismatch == "error" or trainer.strategy.restore_checkpoint_after_setup:
                 raise
             self.plan, steps_done = None, forget_optimizers(trainer)
             _log.warning("a new optimizer goes on from the weights in %s: %s", trainer.ckpt_path, error)
-        self.plan = case.plan_at_hand(self.plan) or self._searched(case, steps_done)
-        return case.configured_by(self.plan)
+        self.plan = request.plan_at_hand(self.plan) or self._searched(request, steps_done)
+        return request.configure(self.plan)
 
-    def _case(self, module: pl.LightningModule) -> Case:
+    def _request(self, module: pl.LightningModule) -> FitRequest:
         attachment = self._fit.attachment
-        return Case(
+        return FitRequest(
             trainer=module.trainer,
             module=module,
             user=attachment.users_own("configure_optimizers") if attachment is not None else None,
@@ -188,8 +189,8 @@ class AutoOptimizer(pl.Callback):
             announce=lambda plan: self._write(module.trainer, plan),
         )
 
-    def _searched(self, case: Case, steps_done: int) -> OptimizerPlan | None:
-        selection = case.searched(steps_done)
+    def _searched(self, request: FitRequest, steps_done: int) -> OptimizerPlan | None:
+        selection = request.search(steps_done)
         if selection is None:
             return None
         self.profile = selection.profile
@@ -212,9 +213,8 @@ class AutoOptimizer(pl.Callback):
         """Tell the loggers; continue the random numbers of the checkpoint, which Lightning does not restore."""
         self._fit.built.optimizers = trainer.optimizers
         if self._fit.attachment is not None and any(map(has_modes, self._chosen(trainer))):
-            # Through the module, whose hook is called after those of all callbacks, for checkpoints of weights alone,
-            # too.
-            self._fit.attachment.provide("on_save_checkpoint", _save_evaluated, self._chosen)
+            # Through the module: its hook comes after those of all callbacks, for checkpoints of weights alone, too.
+            self._fit.attachment.provide("on_save_checkpoint", save_evaluated, self._chosen)
         if self.plan is not None:
             tell_loggers(trainer, pl_module, self.plan)
         self._fit.random.on_fit_start(trainer)
@@ -300,8 +300,8 @@ class AutoOptimizer(pl.Callback):
             restored = continuation_of(checkpoint, trainer.ckpt_path, self.state_key, readable=False)
             if restored.recorded:
                 restored.plan_to_go_on_with(self.plan)
-            if not fit.random.expects:
-                fit.random.go_on_from(restored.rng, trainer)
+            if not fit.random.pending:
+                fit.random.take(restored.rng, trainer)
 
     # --- copies -----------------------------------------------------------------------------------
 
@@ -320,18 +320,6 @@ class AutoOptimizer(pl.Callback):
 
 def _configure_optimizers(callback: AutoOptimizer, module: pl.LightningModule, *_: Any) -> Any:
     return callback.optimizers_for(module)
-
-
-def _save_evaluated(
-    chosen: Callable[[pl.Trainer], list[Optimizer]],
-    module: pl.LightningModule,
-    own: Any,
-    _: str,
-    checkpoint: dict[str, Any],
-) -> None:
-    """Schedule-free weights are saved in evaluation mode; the next batch switches back."""
-    evaluate_in(checkpoint, module.trainer, chosen(module.trainer))
-    own(checkpoint) if own is not None else type(module).on_save_checkpoint(module, checkpoint)
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

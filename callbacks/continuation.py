@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.core.optimizer import _configure_optimizers
-from torch import Tensor
 from torch.optim import Optimizer
 
-from optselect.callbacks.frames import calls_under_way
+from optselect.callbacks.frames import active_frames
 from optselect.callbacks.outputs import PLAN_FILE, sidecars_of
 from optselect.errors import OptselectError, PlanFormatError, ResumeError
 from optselect.optim.implementation import (
@@ -23,7 +21,6 @@ from optselect.optim.implementation import (
     other_settings,
     other_versions,
 )
-from optselect.optim.modes import to_evaluation
 from optselect.plan import OptimizerPlan
 from optselect.plan.stored import callback_state, plan_in, read_checkpoint
 
@@ -130,7 +127,7 @@ def continuation(trainer: Any, state_key: str, given: OptimizerPlan | None) -> C
     if not trainer.strategy.restore_checkpoint_after_setup:
         checkpoint = trainer._checkpoint_connector._loaded_checkpoint
         return continuation_of(checkpoint, trainer.ckpt_path, state_key) if checkpoint else None
-    path = _asked_for(trainer)
+    path = _checkpoint_asked_for(trainer)
     if not path:
         return None
     # One process reads, and all do what it says: the others may not even see the file.
@@ -144,25 +141,6 @@ def continuation(trainer: Any, state_key: str, given: OptimizerPlan | None) -> C
     if isinstance(found, OptselectError):
         raise found
     return found
-
-
-def evaluate_in(checkpoint: dict[str, Any], trainer: Any, optimizers: Sequence[Optimizer]) -> None:
-    """Switch these optimizers of the trainer to evaluation in a checkpoint that Lightning has dumped already.
-
-    What others have put there instead of the weights, as averages of them, stays.
-    """
-    before = trainer.strategy.lightning_module_state_dict()
-    weights = checkpoint["state_dict"]
-    as_dumped = [name for name in weights.keys() & before.keys() if _equal(weights[name], before[name])]
-    to_evaluation(optimizers)
-    now = trainer.strategy.lightning_module_state_dict()
-    weights.update({name: now[name] for name in as_dumped})
-    if "optimizer_states" in checkpoint:
-        checkpoint["optimizer_states"] = [trainer.strategy.optimizer_state(each) for each in trainer.optimizers]
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
 
 
 def forget_optimizers(trainer: Any) -> int:
@@ -229,13 +207,13 @@ def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *,
     )
 
 
-def _asked_for(trainer: Any) -> Any:
+def _checkpoint_asked_for(trainer: Any) -> Any:
     """The checkpoint a fit will go on from, before Lightning has opened it.
 
     A strategy that shards the model opens it only when the optimizer is there. Until then no object knows its
     path, only the call of `Trainer._run` that is under way.
     """
-    runs = (call.f_locals for call in calls_under_way() if call.f_code.co_name == "_run")
+    runs = (call.f_locals for call in active_frames() if call.f_code.co_name == "_run")
     return next((own.get("ckpt_path") for own in runs if own.get("self") is trainer), None)
 
 

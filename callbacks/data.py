@@ -21,7 +21,7 @@ from optselect.workload.protocol import DataSource
 from optselect.workload.replay import RecordedLoader
 
 # Of a huge validation set a fixed part is looked at: the same for all trials.
-_MOST_VALIDATION_BATCHES = 64
+_MAX_VALIDATION_BATCHES = 64
 
 
 class TrialData:
@@ -87,7 +87,7 @@ class TrialData:
         loaders = list(val_loop._combined_loader.flattened)
         for loader in loaders:
             stack.enter_context(loader_borrowed(loader))
-        self.validation_batches = int(min(val_loop._max_batches[0], _MOST_VALIDATION_BATCHES))
+        self.validation_batches = int(min(val_loop._max_batches[0], _MAX_VALIDATION_BATCHES))
         first = _FirstBatches(BatchCache(lambda: trial_loader(loaders[0])), self.validation_batches)
         others: list[list[Any]] = [[] for _ in loaders[1:]]
         val_loop._combined_loader = CombinedLoader([first, *others], "sequential")

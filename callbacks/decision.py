@@ -35,7 +35,7 @@ class SearchFallbackWarning(UserWarning):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class FitRequest:
     """A fit that asks for its optimizer, and what its user has said about it.
 
     user       the module's own `configure_optimizers` (None: it has none)
@@ -66,15 +66,15 @@ class Case:
         found = continuation(self.trainer, self.state_key, self.given)
         if found is None:
             return None
-        self.fit.random.go_on_from(found.rng, self.trainer)
+        self.fit.random.take(found.rng, self.trainer)
         return None if found.is_a_beginning else found
 
-    def configured_as(self, before: Continuation) -> tuple[OptimizerPlan | None, Any]:
+    def configure_like(self, before: Continuation) -> tuple[OptimizerPlan | None, Any]:
         """The plan of the checkpoint's run, and its optimizers. Raises an `OptselectError` where that is impossible."""
         plan = before.plan_to_go_on_with(self.given)
         if plan is not None:
             check_fits(plan, self.module)
-        configured = self.configured_by(plan, thawed=before.thawed)
+        configured = self.configure(plan, thawed=before.thawed)
         schedulers = self.fit.built.schedulers or []
         before.check_built(optimizers_in(configured), schedulers, asked_for=self.given is not None)
         return plan, configured
@@ -89,7 +89,7 @@ class Case:
         plan = earlier if self.given is None else self.given
         return plan if plan is not None and fits(plan, self.module) else None
 
-    def searched(self, steps_done: int) -> Selection | None:
+    def search(self, steps_done: int) -> Selection | None:
         """What a search chooses, `steps_done` optimizer steps after the beginning; None: nothing can be searched for.
 
         Raises `ConfigurationError` where the choice would soon be wrong.
@@ -121,7 +121,7 @@ class Case:
             )
             return None
 
-    def configured_by(self, plan: OptimizerPlan | None, *, thawed: int = 0) -> Any:
+    def configure(self, plan: OptimizerPlan | None, *, thawed: int = 0) -> Any:
         """What `configure_optimizers` returns for `plan`, in Lightning's form; None: as if there had been no search."""
         configured = self._unsearched() if plan is None else self._built_from(plan, thawed=thawed)
         self.fit.built.schedulers = schedulers_in(configured)

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.callbacks.attachment import Attachment
 from optselect.callbacks.clipping import unclip_sparse_gradients
-from optselect.callbacks.randomness import RandomNumbers
+from optselect.callbacks.randomness import RandomNumbersToRestore
 from optselect.optim.implementation import implementations
 from optselect.optim.scheduler import ScheduledLR
 
@@ -54,10 +54,10 @@ class FitState:
     attachment: Attachment | None = None
     configured: bool = False
     later: Sequence[Parameter] = ()
-    random: RandomNumbers = field(default_factory=RandomNumbers)
+    random: RandomNumbersToRestore = field(default_factory=RandomNumbersToRestore)
     built: Built = field(default_factory=Built)
 
-    def ended(self) -> FitState:
+    def end(self) -> FitState:
         """Leave the module as it came. What was built stays known: a checkpoint may be saved when the fit is over."""
         if self.attachment is None:
             return self

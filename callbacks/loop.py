@@ -94,7 +94,7 @@ class TrialLoop:
             self._call(hook)
 
     def backward(self, batch: Any) -> float:
-        """One forward and backward pass of `batch`, into `.grad`; NaN where there is no loss."""
+        """Run `batch` forward and backward, into `.grad`; its loss, or NaN where the module gave none."""
         training, module, strategy = self.training, self._module, self._trainer.strategy
         if training.batch_idx == 0:
             self._begin_epoch()

@@ -38,7 +38,7 @@ from optselect.optim.rescaling import scaled
 from optselect.workload.borrowed_model import BorrowedModel, training_bytes
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
-from optselect.workload.training import Paused, identity_of, looked_at
+from optselect.workload.training import Paused, identity_of, inspected
 
 T = TypeVar("T")
 
@@ -288,7 +288,7 @@ class LightningWorkload:
     def _look_at_user_optimizer(self, model: BorrowedModel) -> None:
         if self._user is None:
             return
-        optimizers = looked_at(model, lambda: self._user_optimizers()[0])
+        optimizers = inspected(model, lambda: self._user_optimizers()[0])
         if len(optimizers) != 1:
             raise UnsupportedModuleError(
                 f"configure_optimizers returns {len(optimizers)} optimizers; a search chooses exactly one"

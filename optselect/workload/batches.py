@@ -61,7 +61,7 @@ class BatchCache:
     def __getitem__(self, index: int) -> Any:
         """Batch `index`, counted from 0 over all epochs. Raises `UnsupportedModuleError` when the data end."""
         if index < len(self._kept):
-            return _private(self._kept[index])
+            return _copied(self._kept[index])
         if index < self._next:
             self._rewind()
         while True:
@@ -71,7 +71,7 @@ class BatchCache:
             leaves, spec = tree_flatten(batch)
             self._keep(at, leaves, spec)
             if at == index:
-                return _private((leaves, spec))
+                return _copied((leaves, spec))
 
     def is_last_of_epoch(self, index: int) -> bool:
         """Whether batch `index` ends its epoch."""
@@ -170,7 +170,7 @@ def _nbytes(value: Any, depth: int = 4) -> int:
     return size
 
 
-def _private(batch: tuple[list[Any], TreeSpec]) -> Any:
+def _copied(batch: tuple[list[Any], TreeSpec]) -> Any:
     """A copy that a training step may change in place (many do: `batch.pop("labels")`, `x.sub_(mean)`)."""
     leaves, spec = batch
     return tree_unflatten(

@@ -21,7 +21,7 @@ from optselect.workload.borrowed_model import BorrowedModel, evaluation_mode, tr
 from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
-from optselect.workload.training import Paused, Training, identity_of, looked_at
+from optselect.workload.training import Paused, Training, identity_of, inspected
 
 T = TypeVar("T")
 LossFunction = Callable[[Any, Any], Tensor]
@@ -146,7 +146,7 @@ class TorchWorkload:
     def _look_at_user_optimizer(self, borrowed: BorrowedModel) -> None:
         configure = self._user_optimizer
         if configure is not None:
-            (optimizer,) = looked_at(borrowed, lambda: [configure(self.model)[0]])
+            (optimizer,) = inspected(borrowed, lambda: [configure(self.model)[0]])
             self.user_passes = passes(optimizer)
 
     def source(self) -> DataSource:

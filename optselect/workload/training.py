@@ -81,7 +81,7 @@ class Paused(Generic[SomeTraining]):
     model: ModelState
 
 
-def looked_at(model: BorrowedModel, configure: Callable[[], Sequence[Optimizer]]) -> Sequence[Optimizer]:
+def inspected(model: BorrowedModel, configure: Callable[[], Sequence[Optimizer]]) -> Sequence[Optimizer]:
     """The optimizers that `configure` makes, for a look at them: whatever it does to the model is undone."""
     model.begin()
     optimizers = configure()

@@ -15,7 +15,7 @@ from optselect.recipes.cli.input_errors import unreadable
 _CHECKPOINT_WORDS = frozenset({"last", "best", "hpc", "registry"})
 
 
-def checked(given: str | None) -> str | None:
+def checked_checkpoint(given: str | None) -> str | None:
     """`given`, looked at before anything is set up."""
     if given is None or given in _CHECKPOINT_WORDS or "://" in given or Path(given).is_dir():
         return given
@@ -34,7 +34,7 @@ def checked(given: str | None) -> str | None:
     return given
 
 
-def last_written(trainer: pl.Trainer) -> Path | None:
+def last_checkpoint(trainer: pl.Trainer) -> Path | None:
     """The checkpoint that the fit wrote last; None: there is none."""
     files = [
         Path(path)

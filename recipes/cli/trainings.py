@@ -21,8 +21,8 @@ from optselect.errors import ConfigurationError, OptselectError, UnsupportedModu
 from optselect.pipeline import policy_for
 from optselect.plan import OptimizerPlan
 from optselect.profile.text import describe
-from optselect.recipes.cli.checkpoints import checked, last_written
-from optselect.recipes.cli.input_errors import refused
+from optselect.recipes.cli.checkpoints import checked_checkpoint, last_checkpoint
+from optselect.recipes.cli.input_errors import as_input_error
 from optselect.recipes.cli.lightning_cli import AutoCLI, build_cli
 from optselect.recipes.cli.surroundings import chatter_muted, here_importable, sigint_restored
 from optselect.report.groups import LAYER_HEADER, LAYER_NUMBERS, aligned, layer_rows
@@ -48,7 +48,7 @@ def run(command: str, arguments: list[str], *, verbose: bool) -> None:
 
 def _fit(arguments: list[str]) -> None:
     cli = build_cli("fit", AutoOptimizer, arguments)
-    _train(cli, ckpt_path=checked(cli.config.ckpt_path))
+    _train(cli, ckpt_path=checked_checkpoint(cli.config.ckpt_path))
     auto, trainer = cli.auto, cli.trainer
     if _nothing_trained(trainer):
         raise ConfigurationError("the training data gave no batch, so nothing was trained; look at data: and limits")
@@ -56,10 +56,10 @@ def _fit(arguments: list[str]) -> None:
         print("\n".join(_choice(auto.plan)))
     for name, value in sorted(trainer.callback_metrics.items()):
         print(f"{name:<20} {float(value):.5g}")
-    checkpoint = last_written(trainer)
+    checkpoint = last_checkpoint(trainer)
     for what, file in (("plan", auto.plan_path), ("report", auto.report_path), ("checkpoint", checkpoint)):
         if file is not None:
-            print(f"{what:<20} {_short(file)}")
+            print(f"{what:<20} {_relative(file)}")
 
 
 def _tune(arguments: list[str]) -> None:
@@ -75,10 +75,10 @@ def _tune(arguments: list[str]) -> None:
     if auto.plan is None or auto.plan_path is None:
         raise ConfigurationError("nothing was searched: fast_dev_run and auto.plan leave nothing to tune; remove them")
     print("\n".join(_choice(auto.plan)))
-    print(f"plan                 {_short(auto.plan_path)}")
+    print(f"plan                 {_relative(auto.plan_path)}")
     if auto.report_path is not None:
-        print(f"report               {_short(auto.report_path)}")
-    print(f"to train with it     optselect fit … --plan {_short(auto.plan_path)}")
+        print(f"report               {_relative(auto.report_path)}")
+    print(f"to train with it     optselect fit … --plan {_relative(auto.plan_path)}")
 
 
 def _profile(arguments: list[str]) -> None:
@@ -135,7 +135,7 @@ def _train(cli: AutoCLI, *, ckpt_path: str | None = None) -> None:
     except OptselectError:
         raise
     except Exception as error:
-        refusal = refused(error, cli.model, ckpt_path)
+        refusal = as_input_error(error, cli.model, ckpt_path)
         if refusal is None:
             raise
         raise refusal from error
@@ -150,9 +150,9 @@ def _nothing_trained(trainer: pl.Trainer) -> bool:
 def _how_to_go_on(cli: AutoCLI) -> str:
     if cli.auto.plan is None:
         return "the same line goes on with the search where it stood"
-    checkpoint = last_written(cli.trainer)
+    checkpoint = last_checkpoint(cli.trainer)
     anew = "the same line trains anew without new trials"
-    return f"{anew}; to go on from the last checkpoint add --ckpt_path {_short(checkpoint)}" if checkpoint else anew
+    return f"{anew}; to go on from the last checkpoint add --ckpt_path {_relative(checkpoint)}" if checkpoint else anew
 
 
 def _choice(plan: OptimizerPlan) -> Iterator[str]:
@@ -160,6 +160,6 @@ def _choice(plan: OptimizerPlan) -> Iterator[str]:
     return takewhile(lambda line: line != "profile", plan.explain().splitlines())
 
 
-def _short(path: Path) -> str:
+def _relative(path: Path) -> str:
     """Relative where that is shorter to read."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

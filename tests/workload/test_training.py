@@ -9,7 +9,7 @@ from torch import nn
 
 from optselect.workload.borrowed_model import BorrowedModel
 from optselect.workload.stored import NotPlainError
-from optselect.workload.training import Training, identity_of, looked_at
+from optselect.workload.training import Training, identity_of, inspected
 
 
 def begun(model: nn.Module, *, momentum: float = 0.9) -> Training:
@@ -92,7 +92,7 @@ def test_a_look_at_optimizers_leaves_the_model_as_it_was() -> None:
         nn.init.zeros_(model.weight)
         return [torch.optim.SGD(model.parameters(), lr=0.1)]
 
-    (optimizer,) = looked_at(borrowed, configure)
+    (optimizer,) = inspected(borrowed, configure)
 
     assert isinstance(optimizer, torch.optim.SGD)
     assert weights(model) == before
