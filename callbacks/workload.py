@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.core.optimizer import _init_optimizers_and_lr_schedulers
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 
@@ -25,10 +22,11 @@ from optselect.callbacks.counters import (
     stored_progress,
 )
 from optselect.callbacks.data import TrialData
+from optselect.callbacks.fit_facts import refuse_unsearchable, steps_to_come, users_optimizers
 from optselect.callbacks.judging import Judge
 from optselect.callbacks.loop import LightningTraining, TrialLoop
 from optselect.callbacks.muting import logging_replaced
-from optselect.callbacks.other_callbacks import keeps_best, leaves_length_open
+from optselect.callbacks.other_callbacks import keeps_best
 from optselect.callbacks.thawing import obstacle_to_thawing
 from optselect.configuration.goal import Mode
 from optselect.errors import UnsupportedModuleError
@@ -145,8 +143,8 @@ class LightningWorkload:
         if self._borrowed is not None:
             yield
             return
-        self._refuse_signature()
         trainer, module = self._trainer, self.model
+        refuse_unsearchable(trainer, module)
         with ExitStack() as stack:
             stack.callback(self._replay_streams)
             stack.enter_context(rng_isolated())
@@ -158,7 +156,8 @@ class LightningWorkload:
             progress = progress_of(trainer)
             model.begin()
             self._data = TrialData(trainer, stack)
-            self._steps = self._estimated_steps()
+            # Lightning's estimate asks the trainer for the loader, which by now is the unopened one.
+            self._steps = steps_to_come(trainer, self._callbacks, self._steps_done)
             stack.enter_context(logging_replaced(module, self._judge.log))
             self._borrowed = _Borrowed(model=model, loop=TrialLoop(trainer, module, self._data), progress=progress)
             self._look_at_user_optimizer(model)
@@ -188,7 +187,7 @@ class LightningWorkload:
         seed_rng(seed)
         self._data.batches.of(seed)  # now: a training that is restored goes on with other random numbers
         if build is None:
-            optimizers, schedulers = scaled(self._user_optimizers(), **scales)
+            optimizers, schedulers = scaled(users_optimizers(self.model, self._user), **scales)
         else:
             optimizer, scheduler = build(self.model)
             optimizers = [optimizer]
@@ -266,45 +265,15 @@ class LightningWorkload:
             self._trainer.fit_loop._data_source = data.replay
             data.replay = None
 
-    def _estimated_steps(self) -> int | None:
-        if any(map(leaves_length_open, self._callbacks)):
-            return None
-        # The estimate asks the trainer for the loader, which by now is the unopened one.
-        estimate = self._trainer.estimated_stepping_batches
-        done = self._trainer.global_step + self._steps_done
-        return int(estimate) - done if 0 < estimate < math.inf else None
-
-    def _refuse_signature(self) -> None:
-        module, strategy = self.model, self._trainer.strategy
-        if is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True):
-            raise UnsupportedModuleError(
-                "training_step takes the loader's iterator, so trials could not choose its batches"
-            )
-        if strategy.restore_checkpoint_after_setup or strategy.handles_gradient_accumulation:
-            raise UnsupportedModuleError(
-                f"{type(strategy).__name__} shards the model, so its weights cannot be put back after a trial"
-            )
-
     def _look_at_user_optimizer(self, model: BorrowedModel) -> None:
         if self._user is None:
             return
-        optimizers = inspected(model, lambda: self._user_optimizers()[0])
+        optimizers = inspected(model, lambda: users_optimizers(self.model, self._user)[0])
         if len(optimizers) != 1:
             raise UnsupportedModuleError(
                 f"configure_optimizers returns {len(optimizers)} optimizers; a search chooses exactly one"
             )
         self.user_passes = passes(optimizers[0])
-
-    def _user_optimizers(self) -> tuple[list[Optimizer], list[LRSchedulerConfig]]:
-        module, user = self.model, self._user
-        provided = vars(module).get("configure_optimizers")
-        try:
-            vars(module)["configure_optimizers"] = user
-            return _init_optimizers_and_lr_schedulers(module)
-        finally:
-            vars(module).pop("configure_optimizers", None)
-            if provided is not None:
-                vars(module)["configure_optimizers"] = provided
 
 
 def _idle(module: torch.nn.Module) -> tuple[Optimizer, None]:
