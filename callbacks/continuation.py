@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.core.optimizer import _configure_optimizers
-from torch import Tensor
 from torch.optim import Optimizer
 
-from optselect.callbacks.frames import calls_under_way
+from optselect.callbacks.frames import active_frames
+from optselect.callbacks.outputs import PLAN_FILE, sidecars_of
 from optselect.errors import OptselectError, PlanFormatError, ResumeError
 from optselect.optim.implementation import (
     Implementation,
@@ -24,10 +21,9 @@ from optselect.optim.implementation import (
     other_settings,
     other_versions,
 )
-from optselect.optim.modes import to_evaluation
 from optselect.plan import OptimizerPlan
+from optselect.plan.stored import callback_state, plan_in, read_checkpoint
 
-PLAN_FILE = "plan.json"
 # What FSDP and ModelParallel write beside the shards of one checkpoint: everything but weights and states.
 _SHARDED_METADATA = "meta.pt"
 
@@ -44,7 +40,7 @@ class Continuation:
     schedulers    the classes of their schedulers (None: not recorded)
     states        of its optimizers (None: only the strategy can read them)
     thawed        how many of the plan's thaws are behind it
-    rng           where the random number generators stood, as `randomness.standing` has it (None: not recorded)
+    rng           where the random number generators stood, as `randomness.random_states` has it (None: not recorded)
     weights_only  whether it holds no optimizer state at all
     """
 
@@ -131,7 +127,7 @@ def continuation(trainer: Any, state_key: str, given: OptimizerPlan | None) -> C
     if not trainer.strategy.restore_checkpoint_after_setup:
         checkpoint = trainer._checkpoint_connector._loaded_checkpoint
         return continuation_of(checkpoint, trainer.ckpt_path, state_key) if checkpoint else None
-    path = _asked_for(trainer)
+    path = _checkpoint_asked_for(trainer)
     if not path:
         return None
     # One process reads, and all do what it says: the others may not even see the file.
@@ -145,25 +141,6 @@ def continuation(trainer: Any, state_key: str, given: OptimizerPlan | None) -> C
     if isinstance(found, OptselectError):
         raise found
     return found
-
-
-def evaluate_in(checkpoint: dict[str, Any], trainer: Any, optimizers: Sequence[Optimizer]) -> None:
-    """Switch these optimizers of the trainer to evaluation in a checkpoint that Lightning has dumped already.
-
-    What others have put there instead of the weights, as averages of them, stays.
-    """
-    before = trainer.strategy.lightning_module_state_dict()
-    weights = checkpoint["state_dict"]
-    as_dumped = [name for name in weights.keys() & before.keys() if _equal(weights[name], before[name])]
-    to_evaluation(optimizers)
-    now = trainer.strategy.lightning_module_state_dict()
-    weights.update({name: now[name] for name in as_dumped})
-    if "optimizer_states" in checkpoint:
-        checkpoint["optimizer_states"] = [trainer.strategy.optimizer_state(each) for each in trainer.optimizers]
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
 
 
 def forget_optimizers(trainer: Any) -> int:
@@ -203,31 +180,6 @@ def _what_is_built(plan: OptimizerPlan) -> tuple[object, ...]:
     return plan.optimizer, plan.hyperparameters, plan.param_groups, plan.schedule, plan.total_steps
 
 
-# --- side-cars ------------------------------------------------------------------------------------
-
-
-def checkpoint_folders(trainer: Any) -> list[str]:
-    """Where the trainer's checkpoint callbacks write."""
-    folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
-    return list(dict.fromkeys(str(folder) for folder in folders if folder))
-
-
-def sidecars_of(checkpoint: str) -> list[str]:
-    """Where the plan of `checkpoint` lies: beside it, or beside the folder of checkpoints that it is in."""
-    folder, _, _ = checkpoint.rstrip("/").rpartition("/")
-    return [f"{folder or '.'}/{PLAN_FILE}", f"{folder or '.'}/../{PLAN_FILE}"]
-
-
-def write_sidecar(plan: OptimizerPlan, folders: Iterable[str]) -> None:
-    """Write the plan into each of the folders, on any file system that checkpoints can be written to."""
-    for folder in folders:
-        if "://" in folder:
-            with get_filesystem(folder).open(f"{folder}/{PLAN_FILE}", "w") as file:
-                json.dump(plan.to_dict(), file)
-        else:
-            plan.save(Path(folder) / PLAN_FILE)
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -239,14 +191,14 @@ def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *,
         states=tuple(checkpoint["optimizer_states"]) if readable and "optimizer_states" in checkpoint else None,
         weights_only=readable and "optimizer_states" not in checkpoint,
     )
-    state = checkpoint.get("callbacks", {}).get(state_key)
+    state = callback_state(checkpoint, state_key)
     if state is None:
         return found
-    plan, optimizers, schedulers = state["plan"], state.get("optimizers"), state.get("schedulers")
+    optimizers, schedulers = state.get("optimizers"), state.get("schedulers")
     return replace(
         found,
         recorded=True,
-        plan=OptimizerPlan.from_dict(plan) if plan else None,
+        plan=plan_in(state),
         optimizers=tuple(optimizers) if optimizers is not None else None,
         schedulers=tuple(schedulers) if schedulers is not None else None,
         # Those written before there were any lack it.
@@ -255,13 +207,13 @@ def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *,
     )
 
 
-def _asked_for(trainer: Any) -> Any:
+def _checkpoint_asked_for(trainer: Any) -> Any:
     """The checkpoint a fit will go on from, before Lightning has opened it.
 
     A strategy that shards the model opens it only when the optimizer is there. Until then no object knows its
     path, only the call of `Trainer._run` that is under way.
     """
-    runs = (call.f_locals for call in calls_under_way() if call.f_code.co_name == "_run")
+    runs = (call.f_locals for call in active_frames() if call.f_code.co_name == "_run")
     return next((own.get("ckpt_path") for own in runs if own.get("self") is trainer), None)
 
 
@@ -271,10 +223,7 @@ def _read_early(path: str, state_key: str, given: OptimizerPlan | None) -> Conti
     if "://" not in path and not file.exists():
         raise ResumeError(f"there is no checkpoint at {path}; check the path given as ckpt_path")
     try:
-        # Mapped, not read: of weights and states nothing is needed here.
-        checkpoint = torch.load(
-            file / _SHARDED_METADATA if file.is_dir() else file, map_location="cpu", mmap=True, weights_only=True
-        )
+        checkpoint = read_checkpoint(file / _SHARDED_METADATA if file.is_dir() else file)
     except Exception:  # noqa: BLE001  # whatever the strategy's own format brings; the side-car is there for it
         for sidecar in [] if given else sidecars_of(path):
             try:

@@ -6,26 +6,28 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
 from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES, CombinedLoader
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.errors import UnsupportedModuleError
-from optselect.workload.batches import BatchCache
-from optselect.workload.loaders import RecordedLoader, is_one_shot, loader_borrowed, rows_digest, trial_loader
+from optselect.workload.batches import BatchCache, TrialBatches
+from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.workload.protocol import DataSource
+from optselect.workload.replay import RecordedLoader
 
 # Of a huge validation set a fixed part is looked at: the same for all trials.
-_MOST_VALIDATION_BATCHES = 64
+_MAX_VALIDATION_BATCHES = 64
 
 
 class TrialData:
     """The loaders that Lightning sets up for a fit, set up for trials; given back when `stack` is left.
 
+    batches             for training, in the order of each seed
     epoch_batches       batches in one epoch (None: not known)
     validates           whether there is a validation loader and a validation step
     validation_batches  batches looked at in the first validation loader; the others are left out
@@ -52,9 +54,11 @@ class TrialData:
             ]
             self.replay = _DataLoaderSource(CombinedLoader(combined.iterables, combined._mode), "train_dataloader")
         self._combined: CombinedLoader = combined
-        self._by_seed: dict[int, BatchCache] = {}
         length = fit_loop.max_batches
         self.epoch_batches = int(length) if length < math.inf else None
+        self.batches = TrialBatches(
+            lambda seed: _TrialEpochs(combined, seed, self.epoch_batches), epoch_batches=self.epoch_batches
+        )
         self.validates = False
         self.validation_batches = 0
         if trainer.enable_validation:
@@ -69,31 +73,11 @@ class TrialData:
         """The training loader, or the first of several."""
         return self._combined.flattened[0]
 
-    def batches(self, seed: int) -> BatchCache:
-        """Training batches in the order the training would draw them (seed 0), or in another one."""
-        if seed not in self._by_seed:
-            self._by_seed[seed] = BatchCache(
-                lambda: _TrialEpochs(self._combined, seed, self.epoch_batches),
-                seed=seed,
-                epoch_batches=self.epoch_batches,
-            )
-        return self._by_seed[seed]
-
     def source(self) -> DataSource:
         """The training loader's data set, or its first batches when it has none that can be indexed."""
-        loader = self.first_loader
-        indexed = (
-            isinstance(loader, DataLoader)
-            and not isinstance(loader.dataset, IterableDataset)
-            and len(self._combined.flattened) == 1
-        )
-        return DataSource(
-            dataset=loader.dataset if indexed else None,
-            collate=loader.collate_fn if indexed else None,
-            batch_size=getattr(loader, "batch_size", None),
-            batches=self.epoch_batches,
-            head=lambda count: [self.batches(0)[index] for index in range(count)],
-        )
+        source = DataSource.of(self.first_loader, batches=self.epoch_batches, head=self.batches.first)
+        alone = len(self._combined.flattened) == 1
+        return source if alone else replace(source, dataset=None, collate=None)
 
     def digest(self) -> str:
         """Of the data set's size and a few of its rows."""
@@ -103,7 +87,7 @@ class TrialData:
         loaders = list(val_loop._combined_loader.flattened)
         for loader in loaders:
             stack.enter_context(loader_borrowed(loader))
-        self.validation_batches = int(min(val_loop._max_batches[0], _MOST_VALIDATION_BATCHES))
+        self.validation_batches = int(min(val_loop._max_batches[0], _MAX_VALIDATION_BATCHES))
         first = _FirstBatches(BatchCache(lambda: trial_loader(loaders[0])), self.validation_batches)
         others: list[list[Any]] = [[] for _ in loaders[1:]]
         val_loop._combined_loader = CombinedLoader([first, *others], "sequential")

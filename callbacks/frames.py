@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 
-def calls_under_way() -> Iterator[FrameType]:
+def active_frames() -> Iterator[FrameType]:
     """The frames of the calls that led here, the innermost first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

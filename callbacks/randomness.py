@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.types import _Stateful
 
-from optselect.callbacks.frames import calls_under_way
+from optselect.callbacks.frames import active_frames
 from optselect.workload.loaders import is_one_shot, loader_generators
 from optselect.workload.rng import Generator, RngState, generator_state, rng_state, set_generator_state, set_rng_state
 
@@ -21,13 +21,13 @@ class InexactResumeWarning(UserWarning):
     """The run goes on from the middle of an epoch, and cannot be bit for bit the one that was not interrupted."""
 
 
-def standing(trainer: Any) -> dict[str, Any]:
+def random_states(trainer: Any) -> dict[str, Any]:
     """Where the generators of the training and of its loaders stand, in every process: builtins only.
 
     `others`: where those of the second process and of all later ones stand elsewhere than the first one's.
     """
     own = {**rng_state().to_dict(), "loaders": [generator_state(each) for each in _generators(trainer)]}
-    if trainer.world_size == 1 or not torch.distributed.is_initialized() or _taken_by_surprise():
+    if trainer.world_size == 1 or not torch.distributed.is_initialized() or _written_in_an_emergency():
         return own
     gathered: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(gathered, own)
@@ -36,8 +36,8 @@ def standing(trainer: Any) -> dict[str, Any]:
     return {**first, "others": differences}
 
 
-class RandomNumbers:
-    """What the fit that goes on from a checkpoint still has to put back of `standing`.
+class RandomNumbersToRestore:
+    """What the fit that goes on from a checkpoint still has to put back of `random_states`.
 
     Lightning restores no random numbers, and opening a loader draws some: its workers' seeds, the sampler's. Where an
     epoch begins they are put back before the loader is opened, and in the middle of one after that.
@@ -47,8 +47,8 @@ class RandomNumbers:
         self._saved: Mapping[str, Any] | None = None
         self._opened_early = False
 
-    def go_on_from(self, saved: Mapping[str, Any] | None, trainer: Any) -> None:
-        """From where the generators of this process stood; None: the checkpoint does not say."""
+    def take(self, saved: Mapping[str, Any] | None, trainer: Any) -> None:
+        """Go on from where the generators of this process stood; None: the checkpoint does not say."""
         self._saved = saved
         if saved is None:
             return
@@ -64,7 +64,7 @@ class RandomNumbers:
         self._put_back(trainer)
 
     @property
-    def expects(self) -> bool:
+    def pending(self) -> bool:
         """Whether something is still to be put back."""
         return self._saved is not None
 
@@ -164,9 +164,9 @@ def _warn_unless_exact(trainer: Any, path: Any) -> None:
         )
 
 
-def _taken_by_surprise() -> bool:
+def _written_in_an_emergency() -> bool:
     """Whether the checkpoint is written in a signal handler or for an exception: other processes may be elsewhere.
 
     They would not all join a collective call, and the checkpoint would never be written.
     """
-    return any(call.f_code.co_name in ("on_exception", "_slurm_sigusr_handler_fn") for call in calls_under_way())
+    return any(call.f_code.co_name in ("on_exception", "_slurm_sigusr_handler_fn") for call in active_frames())

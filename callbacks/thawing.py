@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from optselect.callbacks.borrowing import is_named
+from optselect.callbacks.other_callbacks import is_named
 from optselect.configuration.goal import Mode
 from optselect.errors import MetricNotLoggedError
 from optselect.optim.scheduler import ScheduledLR

@@ -21,7 +21,7 @@ import optselect
 from optselect import Workload, errors
 from optselect.profile import values
 from optselect.recipes.cli.commands import command_parser
-from optselect.recipes.cli.trainings import parser_of
+from optselect.recipes.cli.lightning_cli import parser_of
 from optselect.report.markdown import table
 from optselect.report.reference import PAGES as TABLES
 

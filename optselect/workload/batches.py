@@ -7,6 +7,7 @@ loader or from the cache.
 from __future__ import annotations
 
 import copy
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -60,7 +61,7 @@ class BatchCache:
     def __getitem__(self, index: int) -> Any:
         """Batch `index`, counted from 0 over all epochs. Raises `UnsupportedModuleError` when the data end."""
         if index < len(self._kept):
-            return _private(self._kept[index])
+            return _copied(self._kept[index])
         if index < self._next:
             self._rewind()
         while True:
@@ -70,7 +71,7 @@ class BatchCache:
             leaves, spec = tree_flatten(batch)
             self._keep(at, leaves, spec)
             if at == index:
-                return _private((leaves, spec))
+                return _copied((leaves, spec))
 
     def is_last_of_epoch(self, index: int) -> bool:
         """Whether batch `index` ends its epoch."""
@@ -125,6 +126,30 @@ class BatchCache:
         self._bytes += size
 
 
+class TrialBatches:
+    """The training's batches in as many orders as there are seeds, the same for every trial of a seed.
+
+    `open_loader` gives a loader for a seed, as `BatchCache` opens one. Seed 0 is the order in which the training itself
+    would draw them, if it is asked for under the random state that the training would begin with.
+    """
+
+    def __init__(self, open_loader: Callable[[int], Iterable[Any]], epoch_batches: int | None) -> None:
+        self._open_loader = open_loader
+        self._epoch_batches = epoch_batches
+        self._by_seed: dict[int, BatchCache] = {}
+
+    def of(self, seed: int) -> BatchCache:
+        """The batches in this seed's order."""
+        if seed not in self._by_seed:
+            opened = functools.partial(self._open_loader, seed)
+            self._by_seed[seed] = BatchCache(opened, seed=seed, epoch_batches=self._epoch_batches)
+        return self._by_seed[seed]
+
+    def first(self, count: int) -> list[Any]:
+        """The first batches that the training itself would draw."""
+        return [self.of(0)[index] for index in range(count)]
+
+
 def _seeded(seed: int) -> RngState:
     with rng_isolated():
         seed_rng(seed)
@@ -145,7 +170,7 @@ def _nbytes(value: Any, depth: int = 4) -> int:
     return size
 
 
-def _private(batch: tuple[list[Any], TreeSpec]) -> Any:
+def _copied(batch: tuple[list[Any], TreeSpec]) -> Any:
     """A copy that a training step may change in place (many do: `batch.pop("labels")`, `x.sub_(mean)`)."""
     leaves, spec = batch
     return tree_unflatten(

@@ -31,7 +31,7 @@ from optselect.workload.stored import NotPlainError, plain, unchanged, unplain
 _COMPILER_CACHES = frozenset({"_orig_mod", "dynamo_ctx", "_compiled_call_impl"})
 # What these hold is compared object by object, and its contents are stored apart.
 _TENSOR_HOLDERS = frozenset({"_parameters", "_buffers", "_modules"})
-_MOST_STATE_ENTRIES = 10_000
+_MAX_STATE_ENTRIES = 10_000
 _ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
 
 
@@ -209,7 +209,7 @@ def attributes_restored(owner: object) -> Iterator[None]:
     contents = [
         (value, copy.copy(value))
         for value in values.values()
-        if type(value) in (list, dict, set) and len(value) <= _MOST_STATE_ENTRIES
+        if type(value) in (list, dict, set) and len(value) <= _MAX_STATE_ENTRIES
     ]
     try:
         yield

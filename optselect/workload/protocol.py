@@ -18,12 +18,13 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.configuration.goal import Mode
 
 T = TypeVar("T")
 Build = Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]]
-AS_IT_IS: Mapping[str, float] = MappingProxyType({})
+UNSCALED: Mapping[str, float] = MappingProxyType({})
 """No factor on the user's own rates."""
 
 
@@ -43,6 +44,18 @@ class DataSource:
     batch_size: int | None
     batches: int | None
     head: Callable[[int], list[Any]]
+
+    @classmethod
+    def of(cls, loader: Any, *, batches: int | None, head: Callable[[int], list[Any]]) -> DataSource:
+        """The data behind `loader`: its data set, where it is a DataLoader over one that can be indexed."""
+        indexed = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+        return cls(
+            dataset=loader.dataset if indexed else None,
+            collate=loader.collate_fn if indexed else None,
+            batch_size=getattr(loader, "batch_size", None),
+            batches=batches,
+            head=head,
+        )
 
 
 @runtime_checkable
@@ -105,7 +118,7 @@ class Workload(Protocol):
     def backward(self, batch: Any) -> float:
         """The training loss of `batch`; its gradients are left in the parameters' `.grad`."""
 
-    def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = AS_IT_IS) -> None:
+    def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = UNSCALED) -> None:
         """Start a training from the borrowed weights with a new optimizer; None: the user's own, at `scales`.
 
         The same seed gives the same batches and the same random numbers. `scales` are factors on
@@ -127,7 +140,7 @@ class Workload(Protocol):
     def store(self) -> dict[str, Any] | None:
         """The training that was begun, in builtins and tensors; None where these cannot say all of it."""
 
-    def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = AS_IT_IS) -> None:
+    def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = UNSCALED) -> None:
         """Go on with what `store` said, in this or in a later process, exactly where it stood.
 
         `build` and `scales` are those the training was begun with. Raises some error when it cannot

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.configuration.goal import Mode
 from optselect.errors import ConfigurationError, UnsupportedModuleError
@@ -21,31 +16,15 @@ from optselect.optim.modes import evaluated, to_training
 from optselect.optim.passes import passes
 from optselect.optim.rescaling import scaled
 from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
-from optselect.workload.batches import HELD_BACK_BATCHES, BatchCache
-from optselect.workload.borrowed_model import BorrowedModel, ModelState, evaluation_mode, training_bytes, weights_digest
+from optselect.workload.batches import HELD_BACK_BATCHES, BatchCache, TrialBatches
+from optselect.workload.borrowed_model import BorrowedModel, evaluation_mode, training_bytes
 from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
-from optselect.workload.protocol import AS_IT_IS, Build, DataSource
+from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
-from optselect.workload.stored import (
-    NotPlainError,
-    restore_optimizer,
-    restore_schedulers,
-    stored_optimizer,
-    stored_schedulers,
-)
+from optselect.workload.training import Paused, Training, identity_of, inspected
 
 T = TypeVar("T")
 LossFunction = Callable[[Any, Any], Tensor]
-
-
-@dataclass
-class _Training:
-    """The training that was begun: its optimizer, and how far it is."""
-
-    optimizer: Optimizer
-    scheduler: LRScheduler | None
-    seed: int
-    position: int = 0
 
 
 class TorchWorkload:
@@ -93,6 +72,7 @@ class TorchWorkload:
         self._val_loader = val_loader
         self._user_optimizer = user_optimizer
         self._max_validation_batches = max_validation_batches
+        self.user_passes = 1
         self._borrowed: BorrowedModel | None = None
 
     @property
@@ -122,16 +102,6 @@ class TorchWorkload:
         return self._user_optimizer is not None
 
     @property
-    def user_passes(self) -> int:
-        """Those of what `user_optimizer` makes."""
-        if self._user_optimizer is None:
-            return 1
-        self._model().begin()
-        optimizer, _ = self._user_optimizer(self.model)
-        self._model().begin()
-        return passes(optimizer)
-
-    @property
     def obstacle_to_thawing(self) -> str | None:
         """None: the loop steps the scheduler, which thaws."""
         return None
@@ -141,7 +111,7 @@ class TorchWorkload:
         """A digest of the parameters' names, shapes and sums, the steps, and the loaders' lengths and a few rows."""
         loaders = (self._train_loader, self._val_loader)
         facts = [self.steps, *map(_length, loaders), *map(rows_digest, loaders)]
-        return hashlib.sha256(json.dumps(facts).encode() + weights_digest(self.model)).hexdigest()[:16]
+        return identity_of(self.model, facts)
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -157,30 +127,35 @@ class TorchWorkload:
             for loader in loaders:
                 stack.enter_context(loader_borrowed(loader))
             self._borrowed = BorrowedModel(self.model)
-            try:
-                self._train_batches: dict[int, BatchCache] = {}
-                self._training_batches(0)  # now: its order is the one that the training itself would draw
-                self._val_batches = BatchCache(self._open_validation, epoch_batches=_length(self._val_loader))
-                self._borrowed.begin()
-                yield
-            finally:
-                self._borrowed.restore()
-                self._borrowed = None
-                self._train_batches.clear()
-                del self._val_batches
+            stack.callback(self._give_back, self._borrowed)
+            self._train_batches = TrialBatches(
+                lambda seed: trial_loader(self._train_loader, seed), epoch_batches=_length(self._train_loader)
+            )
+            self._train_batches.of(0)  # now: its order is the one that the training itself would draw
+            self._val_batches = BatchCache(self._open_validation, epoch_batches=_length(self._val_loader))
+            self._borrowed.begin()
+            self._look_at_user_optimizer(self._borrowed)
+            yield
+
+    def _give_back(self, borrowed: BorrowedModel) -> None:
+        borrowed.restore()
+        self._borrowed = None
+        # Their batches are kept in memory for trials alone.
+        del self._train_batches, self._val_batches
+
+    def _look_at_user_optimizer(self, borrowed: BorrowedModel) -> None:
+        configure = self._user_optimizer
+        if configure is not None:
+            (optimizer,) = inspected(borrowed, lambda: [configure(self.model)[0]])
+            self.user_passes = passes(optimizer)
 
     def source(self) -> DataSource:
         """The data set behind `train_loader`, or its first batches when it has none that can be indexed."""
         loader = self._train_loader
-        plain = loader if isinstance(loader, DataLoader) else None
-        indexed = plain if plain is not None and not isinstance(plain.dataset, IterableDataset) else None
-        return DataSource(
-            dataset=indexed.dataset if indexed is not None else None,
-            collate=indexed.collate_fn if indexed is not None else None,
-            batch_size=getattr(loader, "batch_size", None),
-            batches=_length(loader),
-            head=lambda count: [self._training_batches(0)[index] for index in range(count)],
-        )
+        return DataSource.of(loader, batches=_length(loader), head=self._first_batches)
+
+    def _first_batches(self, count: int) -> list[Any]:
+        return self._train_batches.first(count)
 
     def backward(self, batch: Any) -> float:
         """The loss of `batch` in training mode, its gradients in `.grad`."""
@@ -189,7 +164,7 @@ class TorchWorkload:
         loss.backward()
         return float(loss.detach())
 
-    def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = AS_IT_IS) -> None:
+    def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = UNSCALED) -> None:
         """Start from the borrowed weights with what `build` makes; None: with the user's own optimizer, at `scales`."""
         made_by = build or self._user_optimizer
         if made_by is None:
@@ -197,19 +172,22 @@ class TorchWorkload:
         self._model().begin()
         seed_rng(seed)
         self.model.train()
-        self._training = _Training(*scaled(made_by(self.model), **scales), seed=seed)
-        to_training([self._training.optimizer])
+        optimizer, scheduler = scaled(made_by(self.model), **scales)
+        schedulers = [scheduler] if scheduler is not None else []
+        self._training = Training(optimizers=[optimizer], schedulers=schedulers, seed=seed)
+        to_training(self._training.optimizers)
 
     def train(self, micro_batches: int) -> Sequence[float | None]:
         """One optimizer step, and one of the scheduler, for each batch."""
         training = self._training
-        batches = self._training_batches(training.seed)
+        (optimizer,) = training.optimizers
+        batches = self._train_batches.of(training.seed)
         losses = []
         for _ in range(micro_batches):
             batch = batches[self._held_back() + training.position]
-            loss = self._stepped(training.optimizer, batch)
-            if training.scheduler is not None:
-                training.scheduler.step()
+            loss = self._stepped(optimizer, batch)
+            for scheduler in training.schedulers:
+                scheduler.step()
             training.position += 1
             losses.append(loss.detach())
         return torch.stack(losses).double().tolist() if losses else []
@@ -232,12 +210,12 @@ class TorchWorkload:
     def validate(self) -> float:
         """The mean loss over the validation batches, weighted by their sizes, in evaluation mode."""
         held_back = self._val_loader is None
-        batches = self._training_batches(0) if held_back else self._val_batches
+        batches = self._train_batches.of(0) if held_back else self._val_batches
         total, weight = 0.0, 0
         with (
             torch.no_grad(),
             rng_isolated(),
-            evaluated([self._training.optimizer]),
+            evaluated(self._training.optimizers),
             recalibrated(self.model, self._forward_recent),
             evaluation_mode(self.model),
         ):
@@ -251,46 +229,32 @@ class TorchWorkload:
         return total / weight
 
     def _forward_recent(self) -> None:
-        batches = self._training_batches(self._training.seed)
-        first = self._held_back() + max(self._training.position - RECALIBRATION_BATCHES, 0)
-        for index in range(first, first + RECALIBRATION_BATCHES):
+        batches = self._train_batches.of(self._training.seed)
+        for index in self._training.recent_batches(self._held_back()):
             self._loss(batches[index])
 
-    def pause(self) -> tuple[_Training, ModelState]:
+    def pause(self) -> Paused[Training]:
         """The training and the model's state."""
-        return self._training, self._model().pause()
+        return Paused(training=self._training, model=self._model().pause())
 
-    def resume(self, paused: tuple[_Training, ModelState]) -> None:
+    def resume(self, paused: Paused[Training]) -> None:
         """Go on with a paused training."""
-        self._training, state = paused
-        self._model().resume(state)
+        self._training = paused.training
+        self._model().resume(paused.model)
 
     def store(self) -> dict[str, Any] | None:
         """Optimizer, scheduler, position and the model's state."""
-        training = self._training
-        try:
-            return {
-                "model": self._model().store(),
-                "optimizer": stored_optimizer(training.optimizer, self.model.parameters()),
-                "schedulers": stored_schedulers([training.scheduler] if training.scheduler else []),
-                "at": [training.seed, training.position],
-            }
-        except NotPlainError:
-            return None
+        return self._training.store(self._model())
 
-    def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = AS_IT_IS) -> None:
+    def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = UNSCALED) -> None:
         """Go on with what was stored, with an optimizer of the same kind."""
-        seed, position = stored["at"]
+        seed, _ = stored["at"]
         self.begin(build, seed, scales)
-        training = self._training
-        self._model().restore_stored(stored["model"])
-        restore_optimizer(training.optimizer, stored["optimizer"])
-        restore_schedulers([training.scheduler] if training.scheduler else [], stored["schedulers"])
-        training.position = position
+        self._training.restore(self._model(), stored)
 
     def paused_bytes(self) -> int:
         """Weights, buffers and optimizer state."""
-        return training_bytes(self.model, [self._training.optimizer])
+        return training_bytes(self.model, self._training.optimizers)
 
     def agree(self, value: T) -> T:
         """One process: its own word."""
@@ -313,15 +277,6 @@ class TorchWorkload:
             )
         *inputs, target = batch
         return self._loss_fn(self.model(*inputs), target)
-
-    def _training_batches(self, seed: int) -> BatchCache:
-        if seed not in self._train_batches:
-            self._train_batches[seed] = BatchCache(
-                lambda: trial_loader(self._train_loader, seed),
-                seed=seed,
-                epoch_batches=_length(self._train_loader),
-            )
-        return self._train_batches[seed]
 
     def _open_validation(self) -> Iterable[Any]:
         return trial_loader(() if self._val_loader is None else self._val_loader)

@@ -20,7 +20,7 @@ _LIBRARIES = frozenset({"lightning", "lightning_fabric", "lightning_utilities", 
 _SHOWN = "or see the traceback with -v"
 
 
-def refused(error: Exception, model: nn.Module, ckpt_path: str | None) -> OptselectError | None:
+def as_input_error(error: Exception, model: nn.Module, ckpt_path: str | None) -> OptselectError | None:
     """What is wrong with the input that a fit died of; `None` for what is no fault of the input."""
     if isinstance(error, MisconfigurationException):
         return ConfigurationError(f"{readable(str(error))}; mend the config")

@@ -16,7 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from optselect import OptimizerPlan
-from optselect.callbacks import auto_optimizer
+from optselect.callbacks import outputs
+from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
 from optselect.plan import ModelFingerprint
@@ -117,7 +118,7 @@ def test_a_page_that_fails_ends_no_training(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("in a plot")
 
-    monkeypatch.setattr(auto_optimizer, "write_report", broken)
+    monkeypatch.setattr(outputs, "write_report", broken)
 
     trainer = fit(made(Classifier), auto(tmp_path, **RULES_ALONE), default_root_dir=tmp_path, epochs=1)
 
@@ -128,7 +129,7 @@ def test_a_page_that_fails_ends_no_training(
 def test_without_matplotlib_the_log_says_how_to_get_plots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(auto_optimizer, "can_draw", lambda: False)
+    monkeypatch.setattr(outputs, "can_draw", lambda: False)
     caplog.set_level(logging.INFO, logger="optselect")
 
     fit(made(Classifier), auto(tmp_path, **RULES_ALONE), default_root_dir=tmp_path, epochs=1)
@@ -256,7 +257,7 @@ def test_a_run_that_falls_back_logs_no_choice(tmp_path: Path) -> None:
 
     logger = Recording()
 
-    with pytest.warns(auto_optimizer.SearchFallbackWarning, match="optimizers"):
+    with pytest.warns(SearchFallbackWarning, match="optimizers"):
         fit(made(Two), auto(tmp_path, report=True), logger=logger, epochs=1, default_root_dir=tmp_path)
 
     assert logger.told == []

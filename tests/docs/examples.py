@@ -18,7 +18,7 @@ import pytest
 
 from optselect.errors import OptselectError
 from optselect.recipes.cli.commands import command_parser, main
-from optselect.recipes.cli.trainings import parser_of
+from optselect.recipes.cli.lightning_cli import parser_of
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^(<!-- not run.*-->\n+)?```(python|yaml|bash)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from optselect import AutoOptimizer, Budget, OptimizerPlan
-from optselect.callbacks.borrowing import SilentProfiler
+from optselect.callbacks.muting import SilentProfiler
 
 FEATURES, CLASSES, ROWS, BATCH = 12, 3, 96, 8
 

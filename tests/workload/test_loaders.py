@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler
 
-from optselect.workload.loaders import RecordedLoader, is_one_shot, loader_generators, trial_loader
+from optselect.workload.loaders import is_one_shot, loader_generators, trial_loader
+from optselect.workload.replay import RecordedLoader
 from optselect.workload.rng import rng_isolated, seed_rng
 from tests.support.cases import case
 from tests.support.loaders import DATA, LOADERS, Own, Stream

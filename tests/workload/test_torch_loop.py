@@ -261,11 +261,25 @@ def test_the_users_own_optimizer_is_built_by_its_own_function() -> None:
     borrowing = workload(user_optimizer=mine)
 
     with borrowing.borrowed():
+        looked_at = len(made)
         borrowing.begin(None, 0)
         borrowing.train(1)
 
     assert borrowing.has_user_optimizer
-    assert len(made) == 1
+    assert len(made) == looked_at + 1
+
+
+def test_asking_for_the_users_passes_leaves_a_training_where_it_is() -> None:
+    borrowing = workload(user_optimizer=lambda model: (torch.optim.LBFGS(model.parameters(), max_eval=3), None))
+
+    with borrowing.borrowed():
+        borrowing.begin(None, 0)
+        borrowing.train(1)
+        before = tensors(borrowing.model)
+        asked = borrowing.user_passes
+
+        assert asked == 3
+        assert equal(tensors(borrowing.model), before)
 
 
 def test_sparse_gradients_flow_through_backward() -> None:

@@ -1,0 +1,160 @@
+"""How a fit comes to its optimizer: by its checkpoint, by a plan at hand, or by a search."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from optselect.building.groups import param_groups
+from optselect.building.optimizer import build_groups
+from optselect.callbacks.clipping import clip_sparse_gradients
+from optselect.callbacks.continuation import Continuation, continuation, optimizers_in, schedulers_in
+from optselect.callbacks.fit_state import FitState
+from optselect.callbacks.other_callbacks import is_named, is_tuning
+from optselect.callbacks.sharding import build_on, check_fits, fits
+from optselect.callbacks.thawing import later_parameters, obstacle_to_thawing
+from optselect.callbacks.workload import LightningWorkload
+from optselect.configuration import USER
+from optselect.configuration.goal import Mode
+from optselect.errors import ConfigurationError, PlanMismatchError, UnsupportedModuleError
+from optselect.optim.rescaling import scaled
+from optselect.parameters.anatomy import anatomy_of
+from optselect.pipeline import Selection, make_selection
+from optselect.plan import OptimizerPlan
+from optselect.search.arms import baseline
+from optselect.settings import Settings
+
+STUDY_FILE = "optselect_study.journal"
+
+
+class SearchFallbackWarning(UserWarning):
+    """This module cannot be searched; it trains with its own optimizer (or plain AdamW)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRequest:
+    """A fit that asks for its optimizer, and what its user has said about it.
+
+    user       the module's own `configure_optimizers` (None: it has none)
+    fit        takes what is built, and the random numbers to put back
+    given      the plan to use (None: none was given)
+    on_mismatch, settings, monitor, mode  as `AutoOptimizer` takes them
+    state_key  under which checkpoints hold the callback's state
+    announce   is told of a plan before it is built
+    """
+
+    trainer: Any
+    module: pl.LightningModule
+    user: Callable[[], Any] | None
+    fit: FitState
+    given: OptimizerPlan | None
+    on_mismatch: str
+    settings: Settings
+    monitor: str | None
+    mode: Mode
+    state_key: str
+    announce: Callable[[OptimizerPlan], None]
+
+    def continuation(self) -> Continuation | None:
+        """What the fit goes on from, its random numbers put back; None: nothing was decided or trained before.
+
+        Raises an `OptselectError` for a checkpoint, or a plan in it, that cannot be read.
+        """
+        found = continuation(self.trainer, self.state_key, self.given)
+        if found is None:
+            return None
+        self.fit.random.take(found.rng, self.trainer)
+        return None if found.is_a_beginning else found
+
+    def configure_like(self, before: Continuation) -> tuple[OptimizerPlan | None, Any]:
+        """The plan of the checkpoint's run, and its optimizers. Raises an `OptselectError` where that is impossible."""
+        plan = before.plan_to_go_on_with(self.given)
+        if plan is not None:
+            check_fits(plan, self.module)
+        configured = self.configure(plan, thawed=before.thawed)
+        schedulers = self.fit.built.schedulers or []
+        before.check_built(optimizers_in(configured), schedulers, asked_for=self.given is not None)
+        return plan, configured
+
+    def plan_at_hand(self, earlier: OptimizerPlan | None) -> OptimizerPlan | None:
+        """The plan that was given, or that of an `earlier` fit; None: neither is there for this module.
+
+        Raises `PlanMismatchError` for a given one that is for another module, unless that is to be searched for anew.
+        """
+        if self.given is not None and self.on_mismatch == "error":
+            check_fits(self.given, self.module)
+        plan = earlier if self.given is None else self.given
+        return plan if plan is not None and fits(plan, self.module) else None
+
+    def search(self, steps_done: int) -> Selection | None:
+        """What a search chooses, `steps_done` optimizer steps after the beginning; None: nothing can be searched for.
+
+        Raises `ConfigurationError` where the choice would soon be wrong.
+        """
+        trainer = self.trainer
+        if trainer.fast_dev_run or any(map(is_tuning, trainer.callbacks)):
+            return None
+        if trainer.max_epochs == 0 or trainer.max_steps == 0:
+            return None  # nothing will be trained
+        if any(is_named(callback, "BatchSizeFinder") for callback in trainer.callbacks):
+            raise ConfigurationError(
+                "BatchSizeFinder changes the batch size after the optimizer was chosen for the present one; "
+                "find it first with Tuner(trainer).scale_batch_size(model), then fit without the callback"
+            )
+        workload = LightningWorkload(
+            trainer, self.module, user=self.user, monitor=self.monitor, mode=self.mode, steps_done=steps_done
+        )
+        settings = self.settings
+        if settings.storage is None:
+            settings = replace(settings, storage=Path(trainer.default_root_dir) / STUDY_FILE)
+        try:
+            return make_selection(workload, settings, first_process=trainer.is_global_zero)
+        except UnsupportedModuleError as error:
+            own = "its own optimizers" if self.user is not None else "plain AdamW(1e-3)"
+            warnings.warn(
+                f"AutoOptimizer cannot search here: {str(error).rstrip('.')}. The training runs with {own}.",
+                SearchFallbackWarning,
+                stacklevel=2,
+            )
+            return None
+
+    def configure(self, plan: OptimizerPlan | None, *, thawed: int = 0) -> Any:
+        """What `configure_optimizers` returns for `plan`, in Lightning's form; None: as if there had been no search."""
+        configured = self._unsearched() if plan is None else self._built_from(plan, thawed=thawed)
+        self.fit.built.schedulers = schedulers_in(configured)
+        return configured
+
+    def _unsearched(self) -> Any:
+        if self.user is not None:
+            return self.user()
+        plain = baseline(has_user_optimizer=False)
+        return {
+            "optimizer": build_groups(param_groups(anatomy_of(self.module), plain), plain.schedule, self.module, None)[
+                0
+            ]
+        }
+
+    def _built_from(self, plan: OptimizerPlan, *, thawed: int) -> Any:
+        self.announce(plan)
+        if plan.optimizer == USER:
+            if self.user is None:
+                raise PlanMismatchError(
+                    "the plan keeps the module's own optimizer, but this module has no configure_optimizers; "
+                    "define it, or search anew without the plan"
+                )
+            return scaled(self.user(), **plan.configuration.scales)
+        if plan.sparse:
+            clip_sparse_gradients(self.trainer.precision_plugin)
+        self.fit.later = later_parameters(plan, self.module)
+        if self.fit.later and (obstacle := obstacle_to_thawing(self.trainer, self.module)):
+            raise ConfigurationError(f"the plan freezes parts of the module, but {obstacle}")
+        optimizer, scheduler = build_on(plan, self.module, thawed=thawed)
+        self.fit.built.scheduler = scheduler
+        if scheduler is None:
+            return {"optimizer": optimizer}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

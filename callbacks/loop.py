@@ -1,0 +1,243 @@
+"""Lightning's training loop, driven batch by batch: with its optimization and the module's hooks, without the rest."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from optselect.callbacks.counters import Progress
+from optselect.callbacks.data import TrialData
+from optselect.callbacks.muting import forget_metrics
+from optselect.errors import UnsupportedModuleError
+from optselect.workload.batches import HELD_BACK_BATCHES
+from optselect.workload.training import Training
+
+_MODULE_HOOKS = (
+    "on_fit_start",
+    "on_train_start",
+    "on_train_epoch_start",
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_train_epoch_end",
+)
+_TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+@dataclass(kw_only=True)
+class LightningTraining(Training):
+    """A training that Lightning's loop goes through; its schedulers are in Lightning's `LRSchedulerConfig`s.
+
+    batch_idx  batches of the present epoch behind it
+    progress   the loops' counters, while it is put aside
+    """
+
+    batch_idx: int = 0
+    progress: Progress = ()
+
+    def torch_schedulers(self) -> list[LRScheduler]:
+        """Those in the configs now."""
+        return [config.scheduler for config in self.schedulers]
+
+
+class TrialLoop:
+    """Goes through the batches of `data` as the `trainer` would, with the training that was attached last."""
+
+    def __init__(self, trainer: Any, module: pl.LightningModule, data: TrialData) -> None:
+        self.data = data
+        self._trainer = trainer
+        self._module = module
+        self._training: LightningTraining | None = None
+        self._hooks = {name: is_overridden(name, module) for name in _MODULE_HOOKS}
+        self._takes_index = "batch_idx" in trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), None, 0)
+        self._leaves_batches = _moves_nothing(trainer, module)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a training to go on with."""
+        return self._training is not None
+
+    @property
+    def training(self) -> LightningTraining:
+        """The training that was begun. Raises `UnsupportedModuleError` when there is none."""
+        if self._training is None:
+            raise UnsupportedModuleError("no training was begun; call begin() first")
+        return self._training
+
+    @property
+    def held_back(self) -> int:
+        """Batches at the beginning that no trial trains on."""
+        return 0 if self.data.validates else HELD_BACK_BATCHES
+
+    def attach(self, training: LightningTraining) -> None:
+        """Let Lightning step this training's optimizers and schedulers from now on."""
+        self._training = training
+        strategy = self._trainer.strategy
+        strategy.optimizers = training.optimizers
+        strategy.lr_scheduler_configs = training.schedulers
+        forget_metrics(self._trainer)
+
+    def start(self) -> None:
+        """Call the module's hooks at the beginning of a training."""
+        for hook in ("on_fit_start", "on_train_start"):
+            self._call(hook)
+
+    def backward(self, batch: Any) -> float:
+        """Run `batch` forward and backward, into `.grad`; its loss, or NaN where the module gave none."""
+        training, module, strategy = self.training, self._module, self._trainer.strategy
+        if training.batch_idx == 0:
+            self._begin_epoch()
+        batch = self.on_device(batch)
+        kwargs = self._enter_batch(batch, last=False)
+        if kwargs is None:
+            self._end_epoch()
+            return math.nan
+        output: Any
+        if module.automatic_optimization:
+            with torch.enable_grad(), in_hook(module, "training_step"):
+                output = strategy.training_step(*kwargs.values())
+                loss = loss_in(output)
+                if loss is not None:
+                    strategy.backward(loss, strategy.optimizers[0])
+        else:
+            output = self._trainer.fit_loop.epoch_loop.manual_optimization.run(kwargs)
+            loss = output.get("loss")
+        self._leave_batch(output, batch, last=False)
+        return math.nan if loss is None else float(loss.detach())
+
+    def train_batch(self) -> Tensor | None:
+        """Train on the next batch; its loss, or None where the module gave none."""
+        training, loop = self.training, self._trainer.fit_loop.epoch_loop
+        batches = self.data.batches.of(training.seed)
+        index = self.held_back + training.position
+        if training.batch_idx == 0:
+            self._begin_epoch()
+        batch = self.on_device(batches[index])
+        last = batches.is_last_of_epoch(index)
+        kwargs = self._enter_batch(batch, last=last)
+        if kwargs is None:
+            self._step_schedulers(last=True)
+            training.position = batches.epoch_after(index) - self.held_back
+            self._end_epoch()
+            return None
+        output: Any
+        if self._module.automatic_optimization:
+            output = loop.automatic_optimization.run(training.optimizers[0], training.batch_idx, kwargs)
+        else:
+            output = loop.manual_optimization.run(kwargs)
+        self._step_schedulers(last=last)
+        self._leave_batch(output, batch, last=last)
+        loss = output.get("loss") if isinstance(output, dict) else None
+        return loss.detach() if isinstance(loss, Tensor) else None
+
+    def on_device(self, batch: Any) -> Any:
+        """The batch as the training step gets it."""
+        if self._leaves_batches:
+            return batch
+        trainer, module = self._trainer, self._module
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+    def step_kwargs(self, batch: Any, index: int) -> OrderedDict[str, Any]:
+        """The training step's arguments."""
+        # As Lightning builds them, which reads the step's signature anew for every batch.
+        kwargs = OrderedDict(batch=batch)
+        if self._takes_index:
+            # Within the epoch: a training step may look something up by it.
+            kwargs["batch_idx"] = index % (self.data.epoch_batches or index + 1)
+        return kwargs
+
+    def _step_schedulers(self, *, last: bool) -> None:
+        loop = self._trainer.fit_loop.epoch_loop
+        loop.batch_progress.increment_processed()
+        loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+        if last:
+            loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+
+    def _enter_batch(self, batch: Any, *, last: bool) -> OrderedDict[str, Any] | None:
+        """The training step's arguments; None: the module skips the rest of the epoch."""
+        training, loop = self.training, self._trainer.fit_loop.epoch_loop
+        if self._trainer.received_sigterm:
+            # Lightning's own loop leaves after the batch, too. The study has what is done.
+            raise SIGTERMException
+        loop.batch_progress.is_last_batch = last
+        loop.batch_progress.increment_ready()
+        answer = self._call("on_train_batch_start", batch, training.batch_idx)
+        self._trainer.strategy.on_train_batch_start(batch, training.batch_idx)
+        if answer == -1:
+            loop.batch_progress.increment_by(0, is_last_batch=True)
+            return None
+        loop.batch_progress.increment_started()
+        return self.step_kwargs(batch, training.batch_idx)
+
+    def _leave_batch(self, output: Any, batch: Any, *, last: bool) -> None:
+        training, loop = self.training, self._trainer.fit_loop.epoch_loop
+        self._call("on_train_batch_end", output, batch, training.batch_idx)
+        loop.batch_progress.increment_completed()
+        if not loop._should_accumulate():
+            loop._batches_that_stepped += 1
+        training.position += 1
+        training.batch_idx += 1
+        if last:
+            self._end_epoch()
+
+    def _begin_epoch(self) -> None:
+        fit_loop = self._trainer.fit_loop
+        loop = fit_loop.epoch_loop
+        fit_loop.epoch_progress.increment_ready()
+        self._call("on_train_epoch_start")
+        fit_loop.epoch_progress.increment_started()
+        loop.batch_progress.reset_on_run()
+        loop.scheduler_progress.reset_on_run()
+        loop.automatic_optimization.optim_progress.reset_on_run()
+
+    def _end_epoch(self) -> None:
+        self.training.batch_idx = 0
+        progress = self._trainer.fit_loop.epoch_progress
+        progress.increment_processed()
+        self._call("on_train_epoch_end")
+        progress.increment_completed()
+
+    def _call(self, hook: str, *args: Any) -> Any:
+        """The module's own hook, if it has one: asking first is cheaper than calling an empty one."""
+        if self._hooks[hook]:
+            with in_hook(self._module, hook):
+                return getattr(self._module, hook)(*args)
+        return None
+
+
+@contextmanager
+def in_hook(module: pl.LightningModule, name: str) -> Iterator[None]:
+    """Lightning asks a module which hook it is in."""
+    before, module._current_fx_name = module._current_fx_name, name
+    try:
+        yield
+    finally:
+        module._current_fx_name = before
+
+
+def loss_in(output: Any) -> Any:
+    """The loss that a training step gave, alone or in a dict; None for a skipped batch."""
+    return output["loss"] if isinstance(output, dict) else output
+
+
+def _moves_nothing(trainer: Any, module: pl.LightningModule) -> bool:
+    """Whether batches reach the step as they are: on the CPU, not converted, no transfer hook overridden."""
+    owners = [module] if trainer.datamodule is None else [module, trainer.datamodule]
+    return (
+        trainer.strategy.root_device.type == "cpu"
+        and type(trainer.precision_plugin).convert_input is Precision.convert_input
+        and not any(is_overridden(hook, owner) for hook in _TRANSFER_HOOKS for owner in owners)
+    )

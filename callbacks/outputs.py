@@ -1,0 +1,85 @@
+"""What a fit tells of its plan: plan.json where it is looked for, the report, and a line to every logger."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.cloud_io import get_filesystem
+
+from optselect.plan import OptimizerPlan
+from optselect.report import as_html, can_draw, is_page_of, logged_facts, write_report
+
+_log = logging.getLogger("optselect")
+
+PLAN_FILE = "plan.json"
+REPORT_FILE = "report.html"
+
+
+def run_folder(trainer: pl.Trainer) -> str:
+    """Where a run writes what is its own. All processes ask together."""
+    return trainer.log_dir or trainer.default_root_dir
+
+
+def checkpoint_folders(trainer: Any) -> list[str]:
+    """Where the trainer's checkpoint callbacks write."""
+    folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
+    return list(dict.fromkeys(str(folder) for folder in folders if folder))
+
+
+def sidecars_of(checkpoint: str) -> list[str]:
+    """Where the plan of `checkpoint` lies: beside it, or beside the folder of checkpoints that it is in."""
+    folder, _, _ = checkpoint.rstrip("/").rpartition("/")
+    return [f"{folder or '.'}/{PLAN_FILE}", f"{folder or '.'}/../{PLAN_FILE}"]
+
+
+def write_sidecars(plan: OptimizerPlan, folders: Iterable[str]) -> None:
+    """Write the plan into each of the folders, on any file system that checkpoints can be written to."""
+    for folder in folders:
+        if "://" in folder:
+            with get_filesystem(folder).open(f"{folder}/{PLAN_FILE}", "w") as file:
+                json.dump(plan.to_dict(), file)
+        else:
+            plan.save(Path(folder) / PLAN_FILE)
+
+
+def write_plan(plan: OptimizerPlan, folder: str) -> None:
+    """Write the plan into the run's folder, and say so where it is the first one there."""
+    path = Path(folder) / PLAN_FILE
+    new = not path.exists()
+    write_sidecars(plan, [folder])
+    if new:
+        _log.info("plan written to %s", path)
+
+
+def write_page(plan: OptimizerPlan, folder: str) -> Path | None:
+    """Write the report into the run's folder; its path, or None when that was impossible, whatever the reason."""
+    path = Path(folder) / REPORT_FILE
+    try:
+        if "://" in folder:
+            with get_filesystem(folder).open(f"{folder}/{REPORT_FILE}", "w", encoding="utf-8") as file:
+                file.write(as_html(plan))
+        elif not is_page_of(plan, path):
+            write_report(plan, path)
+            hint = "" if can_draw() else " without plots, for which: pip install 'optselect[report]'"
+            _log.info("report written to %s%s", path, hint)
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is no reason to end a training
+        _log.warning("no report is written to %s (%s: %s)", path, type(error).__name__, error)
+        return None
+    return path
+
+
+def tell_loggers(trainer: Any, module: pl.LightningModule, plan: OptimizerPlan) -> None:
+    """Log the choice as hyperparameters, through the interface that every logger of Lightning has."""
+    owners = [owner for owner in (module, trainer.datamodule) if owner is not None and owner._log_hyperparams]
+    # TensorBoard shows what it is told first and nothing later, and Lightning tells it these later.
+    known = {name: value for owner in owners for name, value in owner.hparams_initial.items() if name != "_class_path"}
+    for logger in trainer.loggers:
+        try:
+            logger.log_hyperparams({**known, **logged_facts(plan)})
+        except Exception as error:  # noqa: BLE001  # as with the report
+            _log.warning("%s takes no hyperparameters (%s: %s)", type(logger).__name__, type(error).__name__, error)

@@ -1,0 +1,65 @@
+"""A plan as a file holds it: plan.json, or a checkpoint of a run that AutoOptimizer was part of.
+
+A checkpoint is read without running any code that is in it. torch comes in only then.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optselect.errors import ResumeError
+from optselect.plan.plan import OptimizerPlan
+
+CALLBACK_KEY = "AutoOptimizer"
+"""Under which a checkpoint's "callbacks" hold the state of AutoOptimizer: Lightning takes the class's name."""
+
+
+def stored_plan(file: Path) -> OptimizerPlan:
+    """The plan in a plan.json or a checkpoint.
+
+    Raises `PlanFormatError` or `PlanVersionError` for what is no plan of ours, and `ResumeError` for a checkpoint that
+    cannot be read or holds none.
+    """
+    if not zipfile.is_zipfile(file) and file.suffix != ".ckpt":
+        return OptimizerPlan.load(file)
+    try:
+        checkpoint = read_checkpoint(file)
+    except OSError as error:
+        raise ResumeError(f"{file} cannot be read ({error.strerror}); pass a plan.json or a checkpoint") from error
+    # torch raises what the file leads it to: RuntimeError, UnpicklingError, EOFError, ...
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ResumeError(
+            f"{file} cannot be read as a checkpoint ({reason}); pass the plan.json that was written beside it"
+        ) from error
+    plan = plan_in(callback_state(checkpoint) or {})
+    if plan is None:
+        raise ResumeError(f"the checkpoint {file} holds no optimizer plan; pass one that was made with AutoOptimizer")
+    return plan
+
+
+def read_checkpoint(file: Path | str) -> Any:
+    """What is in a checkpoint. Raises whatever the file leads torch to."""
+    import torch  # noqa: PLC0415  # seconds, which a plan.json does not need
+
+    # Mapped, not read, where torch can: of weights and states nothing is needed.
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+
+
+def callback_state(checkpoint: Any, key: str = CALLBACK_KEY) -> Mapping[str, Any] | None:
+    """What AutoOptimizer, or a subclass of that name, has left in a checkpoint; None: it was not there."""
+    callbacks = checkpoint.get("callbacks") if isinstance(checkpoint, Mapping) else None
+    state = callbacks.get(key) if isinstance(callbacks, Mapping) else None
+    return state if isinstance(state, Mapping) else None
+
+
+def plan_in(state: Mapping[str, Any]) -> OptimizerPlan | None:
+    """The plan in the callback's state; None: it had chosen none.
+
+    Raises `PlanFormatError` or `PlanVersionError` for what is no plan of ours.
+    """
+    plan = state.get("plan")
+    return OptimizerPlan.from_dict(plan) if plan else None

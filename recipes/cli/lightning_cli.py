@@ -1,0 +1,161 @@
+"""A LightningCLI that adds AutoOptimizer to any config."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import (
+    LightningArgumentParser,
+    LightningCLI,
+    LRSchedulerTypeTuple,
+    SaveConfigCallback,
+    instantiate_class,
+)
+from lightning.pytorch.loggers.logger import DummyLogger
+from torch.optim import Optimizer
+
+from optselect.callbacks import AutoOptimizer
+from optselect.errors import ConfigurationError, OptselectError
+from optselect.files import write_whole
+from optselect.recipes.cli.input_errors import readable
+from optselect.recipes.cli.surroundings import passwords_hidden
+from optselect.words import without_passwords
+
+
+def build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str]) -> AutoCLI:
+    """The trainer, model and data of a command line, with a `callback` among them.
+
+    Raises an `OptselectError` for what cannot be built.
+    """
+    try:
+        return AutoCLI(command, callback, arguments)
+    except OptselectError:
+        raise
+    except argparse.ArgumentError as error:
+        raise ConfigurationError(f"{readable(str(error))}; see optselect {command} --help") from error
+    # What constructors raise for arguments they cannot take.
+    except (MisconfigurationException, TypeError, ValueError, OSError, ImportError) as error:
+        kind = "" if isinstance(error, MisconfigurationException) else f"{type(error).__name__}: "
+        raise ConfigurationError(
+            f"{kind}{readable(str(error))}; mend the config, or see the traceback with -v"
+        ) from error
+
+
+def parser_of(command: str) -> LightningArgumentParser:
+    """The parser of `fit`, `tune` or `profile`, for what asks about its options."""
+    try:
+        _ParserAsked(command, AutoOptimizer, [])
+    except _ParserAsked.Answer as answer:
+        parser: LightningArgumentParser = answer.args[0]
+    return parser
+
+
+class AutoCLI(LightningCLI):
+    """Any module and data by import path, AutoOptimizer under `auto:`, the user's own under `optimizer:`."""
+
+    auto: AutoOptimizer
+
+    def __init__(self, command: str, callback: type[AutoOptimizer], arguments: list[str]) -> None:
+        self._trains = command == "fit"
+        self._callback = callback
+        super().__init__(
+            args=arguments,
+            run=False,
+            save_config_callback=_ConfigSaved if self._trains else None,
+            # Not a random one: weights are part of the study's name, so the same line would not go on.
+            seed_everything_default=0,
+            # Lightning would build the `optimizer:` once; each trial needs a fresh one.
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "prog": f"optselect {command}",
+                "exit_on_error": False,
+                "description": None,
+                # OPTSELECT_TRAINER__MAX_EPOCHS=3, and above all OPTSELECT_AUTO__STORAGE, which no `ps` shows.
+                "default_env": True,
+                "env_prefix": "OPTSELECT",
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Take AutoOptimizer's arguments, those of an optimizer of the user's own, and what `fit` takes besides."""
+        # As add_lightning_class_args does it, but for sub_configs: with them a plan or a storage that is a
+        # file of JSON or YAML would be taken for the arguments of its class.
+        parser.callback_keys.append("auto")
+        parser.add_class_arguments(self._callback, "auto", instantiate=True, sub_configs=False)
+        parser.add_optimizer_args((Optimizer,))
+        parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
+        if self._trains:
+            parser.add_argument("--plan", type=str | None, default=None, help="a plan.json; nothing is searched")
+            parser.add_argument("--ckpt_path", type=str | None, default=None, help="a checkpoint to go on from")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read the command line, the config and the environment."""
+        # Lightning's own warns when sys.argv is not empty, which it never is here.
+        with passwords_hidden():
+            self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Put `--plan` where AutoOptimizer takes it."""
+        if not self._trains:
+            # Nothing is trained, so nothing is to appear where trainings are logged.
+            self.config.trainer.logger = False
+        elif self.config.plan is not None:
+            self.config.auto.plan = self.config.plan
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the trainer. Raises `ConfigurationError` for one that has an AutoOptimizer already."""
+        given = self.config_init.trainer.callbacks
+        if any(isinstance(each, AutoOptimizer) for each in (given if isinstance(given, list) else [given])):
+            raise ConfigurationError(
+                "trainer.callbacks has an AutoOptimizer, and optselect adds one; remove it there and put its "
+                "arguments under auto:"
+            )
+        # A logger that takes everything: modules may call self.logger.experiment.
+        return super().instantiate_trainer(**kwargs if self._trains else {**kwargs, "logger": DummyLogger()})
+
+    def after_instantiate_classes(self) -> None:
+        """Give the module the optimizer of the config, where there is one."""
+        self.auto = self.config_init.auto
+        if self.config.optimizer:
+            own = functools.partial(
+                _configured, self.model, self.config.optimizer.as_dict(), _as_dict(self.config.lr_scheduler)
+            )
+            vars(self.model)["configure_optimizers"] = own
+
+
+class _ConfigSaved(SaveConfigCallback):
+    """The whole config beside the plan of a run, without passwords."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Without a logger there is no folder of the run's own, and a config.yaml that lies there is the user's.
+        if not trainer.is_global_zero or not trainer.loggers or trainer.log_dir is None:
+            return
+        target = Path(trainer.log_dir) / "config.yaml"
+        if not target.exists():
+            write_whole(target, without_passwords(self.parser.dump(self.config)))
+
+
+class _ParserAsked(AutoCLI):
+    """Stops where the parser is whole: LightningCLI goes on in its constructor."""
+
+    class Answer(Exception):  # noqa: N818  # no error: the way out of a constructor
+        """Carries the parser."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> NoReturn:
+        raise self.Answer(parser)
+
+
+def _configured(module: pl.LightningModule, optimizer: dict[str, Any], scheduler: dict[str, Any] | None) -> Any:
+    built = instantiate_class(module.parameters(), optimizer)
+    return LightningCLI.configure_optimizers(
+        module, built, instantiate_class(built, scheduler) if scheduler is not None else None
+    )
+
+
+def _as_dict(namespace: Any) -> dict[str, Any] | None:
+    return namespace.as_dict() if namespace else None
