@@ -11,7 +11,7 @@ import torch
 
 from optselect.callbacks.attachment import Attachment
 from optselect.callbacks.fit_state import Built, FitState
-from tests.callbacks.modules import Classifier, WithOptimizer, made
+from tests.support.modules import Classifier, WithOptimizer, made
 
 NAME = "configure_optimizers"
 
