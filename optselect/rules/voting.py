@@ -81,7 +81,7 @@ def propose(
     *,
     rules: RulesArgument = "default",
     candidates: Iterable[str] | None = None,
-    prior: Prior = configuration,
+    prior: Prior | None = None,
 ) -> list[Proposal]:
     """The optimizers worth trying on `profile`, best first, each with where to start and every vote.
 
@@ -90,12 +90,13 @@ def propose(
     proposed only when it is a candidate or when a rule of the user's votes for it.
 
     With `candidates`: these, in the order of their votes. "user" stands for the optimizer of the user's own
-    `configure_optimizers`. Each starts where `prior` says.
+    `configure_optimizers`. Each starts where `prior` says (None: where `configuration` does).
 
     Raises `UnknownOptimizerError` for a candidate that is not in the catalogue, `UnsupportedModuleError` for
     one that a fact forbids, `MissingExtraError` for one that is not installed, and `ConfigurationError` for
     no candidates at all.
     """
+    prior = configuration if prior is None else prior
     votes = tally(profile, rules)
     if candidates is not None:
         return _asked(candidates, profile, votes, prior)
