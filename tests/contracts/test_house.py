@@ -121,7 +121,7 @@ def changed_names(source: str, module: str = "optselect.pipeline") -> list[str]:
             targets = [node.target]
         elif isinstance(node, ast.Delete):
             targets = node.targets
-        found += [f"{module}, line {node.lineno}: {ast.unparse(each)}" for each in targets if owner(each) in imported]
+        found += [f"{module}, line {each.lineno}: {ast.unparse(each)}" for each in targets if owner(each) in imported]
         if isinstance(node, ast.Call) and written_to(node) in imported:
             found.append(f"{module}, line {node.lineno}: {ast.unparse(node)}")
     return found
