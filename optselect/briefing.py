@@ -16,8 +16,7 @@ from optselect.profile.model import measured_anatomy
 from optselect.rules import Policy, Prior, Proposal, configuration, propose
 from optselect.rules import policies as policies_for
 from optselect.search.brief import Brief
-from optselect.search.race import Race
-from optselect.search.race_for import race_for, timeable
+from optselect.search.race_for import timeable
 from optselect.search.runner import PAUSED_BYTES, TIMING_COST, TrialRunner
 from optselect.search.stages import STAGES, Stage
 from optselect.search.tactics import TACTICS, Tactics
@@ -170,21 +169,3 @@ def at_pace(
     pace = workload.agree(pace if study is None else study.remember("seconds per micro-batch", pace))
     spent = profile.gradient.passes + timing
     return replace(brief, budget=brief.budget.at_pace(pace, spent=spent), timing=timing)
-
-
-def raced(
-    brief: Brief,
-    profile: Profile,
-    proposals: Sequence[Proposal],
-    policies: Sequence[Policy],
-    method: Method = METHOD,
-) -> Race:
-    """What the search is about."""
-    return race_for(
-        brief,
-        profile,
-        proposals,
-        [each.fine_tuning for each in policies],
-        paused_bytes=method.paused_bytes,
-        tactics=method.tactics,
-    )

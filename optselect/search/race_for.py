@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from optselect import catalogue
 from optselect.budget import UNKNOWN_LENGTH_STEPS
-from optselect.configuration import USER, Configuration, FineTuning
+from optselect.configuration import USER, Configuration
 from optselect.profile import Profile
-from optselect.rules import Proposal
+from optselect.rules import Policy, Proposal
 from optselect.search.arms import arms, baseline
 from optselect.search.brief import Brief
 from optselect.search.race import Race
@@ -27,7 +27,7 @@ def race_for(
     brief: Brief,
     profile: Profile,
     proposals: Sequence[Proposal],
-    policies: Sequence[FineTuning] = (),
+    policies: Sequence[Policy] = (),
     *,
     paused_bytes: float = math.inf,
     tactics: Tactics = TACTICS,
@@ -53,7 +53,7 @@ def race_for(
         seconds=budget.seconds,
         trials=budget.trials,
         spent=profile.gradient.passes + brief.timing,
-        policies=tuple(policies),
+        policies=tuple(each.fine_tuning for each in policies),
         validation_cost=brief.validation_cost,
         goal=brief.goal,
         specs=tuple(catalogue.get(each.optimizer) for each in contenders if each.optimizer != USER),
