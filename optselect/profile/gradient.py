@@ -140,7 +140,7 @@ class _Passes:
         )
 
     def _noise_scale(self) -> float | None:
-        """Estimate as McCandlish et al. 2018, appendix A.1: one batch against the mean of all."""
+        """Estimate the noise scale as in McCandlish et al. 2018, appendix A.1: one batch against the mean of all."""
         sizes = [size for size in self.sizes if size]
         passes = len(self.sizes)
         if passes < 2 or len(sizes) < passes:

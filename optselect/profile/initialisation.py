@@ -278,7 +278,7 @@ def _is_normal(weight: Tensor) -> bool:
 
 
 def _readable(weight: Tensor) -> Tensor | None:
-    """Take many of the numbers; None for complex, quantised and distributed weights and those that are not finite."""
+    """Read enough of the numbers; None for complex, quantised and distributed weights and those that are not finite."""
     if not weight.is_floating_point():
         return None
     try:

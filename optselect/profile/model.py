@@ -50,7 +50,7 @@ def measured_anatomy(profile: Profile, model: nn.Module) -> Anatomy:
 
 
 def with_counts(profile: ModelProfile, anatomy: Anatomy) -> ModelProfile:
-    """Fill `profile` with what the parameters of a model count; depth and head depend on what is known to run."""
+    """Fill `profile` with the counts of a model's parameters; depth and head depend on what is known to run."""
     infos, trainable = anatomy.parameters, anatomy.trainable
     parameters = dict(anatomy.model.named_parameters())
     kinds: Counter[str] = Counter()

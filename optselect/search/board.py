@@ -139,7 +139,7 @@ class Board:
         return self._steady_first(among if rivals else ranked, self.loss(self.race.baseline, 0, rung))
 
     def _steady_first(self, ranked: Ranking, base: float | None) -> Ranking:
-        """Move the smallest rate to the front, of the leader and its near ties at smaller rates.
+        """Put the smallest rate first among the leader and its near ties at smaller rates.
 
         A near tie has nearly the same lead over the baseline, whose loss is `base` (None: there is no lead).
 

@@ -54,7 +54,7 @@ class RungStates:
                 part.unlink(missing_ok=True)
 
     def load(self, trial: str) -> tuple[int, dict[str, Any]] | None:
-        """Return how far `trial` was when it was kept, and as what; None when it was not, or by another torch."""
+        """Return how far `trial` was when it was kept, and its state; None when it was not, or by another torch."""
         try:
             kept = torch.load(self._file(trial), weights_only=True)
             return (kept["reached"], kept["stored"]) if kept["torch"] == torch.__version__ else None

@@ -69,7 +69,7 @@ def race_for(
 
 
 def baseline_of(brief: Brief) -> Configuration:
-    """Return what is replaced only on evidence."""
+    """Return the configuration that is replaced only on evidence."""
     base = baseline(has_user_optimizer=brief.has_user_optimizer)
     # Whoever says what is to be frozen means it whichever optimizer is chosen.
     return base if base.optimizer == USER else replace(base, fine_tuning=brief.policy)

@@ -244,7 +244,7 @@ class Halves(Stage):
         yield from self._unjudged(board, distinct(wanted), race.half)
 
     def reserve(self, board: Board) -> float:
-        """Keep enough for the leader, the baseline and a newcomer, whose way to the end is part of its cost."""
+        """Keep enough for the leader, the baseline and a newcomer's whole way: with less the stage is no use."""
         race = board.race
         if race.half is None:
             return 0.0

@@ -34,7 +34,7 @@ def search_horizon(training: int, steps: int | None) -> int:
 
 
 def rate_factor(configuration: Configuration, profile: Profile, ratio: float) -> float:
-    """Return what a training `ratio` times as long as the one of `profile` does to a configuration's rate."""
+    """Return the factor on a configuration's rate for a training `ratio` times as long as the one of `profile`."""
     if configuration.optimizer == USER or not profile.steps:
         return 1.0
     there, here = (length_factor(configuration.optimizer, profile, profile.steps * each) for each in (ratio, 1.0))

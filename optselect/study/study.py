@@ -148,7 +148,7 @@ class TrialStudy:
             return str(self.study.user_attrs[BIRTHMARK])
 
     def remember(self, name: str, value: float) -> float:
-        """Store `value`, or return what an earlier process of the same search stored as `name`."""
+        """Store and return `value`, or return what an earlier process of the same search stored as `name`."""
         with storage_errors(self.study, self._where):
             known = self.study.user_attrs
             if name not in known:
