@@ -55,7 +55,7 @@ METHOD = Method()
 
 
 def briefed(workload: Workload, settings: Settings) -> Brief:
-    """The facts and limits of a search on `workload`, which is borrowed.
+    """Gather the facts and limits of a search on `workload`, which is borrowed.
 
     Raises `BudgetError` and `ConfigurationError` for what does not fit this training, before anything is run.
     """
@@ -84,7 +84,7 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
 
 
 def measured(workload: Workload, brief: Brief) -> tuple[Profile, Anatomy]:
-    """The profile, and the model's parameters described with what was measured.
+    """Measure the workload, and describe the model's parameters with what was measured.
 
     The user's word on whether the model is trained already stands in place of the measured one.
     """
@@ -107,7 +107,7 @@ def _passes(budget: Budget) -> int:
 def proposed(
     workload: Workload, brief: Brief, profile: Profile, anatomy: Anatomy, method: Method = METHOD
 ) -> tuple[list[Proposal], list[Policy]]:
-    """What the rules propose, and policies to try on the leader: none where the user has given one."""
+    """Return what the rules propose, and policies to try on the leader: none where the user has given one."""
     settings = brief.settings
     found = propose(profile, rules=settings.rules, candidates=settings.candidates, prior=method.prior)
     if brief.policy is None:
@@ -117,7 +117,7 @@ def proposed(
 
 
 def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | None:
-    """The study of this training, which another one, other candidates or another seed never continue.
+    """Open the study of this training; one of another training, other candidates or another seed is never continued.
 
     None where nothing is tried.
     """
@@ -138,7 +138,7 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
 def runner_for(
     workload: Workload, brief: Brief, profile: Profile, anatomy: Anatomy, method: Method = METHOD
 ) -> TrialRunner:
-    """What runs the trials."""
+    """Make what runs the trials."""
     return method.runner(
         workload,
         anatomy=anatomy,
@@ -157,7 +157,7 @@ def at_pace(
     runner: TrialRunner,
     study: TrialStudy | None,
 ) -> Brief:
-    """`brief` with its seconds as micro-batches, too, at the pace of the first two arms; as it is without such a limit.
+    """Express the seconds of `brief` as micro-batches, too, at the pace of the first two arms, if it has any.
 
     The pace that an earlier process of the same search measured counts.
     """

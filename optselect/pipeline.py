@@ -70,7 +70,7 @@ def make_selection(
     first_process: bool = True,
     method: Method = METHOD,
 ) -> Selection:
-    """`select` for those who also want the profile and the study, or run on several processes."""
+    """Do what `select` does, for those who also want the profile and the study, or run on several processes."""
     progress = progress or (default_progress() if first_process else Silent())
     with workload.borrowed():
         brief = briefed(workload, settings)
