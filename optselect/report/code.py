@@ -52,7 +52,7 @@ def configure_optimizers(self):
 
 
 def as_python(plan: OptimizerPlan) -> str:
-    """Python that builds the plan's optimizer and scheduler for its model.
+    """Write Python that builds the plan's optimizer and scheduler for its model.
 
     Raises `ConfigurationError` when there is nothing to write: the plan keeps the user's own optimizer, names
     one whose package is not installed, or lets parts of the model join later, which takes optselect's scheduler.
@@ -79,7 +79,7 @@ def as_python(plan: OptimizerPlan) -> str:
 
 
 def _children(plan: OptimizerPlan) -> list[tuple[OptimizerSpec, list[ParamGroup]]]:
-    """The optimizers of the plan with their groups, in the order in which they step."""
+    """List the optimizers of the plan with their groups, in the order in which they step."""
     if plan.optimizer == USER:
         scales = plan.configuration.scales
         change = ", with the rates multiplied in it" if scales else ""
@@ -137,7 +137,7 @@ def _is_scheduled(schedule: Schedule) -> bool:
 
 
 def _factor(schedule: Schedule, total_steps: int | None) -> Iterator[str]:
-    """`Schedule.factor` with its numbers filled in; the arithmetic is kept, to the last bit."""
+    """Write `Schedule.factor` with its numbers filled in; the arithmetic is kept, to the last bit."""
     yield "def factor(step):"
     yield '    """The share of the peak learning rate in this step, counted from 0."""'
     if schedule.warmup_steps:
@@ -205,7 +205,7 @@ def _literal(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """In double quotes, which a JSON string shares with Python, where it can be."""
+    """Write `text` in double quotes, which a JSON string shares with Python, where it can be."""
     quoted = json.dumps(text)
     # JSON writes what lies beyond the basic plane as two surrogates, which Python would take for two characters.
     return quoted if text.isascii() else repr(text)

@@ -32,7 +32,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def as_html(plan: OptimizerPlan) -> str:
-    """The whole page."""
+    """Write the whole page."""
     sections = list(_sections(plan))
     links = (element("li", element("a", title, href=f"#{name}")) for name, title, _ in sections)
     title = f"{short(plan.optimizer)} · optselect report"
@@ -56,7 +56,7 @@ def as_html(plan: OptimizerPlan) -> str:
 
 
 def is_page_of(plan: OptimizerPlan, path: str | os.PathLike[str]) -> bool:
-    """Whether the file at `path` is a page of this very plan."""
+    """Tell whether the file at `path` is a page of this very plan."""
     try:
         return _mark(plan) in Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -74,7 +74,7 @@ def _section(name: str, title: str, content: Content) -> Html:
 
 
 def _sections(plan: OptimizerPlan) -> Iterator[tuple[str, str, Content]]:
-    """Name, title and content; a section that has nothing to say is left out."""
+    """Yield name, title and content of each section; one that has nothing to say is left out."""
     yield "why", "Why", list(_why(plan))
     if plan.trials:
         yield "trials", "What was tried", list(trials_section(plan))
@@ -109,7 +109,7 @@ def _hero(plan: OptimizerPlan) -> Iterator[Html]:
 
 
 def _tiles(plan: OptimizerPlan) -> Iterator[tuple[str, ...]]:
-    """A title, a figure, and what it means."""
+    """Yield the tiles: a title, a figure, and what it means."""
     if plan.lead is not None and plan.baseline is not None:
         base = "your own optimizer as it is" if plan.baseline.optimizer == USER else plan.baseline.optimizer
         yield "lead", f"{plan.lead:.0%}", f"over the baseline, {base}"

@@ -14,7 +14,7 @@ WIDTH = 100
 
 
 def as_text(plan: OptimizerPlan) -> str:
-    """Lines of at most 100 columns; a section's lines stand two further in than its title."""
+    """Write lines of at most 100 columns; a section's lines stand two further in than its title."""
     return "\n".join(line for section in sections(plan) for line in _section(section))
 
 
@@ -24,13 +24,13 @@ def choice_as_text(plan: OptimizerPlan) -> str:
 
 
 def proposal_lines(proposals: Iterable[Proposal]) -> Iterator[str]:
-    """Each proposal with the votes for and against it."""
+    """Yield each proposal with the votes for and against it."""
     for proposal in proposals:
         yield from _lines(proposal_item(proposal), "  ")
 
 
 def wrapped(text: str, indent: str = "") -> list[str]:
-    """`text` as lines of at most 100 columns, the second and further ones indented."""
+    """Wrap `text` into lines of at most 100 columns, the second and further ones indented."""
     return textwrap.wrap(
         text,
         WIDTH,

@@ -28,7 +28,7 @@ from optselect.words import without_passwords
 
 
 def build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str]) -> AutoCLI:
-    """The trainer, model and data of a command line, with a `callback` among them.
+    """Build the trainer, model and data of a command line, with a `callback` among them.
 
     Raises an `OptselectError` for what cannot be built.
     """
@@ -47,7 +47,7 @@ def build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str])
 
 
 def parser_of(command: str) -> LightningArgumentParser:
-    """The parser of `fit`, `tune` or `profile`, for what asks about its options."""
+    """Return the parser of `fit`, `tune` or `profile`, for what asks about its options."""
     try:
         _ParserAsked(command, AutoOptimizer, [])
     except _ParserAsked.Answer as answer:

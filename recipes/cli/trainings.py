@@ -143,7 +143,7 @@ def _train(cli: AutoCLI, *, ckpt_path: str | None = None) -> None:
 
 
 def _nothing_trained(trainer: pl.Trainer) -> bool:
-    """Whether the fit ended well without a single batch, though it was to have some."""
+    """Tell whether the fit ended well without a single batch, though it was to have some."""
     wanted = trainer.max_epochs != 0 and trainer.max_steps != 0
     return wanted and not trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
@@ -157,5 +157,5 @@ def _how_to_go_on(cli: AutoCLI) -> str:
 
 
 def _relative(path: Path) -> str:
-    """Relative where that is shorter to read."""
+    """Make the path relative where that is shorter to read."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
