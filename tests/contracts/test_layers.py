@@ -5,6 +5,7 @@ The files are read, not imported, so an import inside a function or under `if TY
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -191,6 +192,14 @@ def test_every_module_has_a_row() -> None:
         f"{', '.join(homeless)}: no row. Give each new module a row in ROWS of {Path(__file__).name}: "
         "the lowest row of the diagram that it imports from, or the one below."
     )
+
+
+def test_contributing_names_the_same_rows() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## The layers\n")[2].partition("\n## ")[0]
+
+    told = {int(row): set(re.findall(r"`(\w+)`", rooms)) for row, rooms in re.findall(r"(?m)^(\d+)\. (.*)$", section)}
+
+    assert told == ROWS
 
 
 def test_a_module_imports_only_its_own_row_and_rows_above() -> None:
