@@ -16,8 +16,7 @@ from optselect.profile.model import measured_anatomy
 from optselect.rules import Policy, Prior, Proposal, configuration, propose
 from optselect.rules import policies as policies_for
 from optselect.search.brief import Brief
-from optselect.search.race import Race
-from optselect.search.race_for import race_for, timeable
+from optselect.search.race_for import timeable
 from optselect.search.runner import PAUSED_BYTES, TIMING_COST, TrialRunner
 from optselect.search.stages import STAGES, Stage
 from optselect.search.tactics import TACTICS, Tactics
@@ -56,7 +55,7 @@ METHOD = Method()
 
 
 def briefed(workload: Workload, settings: Settings) -> Brief:
-    """The facts and limits of a search on `workload`, which is borrowed.
+    """Gather the facts and limits of a search on `workload`, which is borrowed.
 
     Raises `BudgetError` and `ConfigurationError` for what does not fit this training, before anything is run.
     """
@@ -85,7 +84,7 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
 
 
 def measured(workload: Workload, brief: Brief) -> tuple[Profile, Anatomy]:
-    """The profile, and the model's parameters described with what was measured.
+    """Measure the workload, and describe the model's parameters with what was measured.
 
     The user's word on whether the model is trained already stands in place of the measured one.
     """
@@ -108,7 +107,7 @@ def _passes(budget: Budget) -> int:
 def proposed(
     workload: Workload, brief: Brief, profile: Profile, anatomy: Anatomy, method: Method = METHOD
 ) -> tuple[list[Proposal], list[Policy]]:
-    """What the rules propose, and policies to try on the leader: none where the user has given one."""
+    """Return what the rules propose, and policies to try on the leader: none where the user has given one."""
     settings = brief.settings
     found = propose(profile, rules=settings.rules, candidates=settings.candidates, prior=method.prior)
     if brief.policy is None:
@@ -118,7 +117,7 @@ def proposed(
 
 
 def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | None:
-    """The study of this training, which another one, other candidates or another seed never continue.
+    """Open the study of this training; one of another training, other candidates or another seed is never continued.
 
     None where nothing is tried.
     """
@@ -139,7 +138,7 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
 def runner_for(
     workload: Workload, brief: Brief, profile: Profile, anatomy: Anatomy, method: Method = METHOD
 ) -> TrialRunner:
-    """What runs the trials."""
+    """Make what runs the trials."""
     return method.runner(
         workload,
         anatomy=anatomy,
@@ -158,7 +157,7 @@ def at_pace(
     runner: TrialRunner,
     study: TrialStudy | None,
 ) -> Brief:
-    """`brief` with its seconds as micro-batches, too, at the pace of the first two arms; as it is without such a limit.
+    """Express the seconds of `brief` as micro-batches, too, at the pace of the first two arms, if it has any.
 
     The pace that an earlier process of the same search measured counts.
     """
@@ -170,21 +169,3 @@ def at_pace(
     pace = workload.agree(pace if study is None else study.remember("seconds per micro-batch", pace))
     spent = profile.gradient.passes + timing
     return replace(brief, budget=brief.budget.at_pace(pace, spent=spent), timing=timing)
-
-
-def raced(
-    brief: Brief,
-    profile: Profile,
-    proposals: Sequence[Proposal],
-    policies: Sequence[Policy],
-    method: Method = METHOD,
-) -> Race:
-    """What the search is about."""
-    return race_for(
-        brief,
-        profile,
-        proposals,
-        [each.fine_tuning for each in policies],
-        paused_bytes=method.paused_bytes,
-        tactics=method.tactics,
-    )

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from optselect import AutoOptimizer, OptimizerPlan
 from optselect.recipes.digits import DigitsData, DigitsModel
+from optselect.report.text import choice_as_text
 
 EPOCHS = 20  # of 20 batches each: 400 steps
 SEED, FRESH_SEEDS = 0, (1, 2)
@@ -50,10 +51,10 @@ class Narrator(L.Callback):
     auto: AutoOptimizer
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the explanation from where profile, proposals and trials end, which AutoOptimizer has shown."""
-        lines = self.auto.plan.explain().splitlines() if self.auto.plan else []
+        """Print the choice: AutoOptimizer has shown profile, proposals and trials."""
         title("2. The plan")
-        print("\n".join(itertools.takewhile(lambda line: line != "profile", lines)))
+        if self.auto.plan is not None:
+            print(choice_as_text(self.auto.plan))
         title("3. The training")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -68,7 +68,7 @@ class Trial:
         return self.note or self.state
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only, of the schedule what is not the default; inverse of `from_dict`.
+        """Write as builtins, of the schedule what is not the default; inverse of `from_dict`.
 
         A checkpoint may hold two hundred of these.
         """
@@ -87,7 +87,7 @@ class Trial:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Trial:
-        """The trial that `to_dict` wrote."""
+        """Read the trial that `to_dict` wrote."""
         return cls(
             configuration=Configuration.from_dict(data["configuration"]),
             seed=data["seed"],

@@ -61,7 +61,7 @@ class Thawing:
             self._thaw(step)
 
     def observe(self, value: float, mode: Literal["min", "max"], step: int) -> bool:
-        """Count a validation that gave `value`; whether its lack of improvement thawed the next phase."""
+        """Count a validation that gave `value`; tell whether its lack of improvement thawed the next phase."""
         loss = value if mode == "min" else -value
         # A NaN improves nothing.
         if self._best is None or loss < self._best:
@@ -85,7 +85,7 @@ class Thawing:
         self._waited = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Builtins only."""
+        """Write as builtins; inverse of `load_state_dict`."""
         return {"thawed": self.thawed, "best": self._best, "waited": self._waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

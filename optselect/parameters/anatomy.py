@@ -31,7 +31,7 @@ class Anatomy:
         return tuple(info for info in self.parameters if not info.frozen)
 
     def with_head(self, head: Collection[str]) -> Anatomy:
-        """The same model with these parameters for its head, which may change the depth of the others, too."""
+        """Describe the model with these parameters as its head, which may change the depth of the others, too."""
         return anatomy_of(self.model, sparse=self.sparse, order=self.order, head=head)
 
 

@@ -50,18 +50,6 @@ def configure_optimizers(self):
     """A method for a LightningModule. Without Lightning: pass the model, and step the scheduler once per step."""
 '''
 
-_SUBCLASS_YAML = """\
-# Save the Python code as chosen_optimizer.py and add to it:
-#
-#   from my_project import MyModule
-#
-#   class Chosen(MyModule):
-#       configure_optimizers = configure_optimizers
-#
-model:
-  class_path: chosen_optimizer.Chosen
-"""
-
 
 def as_python(plan: OptimizerPlan) -> str:
     """Write Python that builds the plan's optimizer and scheduler for its model.
@@ -88,25 +76,6 @@ def as_python(plan: OptimizerPlan) -> str:
     first, *others = sections
     gaps = ("\n\n\n" if each.startswith(("def ", "class ")) else "\n\n" for each in others)
     return first + "".join(gap + each for gap, each in zip(gaps, others, strict=True)) + "\n"
-
-
-def as_yaml(plan: OptimizerPlan) -> str:
-    """Write a part of a LightningCLI config that trains with the plan's optimizer.
-
-    `optimizer:` where that says all: one group and a constant rate. LightningCLI knows neither groups nor
-    schedules by the step, so otherwise the config names a module that has the Python of `as_python`.
-    """
-    children = _children(plan)
-    one_group = len(plan.param_groups) == 1 and not plan.model_fingerprint.frozen
-    if not one_group or _is_scheduled(plan.schedule):
-        return _SUBCLASS_YAML
-    import yaml  # noqa: PLC0415  # only here, and jsonargparse brings it
-
-    ((spec, groups),) = children
-    arguments, _ = spec.arguments_by_group([group.hyperparameters for group in groups])
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
-    entry = {"optimizer": {"class_path": spec.factory.replace(":", "."), "init_args": plain}}
-    return str(yaml.safe_dump(entry, sort_keys=False))
 
 
 def _children(plan: OptimizerPlan) -> list[tuple[OptimizerSpec, list[ParamGroup]]]:

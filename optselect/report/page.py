@@ -16,7 +16,7 @@ from pathlib import Path
 from optselect.configuration import USER
 from optselect.errors import ConfigurationError
 from optselect.plan import OptimizerPlan, Reason
-from optselect.report.code import as_python, as_yaml
+from optselect.report.code import as_python
 from optselect.report.explanation import because, cost
 from optselect.report.markup import Content, Html, element, fragment
 from optselect.report.page_profile import profile_section
@@ -147,15 +147,13 @@ def _reason(reason: Reason) -> Html:
 
 def _code(plan: OptimizerPlan) -> Iterator[Html]:
     try:
-        python, yaml = as_python(plan), as_yaml(plan)
+        python = as_python(plan)
     except ConfigurationError as error:
         said = str(error)
         yield element("p", f"{said[:1].upper()}{said[1:].rstrip('.')}.")
         return
     yield element("p", "The same optimizer and schedule, to the last bit, for a project that does not use optselect.")
-    for title, language, code in (("Python", "python", python), ("YAML for LightningCLI", "yaml", yaml)):
-        yield element("h3", title)
-        yield scrolling(f"{title} code", element("pre", element("code", code, class_=f"language-{language}")))
+    yield scrolling("Python code", element("pre", element("code", python, class_="language-python")))
 
 
 def _cost(plan: OptimizerPlan) -> Iterator[Html]:

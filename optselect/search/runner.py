@@ -76,7 +76,7 @@ class TrialRunner:
 
     @contextmanager
     def laid_out_for(self, steps: int) -> Iterator[None]:
-        """Schedules laid out for `steps` optimizer steps inside."""
+        """Lay schedules out for `steps` optimizer steps inside."""
         before, self.steps = self.steps, steps
         try:
             yield
@@ -98,17 +98,17 @@ class TrialRunner:
         return self._workload.validation_batches * VALIDATION_COST
 
     def position(self, configuration: Configuration, seed: int) -> int:
-        """Micro-batches a trial need not run again."""
+        """Return how many micro-batches a trial need not run again."""
         paused = self._paused.get((configuration.key, seed))
         return paused[1] if paused else 0
 
     def untrained_value(self) -> float:
-        """What the monitor says at the borrowed weights."""
+        """Return what the monitor says at the borrowed weights."""
         self._workload.begin(self._builder(None), 0)
         return self._workload.validate()
 
     def seconds_per_micro_batch(self, configuration: Configuration) -> float | None:
-        """The median over a few micro-batches; None where they fail, which a trial will say more about."""
+        """Time a few micro-batches and return the median; None where they fail, which a trial will say more about."""
         seconds = []
         try:
             self._workload.begin(self._builder(configuration), self._seed, configuration.scales)
@@ -154,7 +154,7 @@ class TrialRunner:
         return Outcome(value=value if math.isfinite(value) else None, cost=cost, reached=reached)
 
     def end(self) -> None:
-        """The search is over: nothing will be gone on with."""
+        """Let go of the trials put aside: the search is over, and none of them goes on."""
         self._paused.clear()
         if self._states is not None:
             self._states.clear()
@@ -207,7 +207,7 @@ class TrialRunner:
         return build
 
     def _squeezed(self, configuration: Configuration) -> Configuration:
-        """With its thaws at their share of the trials' schedule, which may be laid out for fewer steps."""
+        """Keep its thaws at their share of the trials' schedule, which may be laid out for fewer steps."""
         policy, whole = configuration.fine_tuning, self._workload.steps
         if policy is None or whole is None or self.steps is None:
             return configuration

@@ -1,6 +1,6 @@
 """Ways to fine-tune two pretrained models, at equal steps and judged on data that no choice has seen.
 
-    python -m optselect.recipes.bench.fine_tuning --out bench_runs
+    python -m tests.benchmarks.fine_tuning --out bench_runs
 
 Each seed is a user: it draws the head, the batches and the dropout, runs what its method runs, keeps what ends
 with the lowest validation loss, and is judged on the test data. What has been run is not run again.
