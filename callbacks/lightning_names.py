@@ -13,7 +13,7 @@ import logging
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from optselect.errors import ConfigurationError, MissingExtraError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lightning.fabric.utilities import exceptions as fabric_exceptions
     from lightning.fabric.utilities import types as fabric_types
     from lightning.fabric.utilities import warnings as fabric_warnings
-    from lightning.pytorch import profilers
+    from lightning.pytorch import cli, profilers
     from lightning.pytorch.loggers import logger
     from lightning.pytorch.loops import progress
     from lightning.pytorch.plugins import precision
@@ -69,8 +69,10 @@ class Lightning:
     fabric: str
 
     Callback: ClassVar[_From[type[pl.Callback]]] = _From("pytorch")
-    LightningDataModule: ClassVar[_From[type[pl.LightningDataModule]]] = _From("pytorch")
     LightningModule: ClassVar[_From[type[pl.LightningModule]]] = _From("pytorch")
+    LightningCLI: ClassVar[_From[type[cli.LightningCLI]]] = _From("pytorch.cli")
+    LRSchedulerTypeTuple: ClassVar[_From[tuple[type[Any], ...]]] = _From("pytorch.cli")
+    instantiate_class: ClassVar[_From[Callable[..., Any]]] = _From("pytorch.cli")
     _configure_optimizers: ClassVar[_From[Callable[..., Any]]] = _From("pytorch.core.optimizer")
     _init_optimizers_and_lr_schedulers: ClassVar[_From[Callable[..., Any]]] = _From("pytorch.core.optimizer")
     DummyLogger: ClassVar[_From[type[logger.DummyLogger]]] = _From("pytorch.loggers.logger")
@@ -170,12 +172,12 @@ else:
     AnyCallback.__module__ = __name__
 
 
-def made_for(base: type[C], own: type) -> type[C]:
+def made_for(base: type, own: type[C]) -> type[C]:
     """`own`, which says what is different, as a subclass of `base`, a class of one of the packages."""
-    made: type[C] = _subclass(own, base)
+    made: type[C] = _subclass(cast("Any", own), base)
     return made
 
 
 @functools.cache
-def _subclass(own: Any, base: Any) -> Any:
+def _subclass(own: type, base: type) -> Any:
     return types.new_class(own.__name__, (own, base), exec_body=lambda body: body.update(__module__=own.__module__))

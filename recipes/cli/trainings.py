@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import takewhile
 from pathlib import Path
-from typing import NoReturn
-
-import lightning.pytorch as pl
-from lightning.pytorch.utilities.exceptions import _TunerExitException
+from typing import TYPE_CHECKING, NoReturn
 
 from optselect import measure
 from optselect.building.fitting_policy import policy_for
 from optselect.callbacks import AutoOptimizer, LightningWorkload
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
+from optselect.callbacks.lightning_names import lightning_of
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, OptselectError, UnsupportedModuleError
 from optselect.plan import OptimizerPlan
@@ -27,6 +25,9 @@ from optselect.recipes.cli.input_errors import as_input_error
 from optselect.recipes.cli.lightning_cli import AutoCLI, build_cli
 from optselect.recipes.cli.surroundings import chatter_muted, here_importable, sigint_restored
 from optselect.report.groups import LAYER_HEADER, LAYER_NUMBERS, aligned, layer_rows
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 def run(command: str, arguments: list[str], *, verbose: bool) -> None:
@@ -100,7 +101,7 @@ class _Tuning(AutoOptimizer):
     def optimizers_for(self, module: pl.LightningModule) -> NoReturn:
         super().optimizers_for(module)
         # Lightning's own way out, made for its tuner: teardown hooks run, and nothing counts as a failure.
-        raise _TunerExitException
+        raise lightning_of(module)._TunerExitException  # noqa: SLF001  # there is no public way out
 
 
 class _Profiling(AutoOptimizer):
@@ -121,7 +122,7 @@ class _Profiling(AutoOptimizer):
             rows = layer_rows(anatomy, policy, fresh=profile.model.fresh)
         # Not inside: what a callback is told while the module is borrowed is put back with it.
         self.profile, self.layers = profile, aligned(LAYER_HEADER, rows, LAYER_NUMBERS)
-        raise _TunerExitException
+        raise lightning_of(module)._TunerExitException  # noqa: SLF001  # there is no public way out
 
 
 def _train(cli: AutoCLI, *, ckpt_path: str | None = None) -> None:
