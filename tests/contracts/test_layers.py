@@ -240,6 +240,18 @@ def test_the_core_imports_no_lightning() -> None:
     assert not offenders, "Lightning belongs in callbacks/ and recipes/:\n" + "\n".join(offenders)
 
 
+def test_lightning_is_reached_through_its_names_alone() -> None:
+    through = [FILES[module] for module in FILES if module.startswith(("optselect.callbacks", "optselect.recipes.cli"))]
+
+    offenders = [
+        str(found)
+        for found in IMPORTS
+        if FILES[found.module] in through and found.target.split(".")[0] in LIGHTNING and not found.typing_only
+    ]
+
+    assert not offenders, "`lightning_of` gives it of the package in use, not:\n" + "\n".join(offenders)
+
+
 @pytest.mark.parametrize(
     "statement, unwanted",
     [
