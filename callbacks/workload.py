@@ -31,12 +31,12 @@ from optselect.callbacks.thawing import obstacle_to_thawing
 from optselect.configuration.goal import Mode
 from optselect.errors import UnsupportedModuleError
 from optselect.optim.modes import to_training
-from optselect.optim.passes import passes
 from optselect.optim.rescaling import scaled
 from optselect.workload.borrowed_model import BorrowedModel, training_bytes
+from optselect.workload.own_optimizer import OwnOptimizer, own_optimizer_of
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
-from optselect.workload.training import Paused, identity_of, inspected
+from optselect.workload.training import Paused, identity_of
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class LightningWorkload:
         # Those of the fit: while the trainer is borrowed it has others.
         self._callbacks: list[Any] = list(self._trainer.callbacks)
         self._user = user
-        self.user_passes = 1
+        self.own_optimizer: OwnOptimizer | None = None
         self._judge = Judge(trainer, module, monitor)
         self._steps_done = steps_done
         self._steps: int | None = None
@@ -266,14 +266,16 @@ class LightningWorkload:
             data.replay = None
 
     def _look_at_user_optimizer(self, model: BorrowedModel) -> None:
-        if self._user is None:
-            return
-        optimizers = inspected(model, lambda: users_optimizers(self.model, self._user)[0])
+        if self._user is not None:
+            self.own_optimizer = own_optimizer_of(model, self._only_optimizer)
+
+    def _only_optimizer(self) -> Optimizer:
+        optimizers, _ = users_optimizers(self.model, self._user)
         if len(optimizers) != 1:
             raise UnsupportedModuleError(
                 f"configure_optimizers returns {len(optimizers)} optimizers; a search chooses exactly one"
             )
-        self.user_passes = passes(optimizers[0])
+        return optimizers[0]
 
 
 def _idle(module: torch.nn.Module) -> tuple[Optimizer, None]:

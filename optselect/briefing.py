@@ -26,6 +26,7 @@ from optselect.settings import Settings
 from optselect.study.opening import open_study
 from optselect.study.study import TrialStudy
 from optselect.workload.borrowed_model import training_bytes
+from optselect.workload.own_optimizer import left_out_by
 from optselect.workload.protocol import Workload
 
 # Backward passes of the profile; one for so many micro-batches where the whole search is short; without any trial.
@@ -67,7 +68,8 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
             f"{USER!r} is among the candidates, but the training brings no optimizer of its own; give it one or "
             "leave the name out"
         )
-    told = settings.fine_tuning
+    told, own = settings.fine_tuning, workload.own_optimizer
+    anatomy = anatomy_of(workload.model, left_out=left_out_by(workload))
     return Brief(
         settings=settings,
         budget=budget,
@@ -77,10 +79,10 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
         monitor=workload.monitor,
         validation_batches=workload.validation_batches,
         has_user_optimizer=workload.has_user_optimizer,
-        user_passes=workload.user_passes,
+        user_passes=own.passes if own is not None else 1,
         keeps_best=workload.keeps_best,
         training_bytes=training_bytes(workload.model),
-        policy=policy_for(workload, told, anatomy_of(workload.model)) if isinstance(told, FineTuning) else None,
+        policy=policy_for(workload, told, anatomy) if isinstance(told, FineTuning) else None,
     )
 
 

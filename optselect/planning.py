@@ -13,7 +13,7 @@ from optselect.profile import Profile
 from optselect.rules import Proposal
 from optselect.search.choice import Choice
 from optselect.search.race import Race
-from optselect.search.reasons import cost
+from optselect.search.reasons import cost, own_optimizer
 from optselect.workload.protocol import Workload
 
 
@@ -33,14 +33,14 @@ def planned(
         configuration=chosen,
         param_groups=() if chosen.optimizer == USER else param_groups(anatomy, chosen),
         total_steps=workload.steps,
-        reasons=(*choice.reasons, cost(race, trials)),
+        reasons=(*choice.reasons, *own_optimizer(workload.own_optimizer), cost(race, trials)),
         baseline=race.baseline if trials else None,
         lead=choice.lead,
         profile=profile,
         proposals=tuple(proposals),
         trials=tuple(trials),
         search_steps=round(race.spent_with(trials)),
-        model_fingerprint=ModelFingerprint.of(workload.model),
+        model_fingerprint=ModelFingerprint.of(workload.model, profile.model.left_out),
         sparse=profile.gradient.sparse,
         monitor=workload.monitor,
         mode=workload.mode,

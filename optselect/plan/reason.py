@@ -17,6 +17,7 @@ Kind = Literal[
     "policy",  # why parts are treated differently
     "best counts",  # trials count as their best value so far
     "transfer",  # it was carried over from a shorter training
+    "own",  # what the training's own optimizer trains, and what it leaves out; `value`: parameters left out
     "cost",  # what the choice cost; `value`: the share of the training (None: its length is not known)
 ]
 

@@ -97,7 +97,7 @@ def as_yaml(plan: OptimizerPlan) -> str:
     schedules by the step, so otherwise the config names a module that has the Python of `as_python`.
     """
     children = _children(plan)
-    one_group = len(plan.param_groups) == 1 and not plan.model_fingerprint.frozen
+    one_group = len(plan.param_groups) == 1 and not plan.model_fingerprint.untrained
     if not one_group or _is_scheduled(plan.schedule):
         return _SUBCLASS_YAML
     import yaml  # noqa: PLC0415  # only here, and jsonargparse brings it

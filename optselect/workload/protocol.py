@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.configuration.goal import Mode
+from optselect.workload.own_optimizer import OwnOptimizer
 
 T = TypeVar("T")
 Build = Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]]
@@ -94,8 +95,8 @@ class Workload(Protocol):
         """Whether the training brings an optimizer of its own."""
 
     @property
-    def user_passes(self) -> int:
-        """Forward and backward passes of one micro-batch with that optimizer; known inside `borrowed()`."""
+    def own_optimizer(self) -> OwnOptimizer | None:
+        """What that optimizer trains, and how; known inside `borrowed()`. None: the training brings none."""
 
     @property
     def obstacle_to_thawing(self) -> str | None:
