@@ -222,6 +222,8 @@ class AutoOptimizer(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The plan lies beside the checkpoints, too: from now on there may be some."""
         self._fit.random.on_train_start(trainer, trainer.ckpt_path)
+        if self._chosen(trainer):
+            self._fit.watch.begin(trainer, pl_module, self._fit.built.scheduler)
         if self.plan is not None and trainer.is_global_zero:
             write_sidecars(self.plan, checkpoint_folders(trainer))
 
@@ -233,6 +235,7 @@ class AutoOptimizer(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Schedule-free optimizers step in training mode."""
+        self._fit.watch.look(trainer, pl_module, epoch_ends=False)
         to_training(self._chosen(trainer))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -247,8 +250,9 @@ class AutoOptimizer(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """To evaluation and back rounds: at each epoch's end, so that a run goes on from there as if it had not ended.
 
-        Whether it validates or saves there, or not.
+        Whether it validates or saves there, or not. By then it shows whether the schedule moves as the plan says.
         """
+        self._fit.watch.look(trainer, pl_module, epoch_ends=True)
         to_evaluation(self._chosen(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -9,8 +9,10 @@ from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.callbacks.borrowing import KEPT_ATTRIBUTES, trainer_borrowed
 from optselect.callbacks.counters import (
@@ -27,6 +29,13 @@ from optselect.callbacks.judging import Judge
 from optselect.callbacks.loop import LightningTraining, TrialLoop
 from optselect.callbacks.muting import logging_replaced
 from optselect.callbacks.other_callbacks import keeps_best
+from optselect.callbacks.schedules import (
+    ModulesMoves,
+    looks_schedulers_up,
+    obstacle_in_override,
+    obstacle_to_scheduling,
+    standing_still,
+)
 from optselect.callbacks.thawing import obstacle_to_thawing
 from optselect.configuration.goal import Mode
 from optselect.errors import UnsupportedModuleError
@@ -83,6 +92,9 @@ class LightningWorkload:
         self.own_optimizer: OwnOptimizer | None = None
         self._judge = Judge(trainer, module, monitor)
         self._steps_done = steps_done
+        self._moves = ModulesMoves()
+        self._override: str | None = None
+        self._looks_up = looks_schedulers_up(module)
         self._steps: int | None = None
         self._borrowed: _Borrowed | None = None
 
@@ -122,8 +134,13 @@ class LightningWorkload:
 
     @property
     def obstacle_to_thawing(self) -> str | None:
-        """Manual optimization, and a module that DDP has wrapped already."""
-        return obstacle_to_thawing(self._trainer, self.model)
+        """Manual optimization, a module that DDP has wrapped already, and whatever keeps a schedule from moving."""
+        return obstacle_to_thawing(self._trainer, self.model) or self.obstacle_to_scheduling
+
+    @property
+    def obstacle_to_scheduling(self) -> str | None:
+        """What moves a scheduler here otherwise than once a step; known when the profile is."""
+        return obstacle_to_scheduling(self.model, self._callbacks, self._moves, self._override)
 
     @property
     def keeps_best(self) -> bool:
@@ -159,7 +176,8 @@ class LightningWorkload:
             # Lightning's estimate asks the trainer for the loader, which by now is the unopened one.
             self._steps = steps_to_come(trainer, self._callbacks, self._steps_done)
             stack.enter_context(logging_replaced(module, self._judge.log))
-            self._borrowed = _Borrowed(model=model, loop=TrialLoop(trainer, module, self._data), progress=progress)
+            self._override = self._look_at_override(model, progress)
+            self._borrowed = self._trials_of(model, progress)
             self._look_at_user_optimizer(model)
             yield
 
@@ -172,7 +190,10 @@ class LightningWorkload:
         loop = self._in_trial.loop
         if not loop.has_begun:
             self.begin(_idle, 0)
-        return loop.backward(batch)
+        loss = loop.backward(batch)
+        moved = loop.training.torch_schedulers()[0].last_epoch
+        self._moves = ModulesMoves(count=moved, passes=self._moves.passes + 1)
+        return loss
 
     def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = UNSCALED) -> None:
         """Start from the borrowed weights, counters, attributes; None: with the user's own optimizer, at `scales`."""
@@ -190,6 +211,8 @@ class LightningWorkload:
             optimizers, schedulers = scaled(users_optimizers(self.model, self._user), **scales)
         else:
             optimizer, scheduler = build(self.model)
+            if scheduler is None and self._looks_up:
+                scheduler = standing_still(optimizer)
             optimizers = [optimizer]
             schedulers = [LRSchedulerConfig(scheduler, interval="step")] if scheduler is not None else []
         to_training(optimizers)
@@ -265,6 +288,21 @@ class LightningWorkload:
             self._trainer.fit_loop._data_source = data.replay
             data.replay = None
 
+    def _trials_of(self, model: BorrowedModel, progress: Progress) -> _Borrowed:
+        loop = TrialLoop(self._trainer, self.model, self._data)
+        return _Borrowed(model=model, loop=loop, progress=progress)
+
+    def _look_at_override(self, model: BorrowedModel, progress: Progress) -> str | None:
+        if not is_overridden("lr_scheduler_step", self.model) or not self.model.automatic_optimization:
+            return None
+        self._borrowed = self._trials_of(model, progress)
+        self.begin(_idle, 0)
+        (scheduler,) = self._borrowed.loop.training.torch_schedulers()
+        obstacle = obstacle_in_override(self._trainer, scheduler)
+        model.begin()
+        fresh_progress(progress)
+        return obstacle
+
     def _look_at_user_optimizer(self, model: BorrowedModel) -> None:
         if self._user is not None:
             self.own_optimizer = own_optimizer_of(model, self._only_optimizer)
@@ -278,6 +316,9 @@ class LightningWorkload:
         return optimizers[0]
 
 
-def _idle(module: torch.nn.Module) -> tuple[Optimizer, None]:
-    """An optimizer that moves nothing, for the passes before any choice."""
-    return torch.optim.SGD(module.parameters(), lr=0.0), None
+def _idle(module: torch.nn.Module) -> tuple[Optimizer, LRScheduler]:
+    """An optimizer that moves nothing, and a scheduler that shows who steps it, for the passes before any choice."""
+    optimizer: Any = torch.optim.SGD(module.parameters(), lr=0.0)
+    # Or else torch warns of a scheduler that is stepped before it, which these passes do not step.
+    optimizer._opt_called = True
+    return optimizer, standing_still(optimizer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from optselect.budget import Budget, resolve_budget
 from optselect.building.fitting_policy import fitting, policy_for, with_policy
-from optselect.configuration import USER, Configuration, FineTuning, Goal
+from optselect.configuration import USER, Configuration, FineTuning, Goal, Schedule
 from optselect.errors import ConfigurationError
 from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.profile import Profile
@@ -110,9 +110,14 @@ def _passes(budget: Budget) -> int:
 def proposed(
     workload: Workload, brief: Brief, profile: Profile, anatomy: Anatomy, method: Method = METHOD
 ) -> tuple[list[Proposal], list[Policy]]:
-    """What the rules propose, and policies to try on the leader: none where the user has given one."""
+    """What the rules propose, and policies to try on the leader: none where the user has given one.
+
+    Where no schedule would move, rates are constant.
+    """
     settings = brief.settings
     found = propose(profile, rules=settings.rules, candidates=settings.candidates, prior=method.prior)
+    if workload.obstacle_to_scheduling is not None:
+        found = [replace(each, configuration=replace(each.configuration, schedule=Schedule())) for each in found]
     if brief.policy is None:
         return found, fitting(policies_for(profile), workload, anatomy)
     asked_for = settings.candidates is not None

@@ -174,6 +174,11 @@ def _own_group(group: OwnGroup) -> str:
     return f"{values} on {some(group.parameters)}" if values else some(group.parameters)
 
 
+def no_schedule(obstacle: str) -> Reason:
+    """Nothing but constant rates were proposed."""
+    return Reason(kind="schedule", text=f"only constant learning rates were proposed, for {obstacle}")
+
+
 def cost(race: Race, trials: Sequence[Trial]) -> Reason:
     """What the choice cost, in the training's own steps."""
     spent = race.spent_with(trials)

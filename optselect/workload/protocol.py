@@ -103,6 +103,10 @@ class Workload(Protocol):
         """Why parts of the model cannot be frozen and join later; None: they can."""
 
     @property
+    def obstacle_to_scheduling(self) -> str | None:
+        """Why no schedule would move once per optimizer step; None: it would. Known when `backward` was called."""
+
+    @property
     def keeps_best(self) -> bool:
         """Whether the training keeps the weights of its best value, not of its last."""
 

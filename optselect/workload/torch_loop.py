@@ -107,6 +107,11 @@ class TorchWorkload:
         return None
 
     @property
+    def obstacle_to_scheduling(self) -> str | None:
+        """None: the loop steps the scheduler with its optimizer."""
+        return None
+
+    @property
     def identity(self) -> str:
         """A digest of the parameters' names, shapes and sums, the steps, and the loaders' lengths and a few rows."""
         loaders = (self._train_loader, self._val_loader)
