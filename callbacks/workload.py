@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -227,7 +228,9 @@ class LightningWorkload:
 
     def validate(self) -> float:
         """The monitored value, reduced by Lightning itself over the validation batches."""
-        return self._judge.value(self._in_trial.loop)
+        loop, steps = self._in_trial.loop, self.steps
+        left = math.inf if steps is None else steps * self.accumulate - loop.training.position
+        return self._judge.value(loop, left)
 
     def pause(self) -> Paused[LightningTraining]:
         """Optimizers, schedulers, counters and the model's state."""

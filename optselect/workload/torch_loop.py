@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -220,7 +221,7 @@ class TorchWorkload:
             torch.no_grad(),
             rng_isolated(),
             evaluated(self._training.optimizers),
-            recalibrated(self.model, self._forward_recent),
+            recalibrated(self.model, self._forward_recent, self._batches_left),
             evaluation_mode(self.model),
         ):
             for index in range(self._judged_batches):
@@ -231,6 +232,10 @@ class TorchWorkload:
                 if not held_back and self._val_batches.is_last_of_epoch(index):
                     break
         return total / weight
+
+    @property
+    def _batches_left(self) -> float:
+        return math.inf if self.steps is None else self.steps - self._training.position
 
     def _forward_recent(self) -> None:
         batches = self._train_batches.of(self._training.seed)
