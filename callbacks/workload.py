@@ -29,7 +29,7 @@ from optselect.callbacks.fit_facts import refuse_unsearchable, steps_to_come, us
 from optselect.callbacks.judging import Judge
 from optselect.callbacks.loop import LightningTraining, TrialLoop
 from optselect.callbacks.muting import logging_replaced
-from optselect.callbacks.other_callbacks import keeps_best
+from optselect.callbacks.other_callbacks import averages_weights, keeps_best
 from optselect.callbacks.schedules import (
     ModulesMoves,
     looks_schedulers_up,
@@ -142,6 +142,11 @@ class LightningWorkload:
     def obstacle_to_scheduling(self) -> str | None:
         """What moves a scheduler here otherwise than once a step; known when the profile is."""
         return obstacle_to_scheduling(self.model, self._callbacks, self._moves, self._override)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Averages of the weights that another callback brings in."""
+        return tuple(said for callback in self._callbacks if (said := averages_weights(callback)) is not None)
 
     @property
     def keeps_best(self) -> bool:

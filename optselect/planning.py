@@ -33,7 +33,7 @@ def planned(
         configuration=chosen,
         param_groups=() if chosen.optimizer == USER else param_groups(anatomy, chosen),
         total_steps=workload.steps,
-        reasons=(*choice.reasons, *_remarks(workload), reasons.cost(race, trials)),
+        reasons=(*choice.reasons, *_remarks(workload, tried=bool(trials)), reasons.cost(race, trials)),
         baseline=race.baseline if trials else None,
         lead=choice.lead,
         profile=profile,
@@ -48,8 +48,10 @@ def planned(
     )
 
 
-def _remarks(workload: Workload) -> Iterator[Reason]:
+def _remarks(workload: Workload, *, tried: bool) -> Iterator[Reason]:
     """What there is to know of the training, whatever is chosen."""
     yield from reasons.own_optimizer(workload.own_optimizer)
+    if tried:
+        yield from map(reasons.caveat, workload.caveats)
     if workload.obstacle_to_scheduling is not None:
         yield reasons.no_schedule(workload.obstacle_to_scheduling)

@@ -19,6 +19,7 @@ Kind = Literal[
     "transfer",  # it was carried over from a shorter training
     "own",  # what the training's own optimizer trains, and what it leaves out; `value`: parameters left out
     "schedule",  # why nothing but a constant rate was proposed
+    "caveat",  # in what trials were judged otherwise than the training is
     "cost",  # what the choice cost; `value`: the share of the training (None: its length is not known)
 ]
 

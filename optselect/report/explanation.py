@@ -13,7 +13,7 @@ from optselect.report.groups import Table, group_table
 from optselect.rules import Proposal, Vote
 from optselect.words import format_value
 
-_REMARKS: tuple[Kind, ...] = ("own", "schedule")
+_REMARKS: tuple[Kind, ...] = ("own", "schedule", "caveat")
 
 
 @dataclass(frozen=True, kw_only=True)

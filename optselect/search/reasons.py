@@ -179,6 +179,11 @@ def no_schedule(obstacle: str) -> Reason:
     return Reason(kind="schedule", text=f"only constant learning rates were proposed, for {obstacle}")
 
 
+def caveat(said: str) -> Reason:
+    """Trials were not judged quite as the training is."""
+    return Reason(kind="caveat", text=said)
+
+
 def cost(race: Race, trials: Sequence[Trial]) -> Reason:
     """What the choice cost, in the training's own steps."""
     spent = race.spent_with(trials)

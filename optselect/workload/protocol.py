@@ -107,6 +107,10 @@ class Workload(Protocol):
         """Why no schedule would move once per optimizer step; None: it would. Known when `backward` was called."""
 
     @property
+    def caveats(self) -> tuple[str, ...]:
+        """In what trials are judged otherwise than the training will be, a sentence each."""
+
+    @property
     def keeps_best(self) -> bool:
         """Whether the training keeps the weights of its best value, not of its last."""
 

@@ -113,6 +113,11 @@ class TorchWorkload:
         return None
 
     @property
+    def caveats(self) -> tuple[str, ...]:
+        """None: trials are the loop itself."""
+        return ()
+
+    @property
     def identity(self) -> str:
         """A digest of the parameters' names, shapes and sums, the steps, and the loaders' lengths and a few rows."""
         loaders = (self._train_loader, self._val_loader)

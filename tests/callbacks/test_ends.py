@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging, WeightAveraging
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -83,3 +85,43 @@ def test_a_short_training_is_decided_by_complete_runs(kind: type[L.LightningModu
     assert callback.plan.baseline is not None
     assert callback.plan.baseline.key in ended
     assert len(ended) > 1
+
+
+class EMACallback(L.Callback):
+    """Stands for one of somebody else's."""
+
+
+class Demanding(L.Callback):
+    """Has the letters in its name, and averages nothing."""
+
+
+AVERAGING = [
+    EMAWeightAveraging(),
+    WeightAveraging(),
+    StochasticWeightAveraging(swa_lrs=1e-3),
+    EMACallback(),
+]
+
+
+@pytest.mark.parametrize("averaging", AVERAGING)
+def test_a_plan_says_that_trials_had_no_averages_of_weights(averaging: L.Callback, tmp_path: Path) -> None:
+    callback = auto(tmp_path, candidates=["adamw"])
+
+    fit(made(Normed), callback, copy.deepcopy(averaging), epochs=EPOCHS)
+
+    assert callback.plan is not None
+    (said,) = map(str, callback.plan.reasons_of("caveat"))
+    assert type(averaging).__name__ in said
+    assert said in " ".join(callback.plan.explain().split())
+
+
+@pytest.mark.parametrize("settings, others", [({}, [Demanding()]), ({"budget": 0}, [EMACallback()])])
+def test_without_averages_or_without_trials_nothing_is_said(
+    settings: dict[str, Any], others: list[L.Callback], tmp_path: Path
+) -> None:
+    callback = auto(tmp_path, candidates=["adamw"], **settings)
+
+    fit(made(Normed), callback, *others, epochs=EPOCHS)
+
+    assert callback.plan is not None
+    assert callback.plan.reasons_of("caveat") == ()
