@@ -226,6 +226,8 @@ class AutoOptimizer(AnyCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the plan beside the checkpoints, too: from now on there may be some."""
         self._fit.random.on_train_start(trainer, trainer.ckpt_path)
+        if self._chosen(trainer):
+            self._fit.watch.begin(trainer, pl_module, self._fit.built.scheduler)
         if self.plan is not None and trainer.is_global_zero:
             write_sidecars(self.plan, checkpoint_folders(trainer))
 
@@ -237,6 +239,7 @@ class AutoOptimizer(AnyCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Switch schedule-free optimizers to training mode, in which they step."""
+        self._fit.watch.look(trainer, pl_module, epoch_ends=False)
         to_training(self._chosen(trainer))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -251,8 +254,10 @@ class AutoOptimizer(AnyCallback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switch to evaluation at each epoch's end, so that a run goes on from there as if it had not ended.
 
-        Switching there and back rounds the weights, so it happens whether the epoch validates or saves, or not.
+        Switching there and back rounds the weights, so it happens whether the epoch validates or saves, or not. By
+        then it shows whether the schedule moves as the plan says.
         """
+        self._fit.watch.look(trainer, pl_module, epoch_ends=True)
         to_evaluation(self._chosen(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -15,6 +15,7 @@ from optselect.callbacks.continuation import Continuation, continuation, optimiz
 from optselect.callbacks.fit_state import FitState
 from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.other_callbacks import is_named, is_tuning
+from optselect.callbacks.schedules import looks_schedulers_up, standing_still
 from optselect.callbacks.sharding import build_on, check_fits, fits
 from optselect.callbacks.thawing import later_parameters, obstacle_to_thawing
 from optselect.callbacks.workload import LightningWorkload
@@ -158,6 +159,8 @@ class FitRequest:
         if self.fit.later and (obstacle := obstacle_to_thawing(self.trainer, self.module)):
             raise ConfigurationError(f"the plan freezes parts of the module, but {obstacle}")
         optimizer, scheduler = build_on(plan, self.module, thawed=thawed)
+        if scheduler is None and looks_schedulers_up(self.module):
+            scheduler = standing_still(optimizer)
         self.fit.built.scheduler = scheduler
         if scheduler is None:
             return {"optimizer": optimizer}

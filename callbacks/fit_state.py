@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optselect.callbacks.attachment import Attachment
 from optselect.callbacks.clipping import unclip_sparse_gradients
 from optselect.callbacks.randomness import RandomNumbersToRestore
+from optselect.callbacks.schedules import ScheduleWatch
 from optselect.optim.implementation import implementations
 from optselect.optim.scheduler import ScheduledLR
 
@@ -49,6 +50,7 @@ class FitState:
     later       the parameters that its plan freezes, for a time or for good
     random      the random numbers of the checkpoint that it goes on from
     built       what it trains with
+    watch       looks whether its schedule moves as the plan says
     """
 
     attachment: Attachment | None = None
@@ -56,6 +58,7 @@ class FitState:
     later: Sequence[Parameter] = ()
     random: RandomNumbersToRestore = field(default_factory=RandomNumbersToRestore)
     built: Built = field(default_factory=Built)
+    watch: ScheduleWatch = field(default_factory=ScheduleWatch)
 
     def end(self) -> FitState:
         """Leave the module as it came. What was built stays known: a checkpoint may be saved when the fit is over."""

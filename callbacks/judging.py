@@ -48,13 +48,13 @@ class Judge:
         judged = data.validation_batches if data.validates else HELD_BACK_BATCHES
         return judged + (RECALIBRATION_BATCHES if self._recalibrates else 0)
 
-    def value(self, loop: TrialLoop) -> float:
+    def value(self, loop: TrialLoop, left: float = math.inf) -> float:
         """Measure the value at the present weights, a mean over processes.
 
         Raises `MetricNotLoggedError` when the module does not log it, and `UnsupportedModuleError` when there is
         nothing to judge by.
         """
-        with rng_isolated(), evaluated(loop.training.optimizers), self._recalibrated(loop):
+        with rng_isolated(), evaluated(loop.training.optimizers), self._recalibrated(loop, left):
             value = self._validated(loop) if loop.data.validates else None
             if value is None:
                 value = self._held_back_value(loop)
@@ -135,11 +135,11 @@ class Judge:
         # In manual optimization the training step would also step the optimizer.
         return self._module.automatic_optimization and recalibrates(self._module)
 
-    def _recalibrated(self, loop: TrialLoop) -> AbstractContextManager[None]:
+    def _recalibrated(self, loop: TrialLoop, left: float) -> AbstractContextManager[None]:
         # Before the first batch the module's hooks have not yet made what its training step needs.
         if not self._recalibrates or loop.training.position == 0:
             return nullcontext()
-        return recalibrated(self._module, lambda: self._forward_recent(loop))
+        return recalibrated(self._module, lambda: self._forward_recent(loop), left)
 
     def _forward_recent(self, loop: TrialLoop) -> None:
         training = loop.training

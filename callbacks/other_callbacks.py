@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from optselect.configuration.goal import Mode
+
+# As packages and users call theirs: EMA, EMACallback, ModelEma, ExponentialMovingAverage, WeightAverage.
+_AVERAGES = re.compile(r"(^|[a-z])E(MA|ma)(?![a-z])|(Moving|Weight|Model)Averag")
 
 
 def is_named(callback: object, *names: str) -> bool:
@@ -22,6 +26,21 @@ def leaves_length_open(callback: Any) -> bool:
     # A timer without a duration only tells the time.
     timed = is_named(callback, "Timer") and callback.time_remaining() is not None
     return timed or is_named(callback, "GradientAccumulationScheduler")
+
+
+def averages_weights(callback: Any) -> str | None:
+    """How what the training validates, or ends with, differs from the weights that it trains; None: it does not.
+
+    Trials have no callbacks, and are judged by the weights that they train.
+    """
+    name = type(callback).__name__
+    if is_named(callback, "StochasticWeightAveraging"):
+        return (
+            f"trials were judged by the weights they trained, and without the rates of {name}, which ends on averages"
+        )
+    if is_named(callback, "WeightAveraging") or _AVERAGES.search(name):
+        return f"trials were judged by the weights they trained; {name} lets the training validate averages of them"
+    return None
 
 
 def keeps_best(callback: Any, monitor: str, mode: Mode) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.callbacks.borrowing import KEPT_ATTRIBUTES, trainer_borrowed
 from optselect.callbacks.counters import (
@@ -25,17 +27,24 @@ from optselect.callbacks.judging import Judge
 from optselect.callbacks.lightning_names import check_unmixed, lightning_of
 from optselect.callbacks.loop import LightningTraining, TrialLoop
 from optselect.callbacks.muting import logging_replaced
-from optselect.callbacks.other_callbacks import keeps_best
+from optselect.callbacks.other_callbacks import averages_weights, keeps_best
+from optselect.callbacks.schedules import (
+    ModulesMoves,
+    looks_schedulers_up,
+    obstacle_in_override,
+    obstacle_to_scheduling,
+    standing_still,
+)
 from optselect.callbacks.thawing import obstacle_to_thawing
 from optselect.configuration.goal import Mode
 from optselect.errors import UnsupportedModuleError
 from optselect.optim.modes import to_training
-from optselect.optim.passes import passes
 from optselect.optim.rescaling import scaled
 from optselect.workload.borrowed_model import BorrowedModel, training_bytes
+from optselect.workload.own_optimizer import OwnOptimizer, own_optimizer_of
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
-from optselect.workload.training import Paused, identity_of, inspected
+from optselect.workload.training import Paused, identity_of
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -83,9 +92,12 @@ class LightningWorkload:
         # Those of the fit: while the trainer is borrowed it has others.
         self._callbacks: list[Any] = list(self._trainer.callbacks)
         self._user = user
-        self.user_passes = 1
+        self.own_optimizer: OwnOptimizer | None = None
         self._judge = Judge(trainer, module, monitor)
         self._steps_done = steps_done
+        self._moves = ModulesMoves()
+        self._override: str | None = None
+        self._looks_up = looks_schedulers_up(module)
         self._steps: int | None = None
         self._borrowed: _Borrowed | None = None
 
@@ -125,8 +137,18 @@ class LightningWorkload:
 
     @property
     def obstacle_to_thawing(self) -> str | None:
-        """Manual optimization, and a module that DDP has wrapped already."""
-        return obstacle_to_thawing(self._trainer, self.model)
+        """Manual optimization, a module that DDP has wrapped already, and whatever keeps a schedule from moving."""
+        return obstacle_to_thawing(self._trainer, self.model) or self.obstacle_to_scheduling
+
+    @property
+    def obstacle_to_scheduling(self) -> str | None:
+        """What moves a scheduler here otherwise than once a step; known when the profile is."""
+        return obstacle_to_scheduling(self.model, self._callbacks, self._moves, self._override)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Averages of the weights that another callback brings in."""
+        return tuple(said for callback in self._callbacks if (said := averages_weights(callback)) is not None)
 
     @property
     def keeps_best(self) -> bool:
@@ -162,7 +184,8 @@ class LightningWorkload:
             # Lightning's estimate asks the trainer for the loader, which by now is the unopened one.
             self._steps = steps_to_come(trainer, self._callbacks, self._steps_done)
             stack.enter_context(logging_replaced(module, self._judge.log))
-            self._borrowed = _Borrowed(model=model, loop=TrialLoop(trainer, module, self._data), progress=progress)
+            self._override = self._look_at_override(model, progress)
+            self._borrowed = self._trials_of(model, progress)
             self._look_at_user_optimizer(model)
             yield
 
@@ -175,7 +198,10 @@ class LightningWorkload:
         loop = self._in_trial.loop
         if not loop.has_begun:
             self.begin(_idle, 0)
-        return loop.backward(batch)
+        loss = loop.backward(batch)
+        moved = loop.training.torch_schedulers()[0].last_epoch
+        self._moves = ModulesMoves(count=moved, passes=self._moves.passes + 1)
+        return loss
 
     def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = UNSCALED) -> None:
         """Start from the borrowed weights, counters, attributes; None: with the user's own optimizer, at `scales`."""
@@ -193,6 +219,8 @@ class LightningWorkload:
             optimizers, schedulers = scaled(users_optimizers(self.model, self._user), **scales)
         else:
             optimizer, scheduler = build(self.model)
+            if scheduler is None and self._looks_up:
+                scheduler = standing_still(optimizer)
             optimizers = [optimizer]
             config = lightning_of(self._trainer).LRSchedulerConfig
             schedulers = [config(scheduler, interval="step")] if scheduler is not None else []
@@ -208,7 +236,9 @@ class LightningWorkload:
 
     def validate(self) -> float:
         """Return the monitored value, reduced by Lightning itself over the validation batches."""
-        return self._judge.value(self._in_trial.loop)
+        loop, steps = self._in_trial.loop, self.steps
+        left = math.inf if steps is None else steps * self.accumulate - loop.training.position
+        return self._judge.value(loop, left)
 
     def pause(self) -> Paused[LightningTraining]:
         """Put optimizers, schedulers, counters and the model's state aside."""
@@ -269,17 +299,40 @@ class LightningWorkload:
             self._trainer.fit_loop._data_source = data.replay
             data.replay = None
 
+    def _trials_of(self, model: BorrowedModel, progress: Progress) -> _Borrowed:
+        loop = TrialLoop(self._trainer, self.model, self._data)
+        return _Borrowed(model=model, loop=loop, progress=progress)
+
+    def _look_at_override(self, model: BorrowedModel, progress: Progress) -> str | None:
+        if (
+            not lightning_of(self._trainer).is_overridden("lr_scheduler_step", self.model)
+            or not self.model.automatic_optimization
+        ):
+            return None
+        self._borrowed = self._trials_of(model, progress)
+        self.begin(_idle, 0)
+        (scheduler,) = self._borrowed.loop.training.torch_schedulers()
+        obstacle = obstacle_in_override(self._trainer, scheduler)
+        model.begin()
+        fresh_progress(progress)
+        return obstacle
+
     def _look_at_user_optimizer(self, model: BorrowedModel) -> None:
-        if self._user is None:
-            return
-        optimizers = inspected(model, lambda: users_optimizers(self.model, self._user)[0])
+        if self._user is not None:
+            self.own_optimizer = own_optimizer_of(model, self._only_optimizer)
+
+    def _only_optimizer(self) -> Optimizer:
+        optimizers, _ = users_optimizers(self.model, self._user)
         if len(optimizers) != 1:
             raise UnsupportedModuleError(
                 f"configure_optimizers returns {len(optimizers)} optimizers; a search chooses exactly one"
             )
-        self.user_passes = passes(optimizers[0])
+        return optimizers[0]
 
 
-def _idle(module: torch.nn.Module) -> tuple[Optimizer, None]:
+def _idle(module: torch.nn.Module) -> tuple[Optimizer, LRScheduler]:
     """Make an optimizer that moves nothing, for the passes before any choice."""
-    return torch.optim.SGD(module.parameters(), lr=0.0), None
+    optimizer: Any = torch.optim.SGD(module.parameters(), lr=0.0)
+    # Or else torch warns of a scheduler that is stepped before it, which these passes do not step.
+    optimizer._opt_called = True
+    return optimizer, standing_still(optimizer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from optselect.budget import Budget, resolve_budget
 from optselect.building.fitting_policy import fitting, policy_for, with_policy
-from optselect.configuration import USER, Configuration, FineTuning, Goal
+from optselect.configuration import USER, Configuration, FineTuning, Goal, Schedule
 from optselect.errors import ConfigurationError
 from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.profile import Profile
@@ -25,6 +25,7 @@ from optselect.settings import Settings
 from optselect.study.opening import open_study
 from optselect.study.study import TrialStudy
 from optselect.workload.borrowed_model import requires_grad_restored, training_bytes
+from optselect.workload.own_optimizer import left_out_by
 from optselect.workload.protocol import Workload
 
 # Backward passes of the profile; one for so many micro-batches where the whole search is short; without any trial.
@@ -66,8 +67,9 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
             f"{USER!r} is among the candidates, but the training brings no optimizer of its own; give it one or "
             "leave the name out"
         )
-    told = settings.fine_tuning
-    policy = policy_for(workload, told, anatomy_of(workload.model)) if isinstance(told, FineTuning) else None
+    told, own = settings.fine_tuning, workload.own_optimizer
+    anatomy = anatomy_of(workload.model, left_out=left_out_by(workload))
+    policy = policy_for(workload, told, anatomy) if isinstance(told, FineTuning) else None
     return Brief(
         # In terms of this training: a study is known by the names that a policy means, not by its functions.
         settings=settings if policy is None else replace(settings, fine_tuning=policy),
@@ -78,7 +80,7 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
         monitor=workload.monitor,
         validation_batches=workload.validation_batches,
         has_user_optimizer=workload.has_user_optimizer,
-        user_passes=workload.user_passes,
+        user_passes=own.passes if own is not None else 1,
         keeps_best=workload.keeps_best,
         training_bytes=training_bytes(workload.model),
         policy=policy,
@@ -111,9 +113,14 @@ def _passes(budget: Budget) -> int:
 def proposed(
     workload: Workload, brief: Brief, profile: Profile, anatomy: Anatomy, method: Method = METHOD
 ) -> tuple[list[Proposal], list[Policy]]:
-    """Return what the rules propose, and policies to try on the leader: none where the user has given one."""
+    """Return what the rules propose, and policies to try on the leader: none where the user has given one.
+
+    Where no schedule would move, rates are constant.
+    """
     settings = brief.settings
     found = propose(profile, rules=settings.rules, candidates=settings.candidates, prior=method.prior)
+    if workload.obstacle_to_scheduling is not None:
+        found = [replace(each, configuration=replace(each.configuration, schedule=Schedule())) for each in found]
     if brief.policy is None:
         return found, fitting(policies_for(profile), workload, anatomy)
     asked_for = settings.candidates is not None

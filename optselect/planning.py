@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from optselect.building.groups import param_groups
 from optselect.configuration import USER, Trial
 from optselect.parameters.anatomy import Anatomy
-from optselect.plan import ModelFingerprint, OptimizerPlan
+from optselect.plan import ModelFingerprint, OptimizerPlan, Reason
 from optselect.plan.versions import versions
 from optselect.profile import Profile
 from optselect.rules import Proposal
+from optselect.search import reasons
 from optselect.search.choice import Choice
 from optselect.search.race import Race
-from optselect.search.reasons import cost
 from optselect.workload.protocol import Workload
 
 
@@ -33,16 +33,25 @@ def planned(
         configuration=chosen,
         param_groups=() if chosen.optimizer == USER else param_groups(anatomy, chosen),
         total_steps=workload.steps,
-        reasons=(*choice.reasons, cost(race, trials)),
+        reasons=(*choice.reasons, *_remarks(workload, tried=bool(trials)), reasons.cost(race, trials)),
         baseline=race.baseline if trials else None,
         lead=choice.lead,
         profile=profile,
         proposals=tuple(proposals),
         trials=tuple(trials),
         search_steps=round(race.spent_with(trials)),
-        model_fingerprint=ModelFingerprint.of(workload.model),
+        model_fingerprint=ModelFingerprint.of(workload.model, profile.model.left_out),
         sparse=profile.gradient.sparse,
         monitor=workload.monitor,
         mode=workload.mode,
         versions=versions(),
     )
+
+
+def _remarks(workload: Workload, *, tried: bool) -> Iterator[Reason]:
+    """Say what there is to know of the training, whatever is chosen."""
+    yield from reasons.own_optimizer(workload.own_optimizer)
+    if tried:
+        yield from map(reasons.caveat, workload.caveats)
+    if workload.obstacle_to_scheduling is not None:
+        yield reasons.no_schedule(workload.obstacle_to_scheduling)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Greedy up to the last @ before a blank: a password may hold an @ itself.
 _LOGIN = re.compile(r"(?<=://)[^\s@]*(?:@[^\s@]*)*@")
@@ -17,3 +18,9 @@ def without_passwords(text: str) -> str:
 def format_value(value: object) -> str:
     """Write a float with three significant digits, anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """List the first few of `names`, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

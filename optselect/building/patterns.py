@@ -51,7 +51,8 @@ def _found(what: str, pattern: Pattern, infos: Sequence[ParamInfo]) -> list[Para
     if not found:
         raise ConfigurationError(
             f"{what}: {_spoken(pattern)} matches none of the {len(infos)} parameters it could mean "
-            f"({some_names(infos)}); frozen ones (requires_grad=False) are not among them"
+            f"({some_names(infos)}); what is frozen (requires_grad=False), or left out by the training's own optimizer,"
+            " is not among them"
         )
     return found
 

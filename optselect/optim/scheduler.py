@@ -17,6 +17,8 @@ from optselect.optim.thawing import JOINED, Thawing
 class ScheduledLR(LRScheduler):
     """Sets every group's `lr` to its `initial_lr` times the schedule's factor; step it once per optimizer step.
 
+    Each call of `step` is one step, whatever it is told: some loops pass an epoch or a metric, which others want.
+
     Groups may join later through `add_param_group` (torch's LambdaLR raises there): a group's `lr` at
     its joining counts as its peak. `thawing` is stepped with it, so that parts of the model join at their step;
     they warm up as the others did. Beyond `total_steps` the last rate holds, and a warning says so once.
@@ -50,11 +52,12 @@ class ScheduledLR(LRScheduler):
                 group["lr"] = lr
         return thaws
 
-    def step(self, epoch: int | None = None) -> None:
-        """Go on to the next optimizer step; what is due there joins."""
+    def step(self, epoch: object = None) -> None:
+        """Go on to the next optimizer step, whatever `epoch` says; what is due there joins."""
+        del epoch
         if self._thawing is not None:
             self._thawing.at_step(self.last_epoch + 1)
-        super().step(epoch)
+        super().step()
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the learning rate of every group at the present step."""

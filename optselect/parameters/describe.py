@@ -32,7 +32,7 @@ class ParamInfo:
                 layer before it
     decay       whether weight decay is customary
     numel       scalars in it (a lazy parameter: 0)
-    frozen      requires_grad is False
+    frozen      requires_grad is False, or the training's own optimizer leaves it out
     tied_names  its further names, when one tensor stands in several places
     sparse      its gradient is a sparse tensor
     is_complex  its numbers are complex
@@ -69,13 +69,14 @@ def describe_params(
     sparse: Collection[str] = (),
     order: Sequence[str] | None = None,
     head: Collection[str] | None = None,
+    left_out: Collection[str] = (),
 ) -> list[ParamInfo]:
     """Describe every parameter of `model` once, frozen ones too, in the order of `model.named_parameters()`.
 
     `sparse` names the parameters whose gradients were seen to be sparse tensors. `order` names the modules in
     the order they were executed (`optselect.parameters.execution`); None, or none: the order in which they were
     registered stands for it, with the head at the end. A model's own `group_matcher` goes before both. `head` names the
-    parameters of the head, where the user says what it is.
+    parameters of the head, where the user says what it is; `left_out` those that nobody trains.
     """
     order = order or None
     places = places_of(model)
@@ -91,7 +92,7 @@ def describe_params(
     in_order = from_input_to_output([places[name] for name in aliases], order, in_head, matched)
     depths = depths_of(in_order, kinds_once, matched)
     never_decayed = undecayed(model)
-    sparse = frozenset(sparse)
+    sparse, unwanted = frozenset(sparse), frozenset(left_out)
     return [
         _described(
             places[name],
@@ -101,6 +102,7 @@ def describe_params(
             in_head=not in_head.isdisjoint((name, *others)),
             is_sparse=not sparse.isdisjoint((name, *others)),
             may_decay=never_decayed.isdisjoint((name, *others)),
+            is_left_out=not unwanted.isdisjoint((name, *others)),
         )
         for name, others in aliases.items()
     ]
@@ -115,6 +117,7 @@ def _described(
     in_head: bool,
     is_sparse: bool,
     may_decay: bool,
+    is_left_out: bool,
 ) -> ParamInfo:
     role = role_of(place, kind, in_head=in_head)
     if is_sparse and role != "head":
@@ -129,7 +132,7 @@ def _described(
         # Of torch's optimizers those that take sparse gradients refuse to decay them.
         decay=not (plain and not place.is_lazy_matrix) and not is_sparse and may_decay,
         numel=place.numel,
-        frozen=not place.parameter.requires_grad,
+        frozen=is_left_out or not place.parameter.requires_grad,
         tied_names=tied_names,
         sparse=is_sparse,
         is_complex=place.parameter.is_complex(),

@@ -23,19 +23,29 @@ class _Model(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFingerprint:
-    """The model a plan is for: each parameter's shape by name, in the model's order; and which are frozen."""
+    """The model a plan is for: each parameter's shape by name, in the model's order; and which are frozen.
+
+    `left_out` are those that are not frozen, but left as they are by the training's own optimizer: so does the plan.
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
     frozen: frozenset[str] = frozenset()
+    left_out: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, model: _Model) -> ModelFingerprint:
+    def of(cls, model: _Model, left_out: Iterable[str] = ()) -> ModelFingerprint:
         """Take the fingerprint of `model`."""
         parameters = list(model.named_parameters())
         return cls(
             shapes={name: tuple(parameter.shape) for name, parameter in parameters},
             frozen=frozenset(name for name, parameter in parameters if not parameter.requires_grad),
+            left_out=frozenset(left_out),
         )
+
+    @property
+    def untrained(self) -> frozenset[str]:
+        """The parameters that no group has: the frozen ones, and those left out."""
+        return self.frozen | self.left_out
 
     def check(self, model: _Model) -> None:
         """Raise `PlanMismatchError`, naming the parameters, unless `model` is the one this was taken of."""
@@ -64,13 +74,15 @@ class ModelFingerprint:
 
     def to_dict(self) -> dict[str, Any]:
         """Write as builtins; inverse of `from_dict`."""
-        return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "frozen": sorted(self.frozen)}
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        left_out = {"left_out": sorted(self.left_out)} if self.left_out else {}
+        return {"shapes": shapes, "frozen": sorted(self.frozen), **left_out}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelFingerprint:
         """Read the fingerprint that `to_dict` wrote."""
         shapes = {name: tuple(shape) for name, shape in data["shapes"].items()}
-        return cls(shapes=shapes, frozen=frozenset(data["frozen"]))
+        return cls(shapes=shapes, frozen=frozenset(data["frozen"]), left_out=frozenset(data.get("left_out", ())))
 
 
 def _listed(what: str, names: list[str], most: int = 5) -> list[str]:

@@ -35,7 +35,7 @@ class OptimizerPlan:
     """The optimizer of one training, and why it was chosen.
 
     configuration      the chosen optimizer, its hyperparameters, schedule and fine-tuning policy
-    param_groups       every trainable parameter in exactly one group (empty for the user's own optimizer)
+    param_groups       every parameter that is to be trained in exactly one group (empty for the user's own optimizer)
     total_steps        optimizer steps the schedule is laid out for (None: length not known)
     reasons            each a sentence that a person can check, with its kind and its source
     baseline           what it had to beat (None: nothing was compared)

@@ -17,6 +17,9 @@ Kind = Literal[
     "policy",  # why parts are treated differently
     "best counts",  # trials count as their best value so far
     "transfer",  # it was carried over from a shorter training
+    "own",  # what the training's own optimizer trains, and what it leaves out; `value`: parameters left out
+    "schedule",  # why nothing but a constant rate was proposed
+    "caveat",  # in what trials were judged otherwise than the training is
     "cost",  # what the choice cost; `value`: the share of the training (None: its length is not known)
 ]
 

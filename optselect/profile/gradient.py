@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,17 +23,23 @@ _MEAN_SCALARS = 50_000_000
 
 
 def profile_gradient(
-    model: nn.Module, backward: Backward, batches: Sequence[Any], *, batch_size: int | None = None
+    model: nn.Module,
+    backward: Backward,
+    batches: Sequence[Any],
+    *,
+    batch_size: int | None = None,
+    left_out: Collection[str] = (),
 ) -> GradientProfile:
     """Run one pass for each of `batches`: `backward(batch)` gives the loss and leaves gradients in `.grad`.
 
-    `batch_size` in samples; None: read off the batches. Memory: one mean gradient beside the model's own.
+    `batch_size` in samples; None: read off the batches. Gradients of `left_out` do not count. Memory: one mean
+    gradient beside the model's own.
     Every `.grad` is None afterwards. The weights are not touched, but whatever a forward pass changes
     (BatchNorm statistics, random numbers) is: the caller borrows the model.
     """
     if not batches:
         return GradientProfile()
-    passes = _Passes()
+    passes = _Passes(left_out=frozenset(left_out))
     try:
         for batch in batches:
             _clear(model)
@@ -57,6 +63,7 @@ def samples_in(batch: Any) -> int | None:
 class _Passes:
     """Sums over the passes; the only state of a profile."""
 
+    left_out: frozenset[str] = frozenset()
     count: int = 0
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
@@ -74,7 +81,7 @@ class _Passes:
     @torch.no_grad()
     def add(self, model: nn.Module, loss: float, size: int | None) -> None:
         self.count += 1
-        parameters = {name: each for name, each in model.named_parameters() if each.grad is not None}
+        parameters = {name: each for name, each in self._trained(model) if each.grad is not None}
         self.used |= parameters.keys()
         # Coalescing adds up the entries of one row, so that norms and row counts are of the gradient itself.
         gradients = {name: _coalesced(each.grad) for name, each in parameters.items() if each.grad is not None}
@@ -93,7 +100,10 @@ class _Passes:
             weight = float(torch.linalg.vector_norm(parameters[name]))
             if weight > 0:
                 self.relative.setdefault(name, []).append(math.sqrt(squares[name]) / weight)
-        self._add_to_mean(gradients, stride=_stride(model))
+        self._add_to_mean(gradients, stride=_stride(each for _, each in self._trained(model)))
+
+    def _trained(self, model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+        return (item for item in model.named_parameters() if item[0] not in self.left_out)
 
     def _count_zeros(self, gradient: Tensor) -> None:
         if gradient.is_sparse:
@@ -119,7 +129,7 @@ class _Passes:
         self.thinned_squares.append(square)
 
     def profile(self, model: nn.Module) -> GradientProfile:
-        trainable = [name for name, each in model.named_parameters() if each.requires_grad]
+        trainable = [name for name, each in self._trained(model) if each.requires_grad]
         quantiles = torch.quantile(
             torch.tensor(self.norms or [math.nan], dtype=torch.float64),
             torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64),
@@ -176,6 +186,6 @@ def _square(values: Tensor) -> Tensor:
     return norm.double() ** 2
 
 
-def _stride(model: nn.Module) -> int:
-    scalars = sum(each.numel() for each in model.parameters() if each.requires_grad and not is_lazy(each))
+def _stride(parameters: Iterable[nn.Parameter]) -> int:
+    scalars = sum(each.numel() for each in parameters if each.requires_grad and not is_lazy(each))
     return max(1, math.ceil(scalars / _MEAN_SCALARS))

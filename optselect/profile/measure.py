@@ -10,6 +10,7 @@ from optselect.profile.gradient import profile_gradient
 from optselect.profile.model import profile_model, with_counts
 from optselect.profile.sample import training_batches
 from optselect.profile.values import Profile
+from optselect.workload.own_optimizer import left_out_by
 from optselect.workload.protocol import Workload
 
 MAX_PASSES = 32
@@ -27,14 +28,19 @@ def measure(workload: Workload, passes: int = 8) -> Profile:
     if passes and not any(parameter.requires_grad for parameter in workload.model.parameters()):
         raise UnsupportedModuleError.nothing_trains()
     with workload.borrowed():
+        left_out = left_out_by(workload)
         batches, source = training_batches(workload.source(), passes)
         data = profile_data(source, batches=batches)
         # Before the gradients, whose forward passes move the BatchNorm statistics.
-        model = profile_model(workload.model)
+        model = profile_model(workload.model, left_out)
         with execution_recorded(workload.model) as execution:
             gradient = profile_gradient(
-                workload.model, workload.backward, batches[:passes], batch_size=source.batch_size
+                workload.model,
+                workload.backward,
+                batches[:passes],
+                batch_size=source.batch_size,
+                left_out=left_out,
             )
         # Now it is known what runs last; and the first batch has told lazy modules their shapes.
-        model = with_counts(model, anatomy_of(workload.model, order=execution.order))
+        model = with_counts(model, anatomy_of(workload.model, order=execution.order, left_out=left_out))
         return Profile(data=data, model=model, gradient=gradient, steps=workload.steps)

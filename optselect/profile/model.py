@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from optselect.profile.values import ModelProfile, Profile
 
 
 @torch.no_grad()
-def profile_model(model: nn.Module) -> ModelProfile:
+def profile_model(model: nn.Module, left_out: Sequence[str] = ()) -> ModelProfile:
     """Count the parameters of `model`, which it reads only, and measure their shares.
 
     Costs no pass: a few hundred milliseconds for the spectra of the largest models. Parameters of lazy
-    modules that have seen no batch count as tensors without scalars. Draws no global random numbers.
+    modules that have seen no batch count as tensors without scalars. Draws no global random numbers. What the
+    training's own optimizer leaves out (`left_out`) counts as frozen.
     """
-    anatomy = anatomy_of(model)
+    anatomy = anatomy_of(model, left_out=left_out)
     share = trained_share(model, anatomy.parameters)
     verdict = at_initialisation(model, anatomy.parameters, share)
     first = next(model.parameters(), None)
@@ -39,6 +41,7 @@ def profile_model(model: nn.Module) -> ModelProfile:
         initialisation_evidence=verdict.because if verdict else None,
         fresh=verdict.fresh if verdict else (),
         trained_share=share,
+        left_out=tuple(left_out),
         memory_free=memory_free(torch.device("cpu") if first is None else first.device),
     )
     return with_counts(profile, anatomy)
@@ -46,7 +49,8 @@ def profile_model(model: nn.Module) -> ModelProfile:
 
 def measured_anatomy(profile: Profile, model: nn.Module) -> Anatomy:
     """Describe `model`, whose modules ran and whose gradients were as `profile` saw it."""
-    return anatomy_of(model, sparse=profile.gradient.sparse, order=profile.model.executed)
+    seen = profile.model
+    return anatomy_of(model, sparse=profile.gradient.sparse, order=seen.executed, left_out=seen.left_out)
 
 
 def with_counts(profile: ModelProfile, anatomy: Anatomy) -> ModelProfile:

@@ -67,7 +67,7 @@ def _model(model: ModelProfile) -> list[str]:
     if model.half_precision:
         parts.append(f"kept in {' and '.join(model.dtypes)}")
     if model.frozen:
-        parts.append(f"{model.frozen:,} frozen")
+        parts.append(f"{model.frozen:,} frozen{' or left out by its own optimizer' * bool(model.left_out)}")
     if model.at_initialisation is not None:
         state = "at initialisation" if model.at_initialisation else "not at initialisation"
         parts.append(f"{state}: {model.initialisation_evidence}")

@@ -89,7 +89,7 @@ class ModelProfile(_Record):
     """The model's parameters. Counts are of scalars unless they say tensors, shares of the trainable ones.
 
     parameters        trainable scalars
-    frozen            scalars with requires_grad=False
+    frozen            scalars with requires_grad=False, and those of `left_out`
     tensors           trainable tensors
     kinds             trainable scalars by kind: embedding, conv, linear, norm, recurrent, attention, other
     depth             layers with parameters, from input to output; a repeated block is one layer
@@ -111,6 +111,8 @@ class ModelProfile(_Record):
     adapters          scalars in LoRA matrices and other adapters
     executed          modules in the order in which they run, one that runs again twice (none: not known)
     memory_free       bytes free where the model lives (None: not known)
+    left_out          names of the parameters that the training's own optimizer does not train, though they are not
+                      frozen: no other optimizer trains them, either
     """
 
     parameters: int
@@ -134,6 +136,7 @@ class ModelProfile(_Record):
     adapters: int = 0
     executed: tuple[str, ...] = ()
     memory_free: int | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def pretrained(self) -> Literal["no", "partly", "wholly"] | None:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from optselect.configuration import USER, Trial
 from optselect.plan import OptimizerPlan, Reason
+from optselect.plan.reason import Kind
 from optselect.profile.text import describe
 from optselect.report.groups import Table, group_table
 from optselect.rules import Proposal, Vote
 from optselect.words import format_value
+
+_REMARKS: tuple[Kind, ...] = ("own", "schedule", "caveat")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +75,13 @@ def proposal_item(proposal: Proposal) -> Item:
 
 
 def because(plan: OptimizerPlan) -> list[Reason]:
-    """List the reasons for the choice: what it cost is none."""
-    return [reason for reason in plan.reasons if reason.kind != "cost"]
+    """List the reasons for the choice: what it cost is none, and no remark."""
+    return [reason for reason in plan.reasons if reason.kind not in ("cost", *_REMARKS)]
+
+
+def remarks(plan: OptimizerPlan) -> list[Reason]:
+    """List what there is to know about the training, whatever was chosen."""
+    return list(plan.reasons_of(*_REMARKS))
 
 
 def cost(plan: OptimizerPlan) -> list[str]:
@@ -108,6 +116,7 @@ def source(vote: Vote) -> str:
 def _choice(plan: OptimizerPlan) -> Iterator[Item | Table]:
     for reason in because(plan):
         yield _item(f"because {reason}")
+    yield from (_item(str(remark)) for remark in remarks(plan))
     if plan.optimizer != USER:
         length = f", {plan.total_steps:,} steps" if plan.total_steps else ""
         yield _item(f"schedule: {plan.schedule.describe()}{length}")

@@ -52,7 +52,8 @@ def group_rows(plan: OptimizerPlan) -> list[tuple[str, ...]]:
 
     The last column is what the plan's own hyperparameters do not say already.
     """
-    shapes, frozen = plan.model_fingerprint.shapes, plan.model_fingerprint.frozen
+    model = plan.model_fingerprint
+    shapes = model.shapes
     rows: list[tuple[str, ...]] = [
         (
             group.name,
@@ -65,9 +66,10 @@ def group_rows(plan: OptimizerPlan) -> list[tuple[str, ...]]:
         )
         for group in plan.param_groups
     ]
-    if frozen:
-        scalars = _scalars(math.prod(shapes.get(name, ())) for name in frozen)
-        rows.append(("frozen", "", "", scalars, "", "", ""))
+    for word, names in (("frozen", model.frozen), ("left out", model.left_out)):
+        if names:
+            scalars = _scalars(math.prod(shapes.get(name, ())) for name in names)
+            rows.append((word, "", "", scalars, "", "", ""))
     return rows
 
 

@@ -17,7 +17,7 @@ from optselect.configuration import USER
 from optselect.errors import ConfigurationError
 from optselect.plan import OptimizerPlan, Reason
 from optselect.report.code import as_python
-from optselect.report.explanation import because, cost
+from optselect.report.explanation import because, cost, remarks
 from optselect.report.markup import Content, Html, element, fragment
 from optselect.report.page_profile import profile_section
 from optselect.report.page_proposals import proposals_section
@@ -126,7 +126,7 @@ def _tiles(plan: OptimizerPlan) -> Iterator[tuple[str, ...]]:
 
 
 def _why(plan: OptimizerPlan) -> Iterator[Html]:
-    reasons = because(plan)
+    reasons = [*because(plan), *remarks(plan)]
     if not reasons:
         yield element("p", "The plan gives no reasons: it was not made by a search.")
         return

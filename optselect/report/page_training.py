@@ -44,8 +44,9 @@ def _members(plan: OptimizerPlan) -> Html:
         for name in group.parameters
     ]
     rows += [
-        (name, " × ".join(map(str, shapes.get(name, ()))) or "scalar", "frozen")
-        for name in sorted(plan.model_fingerprint.frozen)
+        (name, " × ".join(map(str, shapes.get(name, ()))) or "scalar", word)
+        for word, names in (("frozen", plan.model_fingerprint.frozen), ("left out", plan.model_fingerprint.left_out))
+        for name in sorted(names)
     ]
     return table("Parameters", ("parameter", "shape", "group"), rows)
 

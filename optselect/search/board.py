@@ -185,11 +185,11 @@ class Board:
     def finishes(self) -> bool:
         """Whether leaders are run to the end.
 
-        Where a half has been seen already, or a trial would have to start over, there are better uses for a middling
-        budget, but none for a choice that is not clear: what leads in the middle of a schedule may lose by its end.
+        Where a trial would have to start over, there are better uses for a middling budget, but none for a choice that
+        is not clear: what leads in the middle of a schedule may lose by its end.
         """
         race = self.race
-        costly = race.half is None or not race.continues
+        costly = not race.continues
         return race.trainings >= (race.tactics.thorough if costly and self.is_clear else race.tactics.finishing)
 
 

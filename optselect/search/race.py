@@ -161,6 +161,10 @@ class Race:
             rest = (left - arms * (screen + judging)) / tactics.promoted - judging
             return Layout(rung=min(quarter, screen + int(rest)), arms=arms, screen=screen)
         arms = min(max(direct, 2), wanted)
+        if self.trainings >= tactics.finishing and 2 * tactics.further * quarter > self.horizon:
+            # Nothing is between this rung and the end, where leader and baseline are to be compared.
+            ends = 2 * (self.horizon - (quarter if self.continues else 0) + judging)
+            arms = min(arms, max(int((left - ends) // (quarter + judging)), 2))
         longest = quarter if direct >= 2 else max(self.horizon // 8, 1)
         return Layout(rung=max(min(longest, int(left / arms - judging)), 1), arms=arms)
 

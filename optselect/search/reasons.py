@@ -10,6 +10,8 @@ from optselect.rules import Policy, Proposal
 from optselect.search.board import Ranking
 from optselect.search.lead import Lead
 from optselect.search.race import Race
+from optselect.words import format_value, some
+from optselect.workload.own_optimizer import OwnGroup, OwnOptimizer
 
 BEST_COUNTS = Reason(
     kind="best counts",
@@ -148,6 +150,38 @@ def carried_over(race: Race, rate_factor: float) -> Reason:
         cites="arXiv:2409.19913",
         value=rate_factor,
     )
+
+
+def own_optimizer(own: OwnOptimizer | None) -> Iterator[Reason]:
+    """Say what the training's own optimizer leaves out, and its groups where it has several."""
+    if own is None:
+        return
+    if own.left_out:
+        total = len(own.left_out) + sum(len(group.parameters) for group in own.groups)
+        yield Reason(
+            kind="own",
+            text=f"your own optimizer ({own.name}) leaves {len(own.left_out)} of {total} parameters as they are "
+            f"({some(own.left_out)}), and so does every other: they count as frozen",
+            value=float(len(own.left_out)),
+        )
+    if len(own.groups) > 1:
+        groups = "; ".join(map(_own_group, own.groups))
+        yield Reason(kind="own", text=f"your own optimizer ({own.name}) has {len(own.groups)} groups: {groups}")
+
+
+def _own_group(group: OwnGroup) -> str:
+    values = " ".join(f"{name}={format_value(value)}" for name, value in group.hyperparameters.items())
+    return f"{values} on {some(group.parameters)}" if values else some(group.parameters)
+
+
+def no_schedule(obstacle: str) -> Reason:
+    """Nothing but constant rates were proposed."""
+    return Reason(kind="schedule", text=f"only constant learning rates were proposed, for {obstacle}")
+
+
+def caveat(said: str) -> Reason:
+    """Trials were not judged quite as the training is."""
+    return Reason(kind="caveat", text=said)
 
 
 def cost(race: Race, trials: Sequence[Trial]) -> Reason:

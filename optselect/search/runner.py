@@ -26,6 +26,7 @@ from optselect.search.outcome import Outcome
 from optselect.search.parking import RungStates, states_beside
 from optselect.search.race import Race
 from optselect.study.study import TrialStudy
+from optselect.workload.own_optimizer import left_out_by
 from optselect.workload.protocol import Build, Workload
 
 # Losses are looked at this often: a diverged trial costs at most this many micro-batches more.
@@ -64,7 +65,7 @@ class TrialRunner:
         states: RungStates | None = None,
     ) -> None:
         self._workload = workload
-        self._anatomy = anatomy_of(workload.model) if anatomy is None else anatomy
+        self._anatomy = anatomy or anatomy_of(workload.model, left_out=left_out_by(workload))
         self._seed = seed
         self.steps = workload.steps if steps is None else steps
         self._limit = paused_bytes

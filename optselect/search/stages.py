@@ -303,7 +303,9 @@ class Finish(Stage):
         if race.horizon <= rung:
             return
         best = [configuration for configuration, _ in board.leaders(rung) if configuration != race.baseline][:2]
-        wanted = [*best, race.baseline] if board.is_clear else [*best[:1], race.baseline, *best[1:]]
+        # Of a training with nothing between the first rung and the end, the first rung is all that speaks for a lead.
+        settled = board.is_clear and race.half is not None
+        wanted = [*best, race.baseline] if settled else [*best[:1], race.baseline, *best[1:]]
         yield from self._unjudged(board, wanted, race.horizon)
 
     def reserve(self, board: Board) -> float:

@@ -1,18 +1,31 @@
-"""BatchNorm's running statistics, estimated anew before a trial is judged.
+"""BatchNorm's running statistics, as they will be at the end of the training, before a trial is judged.
 
 After few steps at a high rate the running averages are those of weights long gone, and validation says
 little: measured on a small CNN at a tenth of its training, the ranks of validation losses had a
 correlation of -.07 with the final ones, those of training losses .91. A few batches through the present
-weights mend it.
+weights mend it. But averages that move slowly (a momentum of .01 or .0003) are no better at the end of a short
+training, and there a trial on better ones promises what never comes. So the two are mixed in the shares that they
+would have after the steps to come, at weights that stay. Ranks at a half of 64 to 600 steps, over two networks and
+nine rates each, had a correlation with the final ones of
+
+| momentum | as they are | estimated anew | mixed |
+|---|---|---|---|
+| .1 | .68 | .86 | .86 |
+| .01 | .66 | .52 | .95 |
+| .0003 | .87 | -.08 | .91 |
+
+and what looked best in the middle ended, in mean, so much behind the best (ratio of losses): 1.3, 1.1, 1.1; 1.4, 3.0,
+1.1; 1.0, 6.4, 1.0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 RECALIBRATION_BATCHES = 8
@@ -24,10 +37,14 @@ def recalibrates(model: nn.Module) -> bool:
 
 
 @contextmanager
-def recalibrated(model: nn.Module, forward: Callable[[], None]) -> Iterator[None]:
-    """Take the running statistics of the present weights inside, over what `forward` runs; put them back afterwards."""
+def recalibrated(model: nn.Module, forward: Callable[[], None], left: float = math.inf) -> Iterator[None]:
+    """Give running statistics inside as `left` more batches would make them, and put them back afterwards.
+
+    What each of those batches would add is estimated at the present weights, over what `forward` runs. At the end of
+    the training (0 left) the statistics are those that it has.
+    """
     norms = _moving(model)
-    if not norms:
+    if not norms or left <= 0:
         yield
         return
     saved = [
@@ -40,12 +57,29 @@ def recalibrated(model: nn.Module, forward: Callable[[], None]) -> Iterator[None
             norm.momentum = None  # a plain mean over the batches
         with torch.no_grad():
             forward()
+        for norm, momentum, before in saved:
+            _mix_in(norm, before, _kept(momentum, before, left))
         yield
     finally:
         for norm, momentum, buffers in saved:
             norm.momentum = momentum
             for name, buffer in buffers.items():
                 getattr(norm, name).copy_(buffer)
+
+
+def _kept(momentum: float | None, before: Mapping[str, Tensor], left: float) -> float:
+    """Compute the share of the statistics `before` in what they are `left` batches later."""
+    if momentum is not None:
+        return float((1.0 - momentum) ** left)
+    seen = float(before["num_batches_tracked"])
+    return seen / (seen + left)
+
+
+def _mix_in(norm: _BatchNorm, before: Mapping[str, Tensor], share: float) -> None:
+    for name in ("running_mean", "running_var"):
+        buffer = getattr(norm, name)
+        if share and buffer is not None:
+            buffer.lerp_(before[name], share)
 
 
 def _moving(model: nn.Module) -> list[_BatchNorm]:

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.configuration.goal import Mode
+from optselect.workload.own_optimizer import OwnOptimizer
 
 T = TypeVar("T")
 Build = Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]]
@@ -94,12 +95,20 @@ class Workload(Protocol):
         """Whether the training brings an optimizer of its own."""
 
     @property
-    def user_passes(self) -> int:
-        """Forward and backward passes of one micro-batch with that optimizer; known inside `borrowed()`."""
+    def own_optimizer(self) -> OwnOptimizer | None:
+        """What that optimizer trains, and how; known inside `borrowed()`. None: the training brings none."""
 
     @property
     def obstacle_to_thawing(self) -> str | None:
         """Why parts of the model cannot be frozen and join later; None: they can."""
+
+    @property
+    def obstacle_to_scheduling(self) -> str | None:
+        """Why no schedule would move once per optimizer step; None: it would. Known when `backward` was called."""
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """In what trials are judged otherwise than the training will be, a sentence each."""
 
     @property
     def keeps_best(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -13,15 +14,15 @@ from torch.optim import LBFGS, Optimizer
 from optselect.configuration.goal import Mode
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.optim.modes import evaluated, to_training
-from optselect.optim.passes import passes
 from optselect.optim.rescaling import scaled
 from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
 from optselect.workload.batches import HELD_BACK_BATCHES, BatchCache, TrialBatches
 from optselect.workload.borrowed_model import BorrowedModel, evaluation_mode, training_bytes
 from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
+from optselect.workload.own_optimizer import OwnOptimizer, own_optimizer_of
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
-from optselect.workload.training import Paused, Training, identity_of, inspected
+from optselect.workload.training import Paused, Training, identity_of
 
 T = TypeVar("T")
 LossFunction = Callable[[Any, Any], Tensor]
@@ -72,7 +73,7 @@ class TorchWorkload:
         self._val_loader = val_loader
         self._user_optimizer = user_optimizer
         self._max_validation_batches = max_validation_batches
-        self.user_passes = 1
+        self.own_optimizer: OwnOptimizer | None = None
         self._borrowed: BorrowedModel | None = None
 
     @property
@@ -105,6 +106,16 @@ class TorchWorkload:
     def obstacle_to_thawing(self) -> str | None:
         """None: the loop steps the scheduler, which thaws."""
         return None
+
+    @property
+    def obstacle_to_scheduling(self) -> str | None:
+        """None: the loop steps the scheduler with its optimizer."""
+        return None
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """None: trials are the loop itself."""
+        return ()
 
     @property
     def identity(self) -> str:
@@ -146,8 +157,7 @@ class TorchWorkload:
     def _look_at_user_optimizer(self, borrowed: BorrowedModel) -> None:
         configure = self._user_optimizer
         if configure is not None:
-            (optimizer,) = inspected(borrowed, lambda: [configure(self.model)[0]])
-            self.user_passes = passes(optimizer)
+            self.own_optimizer = own_optimizer_of(borrowed, lambda: configure(self.model)[0])
 
     def source(self) -> DataSource:
         """Return the data set behind `train_loader`, or its first batches when it has none that can be indexed."""
@@ -216,7 +226,7 @@ class TorchWorkload:
             torch.no_grad(),
             rng_isolated(),
             evaluated(self._training.optimizers),
-            recalibrated(self.model, self._forward_recent),
+            recalibrated(self.model, self._forward_recent, self._batches_left),
             evaluation_mode(self.model),
         ):
             for index in range(self._judged_batches):
@@ -227,6 +237,10 @@ class TorchWorkload:
                 if not held_back and self._val_batches.is_last_of_epoch(index):
                     break
         return total / weight
+
+    @property
+    def _batches_left(self) -> float:
+        return math.inf if self.steps is None else self.steps - self._training.position
 
     def _forward_recent(self) -> None:
         batches = self._train_batches.of(self._training.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -79,14 +79,6 @@ class Paused(Generic[SomeTraining]):
 
     training: SomeTraining
     model: ModelState
-
-
-def inspected(model: BorrowedModel, configure: Callable[[], Sequence[Optimizer]]) -> Sequence[Optimizer]:
-    """Make the optimizers of `configure` for a look at them: whatever it does to the model is undone."""
-    model.begin()
-    optimizers = configure()
-    model.begin()
-    return optimizers
 
 
 def identity_of(model: nn.Module, facts: Sequence[object]) -> str:

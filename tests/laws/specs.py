@@ -384,7 +384,7 @@ SEARCHES: Mapping[str, Spec] = {
     "a trained model and the rules' policies": {
         "training": "continued",
         "steps": 64,
-        "budget": 4,
+        "budget": 6,
         "candidates": ["adamw", "nadam"],
         "fine_tuning": True,
     },

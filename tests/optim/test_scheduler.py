@@ -125,3 +125,15 @@ def test_the_last_rates_are_those_of_the_groups() -> None:
     rates_over(scheduler, 3)
 
     assert scheduler.get_last_lr() == [group["lr"] for group in scheduler.optimizer.param_groups]
+
+
+@pytest.mark.parametrize("told", [(), (None,), (7,), (0.25,)])
+def test_each_call_is_one_step_whatever_it_is_told(told: tuple[Any, ...]) -> None:
+    optimizer = torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=1.0)
+    scheduler = ScheduledLR(optimizer, Schedule(kind="linear"), 10)
+
+    for _ in range(3):
+        optimizer.step()
+        scheduler.step(*told)
+
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.7)

@@ -299,7 +299,7 @@ def test_a_first_rung_of_a_half_leaves_no_second_one() -> None:
     little, much = (Game(race(horizon=75, steps=steps, least_rung=50)).play() for steps in (300, 600))
 
     assert little.race.rungs == much.race.rungs == [37, 75]
-    assert little.stages() == ["arms", "neighbours"]
+    assert little.stages() == ["arms", "neighbours", "finish"]
     assert [stage for stage in much.stages() if stage != "refinement"] == [
         "arms",
         "neighbours",
@@ -307,6 +307,26 @@ def test_a_first_rung_of_a_half_leaves_no_second_one() -> None:
         "finish",
     ]
     assert little.cost <= 300
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+@pytest.mark.parametrize(
+    "horizon, trainings", [(48, 4), (54, 3.6), (54, 4), (75, 4), (100, 4), (100, 6), (130, 5), (60, 12)]
+)
+@pytest.mark.parametrize("dear", [0.33, 3.0])
+def test_a_short_training_is_decided_by_complete_runs_of_leader_and_baseline(
+    horizon: int, trainings: float, share: float, dear: float
+) -> None:
+    limits = {"horizon": horizon, "steps": round(trainings * horizon), "least_rung": 50, "validation_cost": dear}
+
+    game = Game(race(**limits), apart(share)).play()
+
+    if game.race.trainings < game.race.tactics.finishing:
+        return
+    ended = {trial.configuration.key for trial in game.trials if horizon in trial.values}
+    assert game.race.baseline.key in ended
+    assert len(ended) > 1
+    assert game.cost <= limits["steps"]
 
 
 @pytest.mark.parametrize("share, clear", [(0.1, False), (0.5, True)])

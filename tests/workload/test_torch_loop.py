@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
-from optselect import TorchWorkload, Workload
+from optselect import TorchWorkload, Workload, select
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.workload.protocol import Build
 from optselect.workload.rng import rng_state, seed_rng
@@ -276,9 +276,10 @@ def test_asking_for_the_users_passes_leaves_a_training_where_it_is() -> None:
         borrowing.begin(None, 0)
         borrowing.train(1)
         before = tensors(borrowing.model)
-        asked = borrowing.user_passes
+        own = borrowing.own_optimizer
 
-        assert asked == 3
+        assert own is not None
+        assert own.passes == 3
         assert equal(tensors(borrowing.model), before)
 
 
@@ -502,3 +503,15 @@ def test_a_complex_or_unreadable_training_has_an_identity() -> None:
     assert workload(model, DataLoader(Broken())).identity
     assert workload(train=DataLoader(Rows(5))).identity
     assert isinstance(Net(), nn.Module)
+
+
+def test_what_its_own_optimizer_leaves_out_no_plan_trains() -> None:
+    borrowing = workload(user_optimizer=lambda model: (torch.optim.SGD(model.head.parameters(), lr=1e-3), None))
+
+    plan = select(borrowing, budget=0, candidates=["adamw"])
+
+    trained = {name for group in plan.param_groups for name in group.parameters}
+    everything = {name for name, _ in borrowing.model.named_parameters()}
+    assert trained == {"head.weight", "head.bias"}
+    assert plan.model_fingerprint.left_out == everything - trained
+    assert all(parameter.requires_grad for parameter in borrowing.model.parameters())

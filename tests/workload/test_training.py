@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from optselect.workload.borrowed_model import BorrowedModel
+from optselect.workload.own_optimizer import own_optimizer_of
 from optselect.workload.stored import NotPlainError
-from optselect.workload.training import Training, identity_of, inspected
+from optselect.workload.training import Training, identity_of
 
 
 def begun(model: nn.Module, *, momentum: float = 0.9) -> Training:
@@ -88,13 +89,13 @@ def test_a_look_at_optimizers_leaves_the_model_as_it_was() -> None:
     before = weights(model)
     borrowed = BorrowedModel(model)
 
-    def configure() -> list[torch.optim.Optimizer]:
+    def configure() -> torch.optim.Optimizer:
         nn.init.zeros_(model.weight)
-        return [torch.optim.SGD(model.parameters(), lr=0.1)]
+        return torch.optim.SGD(model.parameters(), lr=0.1)
 
-    (optimizer,) = inspected(borrowed, configure)
+    found = own_optimizer_of(borrowed, configure)
 
-    assert isinstance(optimizer, torch.optim.SGD)
+    assert found.name == "SGD"
     assert weights(model) == before
 
 
