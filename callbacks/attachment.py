@@ -32,7 +32,7 @@ class Attachment:
         self._names.append(name)
 
     def users_own(self, name: str) -> Callable[..., Any] | None:
-        """The module's own method behind the provided one; None: it has none but Lightning's."""
+        """Return the module's own method behind the provided one; None: it has none but Lightning's."""
         module = self.module
         provided: _Provided = vars(module)[name]
         if provided.own is not None:

@@ -160,7 +160,7 @@ class AutoOptimizer(AnyCallback):
     # --- the choice -------------------------------------------------------------------------------
 
     def optimizers_for(self, module: pl.LightningModule) -> Any:
-        """What `configure_optimizers` returns: the chosen optimizer and scheduler, in Lightning's form."""
+        """Return the chosen optimizer and scheduler as `configure_optimizers` does, in Lightning's form."""
         trainer: Any = module.trainer
         request = self._request(module)
         self._fit.configured = True
@@ -224,7 +224,7 @@ class AutoOptimizer(AnyCallback):
         self._fit.random.on_fit_start(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The plan lies beside the checkpoints, too: from now on there may be some."""
+        """Write the plan beside the checkpoints, too: from now on there may be some."""
         self._fit.random.on_train_start(trainer, trainer.ckpt_path)
         if self.plan is not None and trainer.is_global_zero:
             write_sidecars(self.plan, checkpoint_folders(trainer))
@@ -236,27 +236,27 @@ class AutoOptimizer(AnyCallback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Schedule-free optimizers step in training mode."""
+        """Switch schedule-free optimizers to training mode, in which they step."""
         to_training(self._chosen(trainer))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Schedule-free weights are judged in evaluation mode; the next batch switches back."""
+        """Switch schedule-free weights to evaluation mode, in which they are judged; the next batch switches back."""
         to_evaluation(self._chosen(trainer))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Parts may join the training when it no longer improves."""
+        """Tell the scheduler what the validation gave: parts may join the training when it no longer improves."""
         if self.plan is not None and trainer.state.fn == "fit" and not trainer.sanity_checking:
             observe(trainer, self.plan, self.monitor, self.mode)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """To evaluation and back rounds: at each epoch's end, so that a run goes on from there as if it had not ended.
+        """Switch to evaluation at each epoch's end, so that a run goes on from there as if it had not ended.
 
-        Whether it validates or saves there, or not.
+        Switching there and back rounds the weights, so it happens whether the epoch validates or saves, or not.
         """
         to_evaluation(self._chosen(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The weights are the ones to use; a later run of the same training searches anew."""
+        """Leave the weights that are to be used; a later run of the same training searches anew."""
         to_evaluation(self._chosen(trainer))
         if self._trial_study is not None:
             self._trial_study.mark_used()
@@ -273,13 +273,13 @@ class AutoOptimizer(AnyCallback):
             self.detach()
 
     def _chosen(self, trainer: pl.Trainer) -> list[Optimizer]:
-        """The optimizers built from the plan: a user's own switches its modes itself."""
+        """Return the optimizers built from the plan: a user's own switches its modes itself."""
         return [] if self.plan is None or self.plan.optimizer == USER else trainer.optimizers
 
     # --- checkpoints ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The plan (None: nothing was chosen), what was built, its thaws so far, and the random numbers.
+        """Return the plan (None: nothing was chosen), what was built, its thaws so far, and the random numbers.
 
         Builtins only.
         """
@@ -292,13 +292,13 @@ class AutoOptimizer(AnyCallback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Random numbers are those of every process."""
+        """Save the random numbers of every process."""
         checkpoint["callbacks"][self.state_key]["rng"] = random_states(trainer)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """A strategy that opens the checkpoint only now: the optimizer was built before."""
+        """Check a checkpoint that the strategy opens only now, when the optimizer is built already."""
         fit = self._fit
         if fit.configured and trainer.strategy.restore_checkpoint_after_setup and trainer.state.fn == "fit":
             restored = continuation_of(checkpoint, trainer.ckpt_path, self.state_key, readable=False)

@@ -27,7 +27,7 @@ KEPT_ATTRIBUTES = frozenset({"_trainer", "_fabric", "log", "log_dict", "configur
 
 @contextmanager
 def trainer_borrowed(trainer: Any) -> Iterator[None]:
-    """The trainer with its callbacks, loggers and profiler muted; all of it as it was on leaving."""
+    """Mute the trainer's callbacks, loggers and profiler inside; leave all of it as it came."""
     lightning, loops = lightning_of(trainer), list(loops_of(trainer))
     strategy, connector, precision = trainer.strategy, trainer._logger_connector, trainer.precision_plugin
     owners: list[object] = [trainer, trainer.state, *loops, strategy, connector, precision]
@@ -67,7 +67,7 @@ def _keep_no_trial(filepath: Any, *_: Any, **__: Any) -> None:
 
 @contextmanager
 def _signals_heeded(trainer: Any) -> Iterator[None]:
-    """Signals as Lightning heeds them in a training, for which it registers only when the optimizer is there.
+    """Heed signals as Lightning does in a training, for which it registers only when the optimizer is there.
 
     SIGTERM ends the search at its next batch, and SLURM's warning requeues the job. On several processes SIGTERM
     is left alone, which ends each at once: Lightning would tell the others by a collective call, in the middle of

@@ -52,7 +52,7 @@ def _clip(precision: Any, clip: Callable[[Iterable[Tensor], float], None], optim
 
 @torch.no_grad()
 def _values(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """What to clip: dense gradients, and the values of sparse ones with every index there once."""
+    """Collect what to clip: dense gradients, and the values of sparse ones with every index there once."""
     values = []
     for parameter in parameters:
         if parameter.grad is None:

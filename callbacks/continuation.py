@@ -61,7 +61,7 @@ class Continuation:
         return self.recorded and self.plan is None and self.steps == 0
 
     def plan_to_go_on_with(self, given: OptimizerPlan | None) -> OptimizerPlan | None:
-        """The checkpoint's plan, or the one given for it; None: its run had fallen back to its own optimizer.
+        """Return the checkpoint's plan, or the one given for it; None: its run had fallen back to its own optimizer.
 
         Raises `ResumeError` when there is none, and when the two build different optimizers.
         """
@@ -119,7 +119,7 @@ class Continuation:
 
 
 def continuation(trainer: Any, state_key: str, given: OptimizerPlan | None) -> Continuation | None:
-    """What the fit that `trainer` is about to run goes on from; None: it starts from the beginning.
+    """Find what the fit that `trainer` is about to run goes on from; None: it starts from the beginning.
 
     For use inside `configure_optimizers`. Where no plan is given and the checkpoint cannot be opened yet, a
     side-car stands in for it. Raises `PlanVersionError` and `PlanFormatError` for a plan that cannot be read.
@@ -155,12 +155,12 @@ def forget_optimizers(trainer: Any) -> int:
 
 
 def optimizers_in(configured: Any, lightning: Lightning) -> list[Optimizer]:
-    """The optimizers in what `configure_optimizers` returned, in whichever of Lightning's forms."""
+    """List the optimizers in what `configure_optimizers` returned, in whichever of Lightning's forms."""
     return [] if configured is None else list(lightning._configure_optimizers(configured)[0])
 
 
 def schedulers_in(configured: Any, lightning: Lightning) -> list[str]:
-    """The classes of the schedulers in what `configure_optimizers` returned."""
+    """Name the classes of the schedulers in what `configure_optimizers` returned."""
     if configured is None:
         return []
     _, schedulers, _ = lightning._configure_optimizers(configured)
@@ -172,7 +172,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def build_the_same(one: OptimizerPlan, other: OptimizerPlan) -> bool:
-    """Whether the two plans build the same optimizer and schedule, whatever their reasons."""
+    """Tell whether the two plans build the same optimizer and schedule, whatever their reasons."""
     return _what_is_built(one) == _what_is_built(other)
 
 
@@ -184,7 +184,7 @@ def _what_is_built(plan: OptimizerPlan) -> tuple[object, ...]:
 
 
 def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *, readable: bool = True) -> Continuation:
-    """What `checkpoint` says; its optimizer states are compared where they are `readable`."""
+    """Read what `checkpoint` says; its optimizer states are compared where they are `readable`."""
     found = Continuation(
         path=str(path),
         steps=checkpoint.get("global_step", 0),
@@ -208,7 +208,7 @@ def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *,
 
 
 def _checkpoint_asked_for(trainer: Any) -> Any:
-    """The checkpoint a fit will go on from, before Lightning has opened it.
+    """Find the checkpoint a fit will go on from, before Lightning has opened it.
 
     A strategy that shards the model opens it only when the optimizer is there. Until then no object knows its
     path, only the call of `Trainer._run` that is under way.
@@ -218,7 +218,7 @@ def _checkpoint_asked_for(trainer: Any) -> Any:
 
 
 def _read_early(path: str, state_key: str, given: OptimizerPlan | None) -> Continuation:
-    """Out of the checkpoint, where it can be read without the strategy; else out of a side-car."""
+    """Read the checkpoint, where that can be done without the strategy; else a side-car."""
     file = Path(path)
     if "://" not in path and not file.exists():
         raise ResumeError(f"there is no checkpoint at {path}; check the path given as ckpt_path")

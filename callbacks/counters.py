@@ -18,7 +18,7 @@ def fresh_progress(originals: Progress) -> None:
 
 
 def progress_of(trainer: Any) -> Progress:
-    """The loops' counters: the objects themselves, by loop and attribute."""
+    """Return the loops' counters: the objects themselves, by loop and attribute."""
     progress = lightning_of(trainer)._BaseProgress
     return tuple(
         (loop, name, value)
@@ -35,7 +35,7 @@ def set_progress(progress: Progress) -> None:
 
 
 def stored_progress(trainer: Any) -> list[Any]:
-    """What the loops' counters say, in builtins."""
+    """Say what the loops' counters say, in builtins."""
     return [[name, _counted(value)] for _, name, value in progress_of(trainer)]
 
 
@@ -53,7 +53,7 @@ def _counted(value: Any) -> Any:
 
 
 def loops_of(trainer: Any) -> Iterable[object]:
-    """The loops of a training, the outermost first."""
+    """Return the loops of a training, the outermost first."""
     epoch_loop = trainer.fit_loop.epoch_loop
     return (
         trainer.fit_loop,

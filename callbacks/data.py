@@ -80,13 +80,13 @@ class TrialData:
         return self._combined.flattened[0]
 
     def source(self) -> DataSource:
-        """The training loader's data set, or its first batches when it has none that can be indexed."""
+        """Return the training loader's data set, or its first batches when it has none that can be indexed."""
         source = DataSource.of(self.first_loader, batches=self.epoch_batches, head=self.batches.first)
         alone = len(self._combined.flattened) == 1
         return source if alone else replace(source, dataset=None, collate=None)
 
     def digest(self) -> str:
-        """Of the data set's size and a few of its rows."""
+        """Digest the data set's size and a few of its rows."""
         return rows_digest(self.first_loader)
 
     def _cache_validation(self, val_loop: Any, stack: ExitStack, lightning: Lightning) -> None:
@@ -130,7 +130,7 @@ class UnopenedSource:
         self.instance, self.name = source.instance, source.name
 
     def dataloader(self) -> CombinedLoader:
-        """The real source's loaders, unopened."""
+        """Return the real source's loaders, unopened."""
         loaders = self._source.dataloader()
         combined = isinstance(loaders, self._lightning.CombinedLoader)
         kind = made_for(self._lightning.CombinedLoader, UnopenedLoader)
@@ -140,11 +140,11 @@ class UnopenedSource:
         return unopened
 
     def is_defined(self) -> bool:
-        """As the real source."""
+        """Answer as the real source does."""
         return bool(self._source.is_defined())
 
     def is_module(self) -> bool:
-        """As the real source."""
+        """Answer as the real source does."""
         return bool(self._source.is_module())
 
 

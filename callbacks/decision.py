@@ -40,7 +40,7 @@ class SearchFallbackWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class FitRequest:
-    """A fit that asks for its optimizer, and what its user has said about it.
+    """A fit that asks for its optimizer, and what its user has said about it; `fit` alone is written to.
 
     user       the module's own `configure_optimizers` (None: it has none)
     fit        takes what is built, and the random numbers to put back
@@ -63,7 +63,7 @@ class FitRequest:
     announce: Callable[[OptimizerPlan], None]
 
     def continuation(self) -> Continuation | None:
-        """What the fit goes on from, its random numbers put back; None: nothing was decided or trained before.
+        """Find what the fit goes on from, and put its random numbers back; None: nothing was decided or trained before.
 
         Raises an `OptselectError` for a checkpoint, or a plan in it, that cannot be read.
         """
@@ -74,7 +74,10 @@ class FitRequest:
         return None if found.is_a_beginning else found
 
     def configure_like(self, before: Continuation) -> tuple[OptimizerPlan | None, Any]:
-        """The plan of the checkpoint's run, and its optimizers. Raises an `OptselectError` where that is impossible."""
+        """Return the plan of the checkpoint's run, and its optimizers.
+
+        Raises an `OptselectError` where that is impossible.
+        """
         plan = before.plan_to_go_on_with(self.given)
         if plan is not None:
             check_fits(plan, self.module)
@@ -86,7 +89,7 @@ class FitRequest:
         return plan, configured
 
     def plan_at_hand(self, earlier: OptimizerPlan | None) -> OptimizerPlan | None:
-        """The plan that was given, or that of an `earlier` fit; None: neither is there for this module.
+        """Return the plan that was given, or that of an `earlier` fit; None: neither is there for this module.
 
         Raises `PlanMismatchError` for a given one that is for another module, unless that is to be searched for anew.
         """
@@ -96,7 +99,7 @@ class FitRequest:
         return plan if plan is not None and fits(plan, self.module) else None
 
     def search(self, steps_done: int) -> Selection | None:
-        """What a search chooses, `steps_done` optimizer steps after the beginning; None: nothing can be searched for.
+        """Search for a choice, `steps_done` optimizer steps after the beginning; None: nothing can be searched for.
 
         Raises `ConfigurationError` where the choice would soon be wrong.
         """
@@ -128,7 +131,7 @@ class FitRequest:
             return None
 
     def configure(self, plan: OptimizerPlan | None, *, thawed: int = 0) -> Any:
-        """What `configure_optimizers` returns for `plan`, in Lightning's form; None: as if there had been no search."""
+        """Configure the optimizers of `plan`, in Lightning's form; None: as if there had been no search."""
         configured = self._unsearched() if plan is None else self._built_from(plan, thawed=thawed)
         self.fit.built.schedulers = schedulers_in(configured, lightning_of(self.trainer))
         return configured
@@ -137,11 +140,8 @@ class FitRequest:
         if self.user is not None:
             return self.user()
         plain = baseline(has_user_optimizer=False)
-        return {
-            "optimizer": build_groups(param_groups(anatomy_of(self.module), plain), plain.schedule, self.module, None)[
-                0
-            ]
-        }
+        optimizer, _ = build_groups(param_groups(anatomy_of(self.module), plain), plain.schedule, self.module, None)
+        return {"optimizer": optimizer}
 
     def _built_from(self, plan: OptimizerPlan, *, thawed: int) -> Any:
         self.announce(plan)

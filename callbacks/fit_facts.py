@@ -31,7 +31,7 @@ def refuse_unsearchable(trainer: Any, module: pl.LightningModule) -> None:
 
 
 def steps_to_come(trainer: Any, callbacks: Iterable[Any], steps_done: int) -> int | None:
-    """Lightning's estimate of the optimizer steps to come; None where it would not be true.
+    """Return Lightning's estimate of the optimizer steps to come; None where it would not be true.
 
     `steps_done` are those of a checkpoint that the trainer does not count yet.
     """
@@ -44,7 +44,7 @@ def steps_to_come(trainer: Any, callbacks: Iterable[Any], steps_done: int) -> in
 def users_optimizers(
     module: pl.LightningModule, configure: Callable[[], Any] | None
 ) -> tuple[list[Optimizer], list[LRSchedulerConfig]]:
-    """What the module's own `configure_optimizers` returns, as Lightning understands it."""
+    """Return what the module's own `configure_optimizers` makes, as Lightning understands it."""
     provided = vars(module).get("configure_optimizers")
     try:
         vars(module)["configure_optimizers"] = configure

@@ -32,7 +32,7 @@ class Built:
     scheduler: LRScheduler | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """In builtins."""
+        """Say what was built, in builtins."""
         return {
             "optimizers": implementations(self.optimizers) or None,
             "schedulers": self.schedulers,

@@ -8,7 +8,7 @@ from types import FrameType
 
 
 def active_frames() -> Iterator[FrameType]:
-    """The frames of the calls that led here, the innermost first."""
+    """Yield the frames of the calls that led here, the innermost first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         yield frame

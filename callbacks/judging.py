@@ -38,18 +38,18 @@ class Judge:
         self._keeps_values = False
 
     def monitor(self, data: TrialData) -> str:
-        """The logged name trials are judged by, or what stands in for it, in words."""
+        """Return the logged name trials are judged by, or what stands in for it, in words."""
         if self._monitor is not None:
             return self._monitor
         return "val_loss" if data.validates else "training loss on held-back batches"
 
     def validation_batches(self, data: TrialData) -> int:
-        """Those that are judged by, and those BatchNorm takes."""
+        """Count the batches that are judged by, and those BatchNorm takes."""
         judged = data.validation_batches if data.validates else HELD_BACK_BATCHES
         return judged + (RECALIBRATION_BATCHES if self._recalibrates else 0)
 
     def value(self, loop: TrialLoop) -> float:
-        """The value at the present weights, a mean over processes.
+        """Measure the value at the present weights, a mean over processes.
 
         Raises `MetricNotLoggedError` when the module does not log it, and `UnsupportedModuleError` when there is
         nothing to judge by.
@@ -73,7 +73,7 @@ class Judge:
                 getattr(self._trainer._logger_connector, metrics)[name] = read
 
     def _validated(self, loop: TrialLoop) -> float | None:
-        """The monitored value from Lightning's validation loop; None when only the training step logs it."""
+        """Read the monitored value from Lightning's validation loop; None when only the training step logs it."""
         trainer = self._trainer
         forget_metrics(trainer)
         kind = lightning_of(trainer).LightningModule
@@ -103,7 +103,7 @@ class Judge:
         )
 
     def _held_back_value(self, loop: TrialLoop) -> float:
-        """The mean over held-back training batches of the monitored value, or of the training loss."""
+        """Return the mean over held-back training batches of the monitored value, or of the training loss."""
         module = self._module
         if not module.automatic_optimization:
             raise UnsupportedModuleError(

@@ -47,7 +47,7 @@ class LightningTraining(Training):
     progress: Progress = ()
 
     def torch_schedulers(self) -> list[LRScheduler]:
-        """Those in the configs now."""
+        """Return the schedulers that are in the configs now."""
         return [config.scheduler for config in self.schedulers]
 
 
@@ -94,7 +94,7 @@ class TrialLoop:
             self._call(hook)
 
     def backward(self, batch: Any) -> float:
-        """Run `batch` forward and backward, into `.grad`; its loss, or NaN where the module gave none."""
+        """Run `batch` forward and backward, into `.grad`; return its loss, or NaN where the module gave none."""
         training, module, strategy = self.training, self._module, self._trainer.strategy
         if training.batch_idx == 0:
             self._begin_epoch()
@@ -117,7 +117,7 @@ class TrialLoop:
         return math.nan if loss is None else float(loss.detach())
 
     def train_batch(self) -> Tensor | None:
-        """Train on the next batch; its loss, or None where the module gave none."""
+        """Train on the next batch; return its loss, or None where the module gave none."""
         training, loop = self.training, self._trainer.fit_loop.epoch_loop
         batches = self.data.batches.of(training.seed)
         index = self.held_back + training.position
@@ -142,7 +142,7 @@ class TrialLoop:
         return loss.detach() if isinstance(loss, Tensor) else None
 
     def on_device(self, batch: Any) -> Any:
-        """The batch as the training step gets it."""
+        """Move the batch to where the training step gets it, converted as it gets it."""
         if self._leaves_batches:
             return batch
         trainer, module = self._trainer, self._module
@@ -151,7 +151,7 @@ class TrialLoop:
         return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     def step_kwargs(self, batch: Any, index: int) -> OrderedDict[str, Any]:
-        """The training step's arguments."""
+        """Make the training step's arguments."""
         # As Lightning builds them, which reads the step's signature anew for every batch.
         kwargs = OrderedDict(batch=batch)
         if self._takes_index:
@@ -167,7 +167,7 @@ class TrialLoop:
             loop.update_lr_schedulers("epoch", update_plateau_schedulers=False)
 
     def _enter_batch(self, batch: Any, *, last: bool) -> OrderedDict[str, Any] | None:
-        """The training step's arguments; None: the module skips the rest of the epoch."""
+        """Begin a batch and return the training step's arguments; None: the module skips the rest of the epoch."""
         training, loop = self.training, self._trainer.fit_loop.epoch_loop
         if self._trainer.received_sigterm:
             # Lightning's own loop leaves after the batch, too. The study has what is done.
@@ -211,7 +211,7 @@ class TrialLoop:
         progress.increment_completed()
 
     def _call(self, hook: str, *args: Any) -> Any:
-        """The module's own hook, if it has one: asking first is cheaper than calling an empty one."""
+        """Call the module's own hook, if it has one: asking first is cheaper than calling an empty one."""
         if self._hooks[hook]:
             with in_hook(self._module, hook):
                 return getattr(self._module, hook)(*args)
@@ -220,7 +220,7 @@ class TrialLoop:
 
 @contextmanager
 def in_hook(module: pl.LightningModule, name: str) -> Iterator[None]:
-    """Lightning asks a module which hook it is in."""
+    """Tell the module inside which hook it is in, as Lightning does."""
     before, module._current_fx_name = module._current_fx_name, name
     try:
         yield
@@ -229,12 +229,12 @@ def in_hook(module: pl.LightningModule, name: str) -> Iterator[None]:
 
 
 def loss_in(output: Any) -> Any:
-    """The loss that a training step gave, alone or in a dict; None for a skipped batch."""
+    """Return the loss that a training step gave, alone or in a dict; None for a skipped batch."""
     return output["loss"] if isinstance(output, dict) else output
 
 
 def _moves_nothing(trainer: Any, module: pl.LightningModule) -> bool:
-    """Whether batches reach the step as they are: on the CPU, not converted, no transfer hook overridden."""
+    """Tell whether batches reach the step as they are: on the CPU, not converted, no transfer hook overridden."""
     lightning = lightning_of(trainer)
     owners = [module] if trainer.datamodule is None else [module, trainer.datamodule]
     return (

@@ -22,7 +22,7 @@ else:
 
 
 def muted(callback: Any, lightning: Lightning) -> Any:
-    """What a module finds in a trial when it looks for `callback`: its attributes, and hooks that do nothing.
+    """Make what a module finds in a trial when it looks for `callback`: its attributes, and hooks that do nothing.
 
     None where its class allows no such view.
     """
@@ -48,7 +48,7 @@ def muted(callback: Any, lightning: Lightning) -> Any:
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """A hook in a trial."""
+    """Do nothing, as a hook in a trial."""
 
 
 class SilentProfiler(PassThroughProfiler):
@@ -57,7 +57,7 @@ class SilentProfiler(PassThroughProfiler):
     _EMPTY = nullcontext("")
 
     def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]  # not a generator
-        """Whatever the action, nothing is measured."""
+        """Measure nothing, whatever the action."""
         return self._EMPTY
 
 
@@ -81,7 +81,7 @@ class TrialResults(_ResultCollection):
 
 @contextmanager
 def logging_replaced(module: pl.LightningModule, log: Callable[..., None]) -> Iterator[None]:
-    """`self.log` of `module` and of every LightningModule in it is `log`; `log_dict` goes entry by entry."""
+    """Let `log` be `self.log` of `module` and of every LightningModule in it; `log_dict` goes entry by entry."""
 
     def log_dict(values: Any, *_: Any, **__: Any) -> None:
         for name, value in values.items():

@@ -8,24 +8,24 @@ from optselect.configuration.goal import Mode
 
 
 def is_named(callback: object, *names: str) -> bool:
-    """Whether `callback` is of a class so named: as `lightning` or as `pytorch_lightning` imports it."""
+    """Tell whether `callback` is of a class so named: as `lightning` or as `pytorch_lightning` imports it."""
     return any(kind.__name__ in names for kind in type(callback).__mro__)
 
 
 def is_tuning(callback: object) -> bool:
-    """Whether it is the callback of `Tuner.lr_find` or `Tuner.scale_batch_size`, which ends the fit."""
+    """Tell whether it is the callback of `Tuner.lr_find` or `Tuner.scale_batch_size`, which ends the fit."""
     return bool(getattr(callback, "_early_exit", False))
 
 
 def leaves_length_open(callback: Any) -> bool:
-    """Whether the steps to come cannot be known with it: a time limit, or an accumulation that changes."""
+    """Tell whether the steps to come cannot be known with it: a time limit, or an accumulation that changes."""
     # A timer without a duration only tells the time.
     timed = is_named(callback, "Timer") and callback.time_remaining() is not None
     return timed or is_named(callback, "GradientAccumulationScheduler")
 
 
 def keeps_best(callback: Any, monitor: str, mode: Mode) -> bool:
-    """Whether it keeps the weights of the best value of `monitor`, not the last ones."""
+    """Tell whether it keeps the weights of the best value of `monitor`, not the last ones."""
     if is_named(callback, "ModelCheckpoint"):
         return bool((callback.monitor, callback.mode) == (monitor, mode) and callback.save_top_k != 0)
     return is_named(callback, "EarlyStopping") and (callback.monitor, callback.mode) == (monitor, mode)

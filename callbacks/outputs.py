@@ -23,18 +23,18 @@ REPORT_FILE = "report.html"
 
 
 def run_folder(trainer: pl.Trainer) -> str:
-    """Where a run writes what is its own. All processes ask together."""
+    """Return the folder where a run writes what is its own. All processes ask together."""
     return trainer.log_dir or trainer.default_root_dir
 
 
 def checkpoint_folders(trainer: Any) -> list[str]:
-    """Where the trainer's checkpoint callbacks write."""
+    """List the folders where the trainer's checkpoint callbacks write."""
     folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
     return list(dict.fromkeys(str(folder) for folder in folders if folder))
 
 
 def sidecars_of(checkpoint: str) -> list[str]:
-    """Where the plan of `checkpoint` lies: beside it, or beside the folder of checkpoints that it is in."""
+    """List where the plan of `checkpoint` may lie: beside it, or beside the folder of checkpoints that it is in."""
     folder, _, _ = checkpoint.rstrip("/").rpartition("/")
     return [f"{folder or '.'}/{PLAN_FILE}", f"{folder or '.'}/../{PLAN_FILE}"]
 
@@ -59,7 +59,7 @@ def write_plan(plan: OptimizerPlan, folder: str) -> None:
 
 
 def write_page(plan: OptimizerPlan, folder: str) -> Path | None:
-    """Write the report into the run's folder; its path, or None when that was impossible, whatever the reason."""
+    """Write the report into the run's folder; return its path, or None when that failed, whatever the reason."""
     path = Path(folder) / REPORT_FILE
     try:
         if "://" in folder:

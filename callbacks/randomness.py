@@ -22,7 +22,7 @@ class InexactResumeWarning(UserWarning):
 
 
 def random_states(trainer: Any) -> dict[str, Any]:
-    """Where the generators of the training and of its loaders stand, in every process: builtins only.
+    """Return where the generators of the training and of its loaders stand, in every process: builtins only.
 
     `others`: where those of the second process and of all later ones stand elsewhere than the first one's.
     """
@@ -69,12 +69,12 @@ class RandomNumbersToRestore:
         return self._saved is not None
 
     def on_fit_start(self, trainer: Any) -> None:
-        """Before Lightning opens the loaders."""
+        """Put the random numbers back before Lightning opens the loaders."""
         self._opened_early = trainer.fit_loop._combined_loader is not None
         self._put_back(trainer)
 
     def on_train_start(self, trainer: Any, path: Any) -> None:
-        """The loaders are open: put back what an epoch's middle or end needs; its beginning has a hook of its own."""
+        """Put back what an epoch's middle or end needs, once the loaders are open; its beginning has its own hook."""
         fit_loop = trainer.fit_loop
         # Before 2.6 Lightning begins a resumed epoch anew.
         if self._saved is None or not getattr(fit_loop, "is_resuming", False) or not fit_loop.restarting:
@@ -104,7 +104,7 @@ class RandomNumbersToRestore:
         self._saved = None
 
     def _opening_again_helps(self, trainer: Any) -> bool:
-        """Whether the loaders were opened before these random numbers, or those that they hold, were back.
+        """Tell whether the loaders were opened before these random numbers, or those that they hold, were back.
 
         A loader of a class of its own is opened twice, to see whether it can be. What can be read only once is left.
         """
@@ -116,7 +116,10 @@ class RandomNumbersToRestore:
         return own and not any(map(is_one_shot, loaders))
 
     def _open_again(self, trainer: Any) -> None:
-        """For a new epoch. A stateful loader ends the old one first, which Lightning leaves out between epochs."""
+        """Open the loaders for a new epoch.
+
+        A stateful loader ends the old one first, which Lightning leaves out between epochs.
+        """
         fit_loop = trainer.fit_loop
         states = getattr(fit_loop, "_combined_loader_states_to_load", [])
         if states:
@@ -135,7 +138,7 @@ class RandomNumbersToRestore:
 
 
 def _generators(trainer: Any) -> Iterator[Generator]:
-    """Each of those that the training's loaders hold, once."""
+    """Yield each of the generators that the training's loaders hold, once."""
     combined = trainer.fit_loop._combined_loader
     held = [
         each for loader in (combined.flattened if combined is not None else ()) for each in loader_generators(loader)
@@ -167,7 +170,7 @@ def _warn_unless_exact(trainer: Any, path: Any) -> None:
 
 
 def _written_in_an_emergency() -> bool:
-    """Whether the checkpoint is written in a signal handler or for an exception: other processes may be elsewhere.
+    """Tell whether the checkpoint is written in a signal handler or for an exception: other processes may be elsewhere.
 
     They would not all join a collective call, and the checkpoint would never be written.
     """

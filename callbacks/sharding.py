@@ -37,7 +37,7 @@ class Unwrapped:
         self._whole = whole
 
     def named_parameters(self) -> Iterator[tuple[str, Any]]:
-        """As a module gives them."""
+        """Yield the parameters as a module gives them."""
         shapes = dict(_flat_shapes(self._module))
         parameters = list(self._module.named_parameters())
         wrappers = (_FSDP, _CHECKPOINTED) if any(_FSDP in name for name, _ in parameters) else ()
@@ -55,7 +55,7 @@ def check_fits(plan: OptimizerPlan, module: nn.Module) -> None:
 
 
 def fits(plan: OptimizerPlan, module: nn.Module) -> bool:
-    """Whether `plan` is for `module`, sharded or not."""
+    """Tell whether `plan` is for `module`, sharded or not."""
     try:
         check_fits(plan, module)
     except PlanMismatchError:
@@ -64,7 +64,7 @@ def fits(plan: OptimizerPlan, module: nn.Module) -> bool:
 
 
 def build_on(plan: OptimizerPlan, module: nn.Module, *, thawed: int = 0) -> tuple[Optimizer, LRScheduler | None]:
-    """The optimizer and scheduler of `plan` on the parameters, or shards of them, that are here.
+    """Build the optimizer and scheduler of `plan` on the parameters, or shards of them, that are here.
 
     `thawed`: see `OptimizerPlan.build`. Raises `UnsupportedModuleError` for an optimizer that sees matrices where
     FSDP left only pieces of vectors.
@@ -85,7 +85,7 @@ def _sees_shapes(optimizer: str) -> bool:
 
 
 def _flat_shapes(module: nn.Module) -> Iterable[tuple[int, tuple[int, ...]]]:
-    """The whole shape of each parameter that FSDP's first version has put into a flat one, by the shard's id."""
+    """Yield the whole shape of each parameter that FSDP's first version has put into a flat one, by the shard's id."""
     for part in module.modules():
         flat = getattr(part, "_flat_param", None)
         for shard, shape in zip(getattr(flat, "_params", None) or (), getattr(flat, "_shapes", ()), strict=False):

@@ -27,14 +27,14 @@ class Letter:
         weakref.finalize(self, self._path.unlink, missing_ok=True)
 
     def write(self, trainer: Any, plan: OptimizerPlan, plan_path: Path) -> None:
-        """From a child that the trainer's launcher has spawned or forked; does nothing elsewhere."""
+        """Write from a child that the trainer's launcher has spawned or forked; do nothing elsewhere."""
         spawning = lightning_of(trainer)._MultiProcessingLauncher
         if isinstance(trainer.strategy.launcher, spawning) and os.getpid() != self._writer_is_not:
             content = {"plan": plan.to_dict(), "plan_path": str(plan_path.absolute())}
             write_whole(self._path, json.dumps(content))
 
     def read(self) -> tuple[OptimizerPlan, Path] | None:
-        """What a child has written, in the parent; None: nothing."""
+        """Read what a child has written, in the parent; None: nothing."""
         if os.getpid() != self._writer_is_not or not self._path.exists():
             return None
         content = json.loads(self._path.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def obstacle_to_thawing(trainer: Any, module: pl.LightningModule) -> str | None:
-    """Why parts of `module` cannot be frozen here and join later; None: they can."""
+    """Say why parts of `module` cannot be frozen here and join later; None: they can."""
     if not module.automatic_optimization:
         return "in manual optimization Lightning steps no scheduler, and the scheduler is what thaws"
     strategy = trainer.strategy
@@ -32,7 +32,7 @@ def obstacle_to_thawing(trainer: Any, module: pl.LightningModule) -> str | None:
 
 
 def later_parameters(plan: OptimizerPlan, module: pl.LightningModule) -> list[torch.nn.Parameter]:
-    """The parameters that `plan` freezes, for a time or for good."""
+    """List the parameters that `plan` freezes, for a time or for good."""
     names = {name for group in plan.param_groups if group.joins is not None for name in group.parameters}
     return [parameter for name, parameter in module.named_parameters() if name in names]
 

@@ -142,7 +142,7 @@ class LightningWorkload:
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """Module, trainer, loaders, data and random numbers as they were, on leaving."""
+        """Leave module, trainer, loaders, data and random numbers as they came."""
         if self._borrowed is not None:
             yield
             return
@@ -167,11 +167,11 @@ class LightningWorkload:
             yield
 
     def source(self) -> DataSource:
-        """The training loader's data set, or its first batches when it has none that can be indexed."""
+        """Return the training loader's data set, or its first batches when it has none that can be indexed."""
         return self._data.source()
 
     def backward(self, batch: Any) -> float:
-        """One forward and backward pass through Lightning and the module's hooks, into `.grad`."""
+        """Run one forward and backward pass through Lightning and the module's hooks, into `.grad`."""
         loop = self._in_trial.loop
         if not loop.has_begun:
             self.begin(_idle, 0)
@@ -207,11 +207,11 @@ class LightningWorkload:
         return [None if loss is None else float(loss) for loss in losses]
 
     def validate(self) -> float:
-        """The monitored value, reduced by Lightning itself over the validation batches."""
+        """Return the monitored value, reduced by Lightning itself over the validation batches."""
         return self._judge.value(self._in_trial.loop)
 
     def pause(self) -> Paused[LightningTraining]:
-        """Optimizers, schedulers, counters and the model's state."""
+        """Put optimizers, schedulers, counters and the model's state aside."""
         trial = self._in_trial
         training = trial.loop.training
         training.progress = progress_of(self._trainer)
@@ -225,7 +225,7 @@ class LightningWorkload:
         trial.loop.attach(paused.training)
 
     def store(self) -> dict[str, Any] | None:
-        """Optimizers, schedulers, counters and the model's state; None for one-shot streams and loss scaling."""
+        """Return optimizers, schedulers, counters and the model's state; None for one-shot streams and loss scaling."""
         trial, trainer = self._in_trial, self._trainer
         training = trial.loop.training
         if self._data.replay is not None or getattr(trainer.precision_plugin, "scaler", None) is not None:
@@ -246,11 +246,11 @@ class LightningWorkload:
         training.batch_idx = batch_idx
 
     def paused_bytes(self) -> int:
-        """Weights, buffers and optimizer states."""
+        """Count the bytes of weights, buffers and optimizer states."""
         return training_bytes(self.model, self._in_trial.loop.training.optimizers)
 
     def agree(self, value: T) -> T:
-        """What rank 0 says."""
+        """Return what rank 0 says."""
         agreed: T = self._trainer.strategy.broadcast(value)
         return agreed
 
@@ -281,5 +281,5 @@ class LightningWorkload:
 
 
 def _idle(module: torch.nn.Module) -> tuple[Optimizer, None]:
-    """An optimizer that moves nothing, for the passes before any choice."""
+    """Make an optimizer that moves nothing, for the passes before any choice."""
     return torch.optim.SGD(module.parameters(), lr=0.0), None

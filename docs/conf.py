@@ -45,5 +45,5 @@ def _add_sidebar(_: Sphinx, page: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Called by Sphinx."""
+    """Set up the site; Sphinx calls this."""
     app.connect("source-read", _add_sidebar)

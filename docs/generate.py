@@ -50,7 +50,7 @@ _NAMES = {
 
 
 def api_page() -> str:
-    """Every public name with its signature, its docstring and its methods."""
+    """Write every public name with its signature, its docstring and its methods."""
     grouped = {name for names in _NAMES.values() for name in names}
     raised = sorted(
         (name for name in sorted(optselect.__all__) if name not in grouped),
@@ -96,7 +96,7 @@ def _described(name: str) -> Iterator[str]:
 
 
 def _members(value: Any) -> Iterator[tuple[str, Any]]:
-    """The methods that a class itself adds, or the functions of a module, as `name(arguments)`."""
+    """Yield the methods that a class itself adds, or the functions of a module, as `name(arguments)`."""
     if inspect.ismodule(value):
         for name in value.__all__:
             if inspect.isfunction(function := getattr(value, name)):
@@ -119,7 +119,7 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _signature(name: str, value: Any, *, wide: bool = False) -> str:
-    """How `value` is called: on one line if it is short or is to be `wide`, else an argument a line."""
+    """Write how `value` is called: on one line if it is short or is to be `wide`, else an argument a line."""
     signature = inspect.signature(value)
     given = [each for each in signature.parameters.values() if each.name not in ("self", "cls")]
     given = [each.replace(annotation=_Verbatim.of(each.annotation)) for each in given]
@@ -154,7 +154,7 @@ class _Verbatim:
 
 
 def errors_page() -> str:
-    """The tree of exceptions, and what each one means."""
+    """Write the tree of exceptions, and what each one means."""
     tree = inspect.cleandoc(errors.__doc__ or "").split("\n\n")
     known = [
         each for each in vars(errors).values() if inspect.isclass(each) and issubclass(each, errors.OptselectError)
@@ -185,7 +185,7 @@ _STATUS = (
 
 
 def cli_page() -> str:
-    """Every command with its arguments."""
+    """Write every command with its arguments."""
     (commands,) = [action for action in command_parser()._actions if action.dest == "command"]
     summaries = {
         choice.dest: str(choice.help).removeprefix("--config FILE: ")
@@ -216,7 +216,7 @@ def cli_page() -> str:
 
 
 def _own(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """The options that stand in no group of a class."""
+    """List the options that stand in no group of a class."""
     own = ("config", "print_config", "seed_everything", "plan", "ckpt_path", "model", "data", "trainer", "auto")
     return [action for action in parser._actions if action.dest in (*own, "optimizer", "lr_scheduler")]
 
@@ -259,7 +259,7 @@ _KEYS = (
 
 
 def config_page() -> str:
-    """The keys of a YAML config, and how they are set from elsewhere."""
+    """Write the keys of a YAML config, and how they are set from elsewhere."""
     hints = inspect.get_annotations(optselect.AutoOptimizer.__init__)
     rows = [
         (
@@ -302,7 +302,7 @@ def config_page() -> str:
 
 
 def recipes_page() -> str:
-    """What there is to copy, by the first line of each YAML."""
+    """Write what there is to copy, by the first line of each YAML."""
     files = sorted((file for file in resources.files("optselect.recipes").iterdir()), key=lambda file: file.name)
     rows = [
         (f"[`{name}`](../../recipes/{name}.py)", f"[{file.name}](../../recipes/{file.name})", first.lstrip("# "))
@@ -327,7 +327,7 @@ def recipes_page() -> str:
 
 
 def profile_page() -> str:
-    """The quantities that rules judge by."""
+    """Write the quantities that rules judge by."""
     parts = {"data": values.DataProfile, "model": values.ModelProfile, "gradient": values.GradientProfile}
     blocks = [
         "# The profile",
@@ -351,7 +351,7 @@ def _sentence(text: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """`text`, which is Markdown already, in one cell of a table."""
+    """Put `text`, which is Markdown already, in one cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 

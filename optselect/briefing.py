@@ -16,8 +16,7 @@ from optselect.profile.model import measured_anatomy
 from optselect.rules import Policy, Prior, Proposal, configuration, propose
 from optselect.rules import policies as policies_for
 from optselect.search.brief import Brief
-from optselect.search.race import Race
-from optselect.search.race_for import race_for, timeable
+from optselect.search.race_for import timeable
 from optselect.search.runner import PAUSED_BYTES, TIMING_COST, TrialRunner
 from optselect.search.stages import STAGES, Stage
 from optselect.search.tactics import TACTICS, Tactics
@@ -25,7 +24,7 @@ from optselect.search.transfer import rate_factor
 from optselect.settings import Settings
 from optselect.study.opening import open_study
 from optselect.study.study import TrialStudy
-from optselect.workload.borrowed_model import training_bytes
+from optselect.workload.borrowed_model import requires_grad_restored, training_bytes
 from optselect.workload.protocol import Workload
 
 # Backward passes of the profile; one for so many micro-batches where the whole search is short; without any trial.
@@ -56,7 +55,7 @@ METHOD = Method()
 
 
 def briefed(workload: Workload, settings: Settings) -> Brief:
-    """The facts and limits of a search on `workload`, which is borrowed.
+    """Gather the facts and limits of a search on `workload`, which is borrowed.
 
     Raises `BudgetError` and `ConfigurationError` for what does not fit this training, before anything is run.
     """
@@ -68,8 +67,10 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
             "leave the name out"
         )
     told = settings.fine_tuning
+    policy = policy_for(workload, told, anatomy_of(workload.model)) if isinstance(told, FineTuning) else None
     return Brief(
-        settings=settings,
+        # In terms of this training: a study is known by the names that a policy means, not by its functions.
+        settings=settings if policy is None else replace(settings, fine_tuning=policy),
         budget=budget,
         horizon=horizon,
         accumulate=workload.accumulate,
@@ -80,16 +81,18 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
         user_passes=workload.user_passes,
         keeps_best=workload.keeps_best,
         training_bytes=training_bytes(workload.model),
-        policy=policy_for(workload, told, anatomy_of(workload.model)) if isinstance(told, FineTuning) else None,
+        policy=policy,
     )
 
 
 def measured(workload: Workload, brief: Brief) -> tuple[Profile, Anatomy]:
-    """The profile, and the model's parameters described with what was measured.
+    """Measure the workload, and describe the model's parameters with what was measured.
 
     The user's word on whether the model is trained already stands in place of the measured one.
     """
-    profile = measure(workload, passes=_passes(brief.budget))
+    # A module's own hooks may freeze and unfreeze as its epochs go by: what counts is what the training begins with.
+    with requires_grad_restored(workload.model):
+        profile = measure(workload, passes=_passes(brief.budget))
     told = brief.settings.fine_tuning
     if told != "auto":
         word = "a fine-tuning policy" if isinstance(told, FineTuning) else f"fine_tuning={told}"
@@ -108,7 +111,7 @@ def _passes(budget: Budget) -> int:
 def proposed(
     workload: Workload, brief: Brief, profile: Profile, anatomy: Anatomy, method: Method = METHOD
 ) -> tuple[list[Proposal], list[Policy]]:
-    """What the rules propose, and policies to try on the leader: none where the user has given one."""
+    """Return what the rules propose, and policies to try on the leader: none where the user has given one."""
     settings = brief.settings
     found = propose(profile, rules=settings.rules, candidates=settings.candidates, prior=method.prior)
     if brief.policy is None:
@@ -118,7 +121,7 @@ def proposed(
 
 
 def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | None:
-    """The study of this training, which another one, other candidates or another seed never continue.
+    """Open the study of this training; one of another training, other candidates or another seed is never continued.
 
     None where nothing is tried.
     """
@@ -139,7 +142,7 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
 def runner_for(
     workload: Workload, brief: Brief, profile: Profile, anatomy: Anatomy, method: Method = METHOD
 ) -> TrialRunner:
-    """What runs the trials."""
+    """Make what runs the trials."""
     return method.runner(
         workload,
         anatomy=anatomy,
@@ -158,7 +161,7 @@ def at_pace(
     runner: TrialRunner,
     study: TrialStudy | None,
 ) -> Brief:
-    """`brief` with its seconds as micro-batches, too, at the pace of the first two arms; as it is without such a limit.
+    """Express the seconds of `brief` as micro-batches, too, at the pace of the first two arms, if it has any.
 
     The pace that an earlier process of the same search measured counts.
     """
@@ -170,21 +173,3 @@ def at_pace(
     pace = workload.agree(pace if study is None else study.remember("seconds per micro-batch", pace))
     spent = profile.gradient.passes + timing
     return replace(brief, budget=brief.budget.at_pace(pace, spent=spent), timing=timing)
-
-
-def raced(
-    brief: Brief,
-    profile: Profile,
-    proposals: Sequence[Proposal],
-    policies: Sequence[Policy],
-    method: Method = METHOD,
-) -> Race:
-    """What the search is about."""
-    return race_for(
-        brief,
-        profile,
-        proposals,
-        [each.fine_tuning for each in policies],
-        paused_bytes=method.paused_bytes,
-        tactics=method.tactics,
-    )

@@ -44,7 +44,7 @@ class Budget:
         return 0 not in (self.steps, self.seconds, self.trials)
 
     def at_pace(self, seconds_per_micro_batch: float, *, spent: int) -> Budget:
-        """The same with its seconds as micro-batches, too: those of the trials, and what was `spent` before them.
+        """Give the seconds as micro-batches, too: those of the trials, and what was `spent` before them.
 
         So a search knows from the start how far its trials can go; the clock still has the last word.
         """
@@ -55,7 +55,7 @@ class Budget:
 
 
 def resolve_budget(budget: float | Budget | None, horizon: int | None) -> Budget:
-    """The limits that `budget` means for a training of `horizon` micro-batches (None: not known).
+    """Turn `budget` into the limits for a training of `horizon` micro-batches (None: not known).
 
     A number is a share of the training. None is the default: 2,000 micro-batches, but at most four
     trainings and at least a quarter of one. So a tiny training is searched thoroughly, and a long one
@@ -83,5 +83,5 @@ def _is_amount(value: Any) -> bool:
 
 
 def default_steps(horizon: int) -> int:
-    """Micro-batches spent by default on a training of `horizon` micro-batches."""
+    """Return how many micro-batches are spent by default on a training of `horizon` micro-batches."""
     return int(min(max(2_000, horizon / 4), 4 * horizon))

@@ -37,7 +37,7 @@ class UnknownOptimizerError(OptselectError, KeyError):
 
     @classmethod
     def named(cls, name: str, known: Iterable[str]) -> UnknownOptimizerError:
-        """The error for `name`, with the nearest of the `known` names as a suggestion."""
+        """Make the error for `name`, with the nearest of the `known` names as a suggestion."""
         known = sorted(known)
         return cls(f"no optimizer named {name!r} in the catalogue.{nearest(name, known)} Known: {', '.join(known)}.")
 
@@ -55,7 +55,7 @@ class MetricNotLoggedError(OptselectError, KeyError):
 
     @classmethod
     def among(cls, what: str, name: str, logged: Iterable[str]) -> MetricNotLoggedError:
-        """The error for `name`, where `what` says in words what was looked for, and `logged` is what there was."""
+        """Make the error for `name`: `what` says in words what was looked for, and `logged` is what there was."""
         names = sorted(logged)
         return cls(
             f"{what}; logged: {', '.join(names) or 'nothing'}.{nearest(name, names)} "
@@ -68,7 +68,7 @@ class UnsupportedModuleError(OptselectError):
 
     @classmethod
     def nothing_trains(cls) -> UnsupportedModuleError:
-        """The error for a model of which all is frozen."""
+        """Make the error for a model of which all is frozen."""
         return cls("the model has no trainable parameter; set requires_grad=True on what should learn")
 
 
@@ -105,6 +105,6 @@ class MissingExtraError(OptselectError, ImportError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the closest of the `known` names, or nothing when none is close."""
+    """Return ` Did you mean 'x'?` for the closest of the `known` names, or nothing when none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

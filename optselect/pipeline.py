@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optselect.briefing import METHOD, Method, at_pace, briefed, measured, opened, proposed, raced, runner_for
+from optselect.briefing import METHOD, Method, at_pace, briefed, measured, opened, proposed, runner_for
 from optselect.budget import Budget
 from optselect.configuration.policy import FineTuningWord
 from optselect.plan import OptimizerPlan
@@ -15,6 +15,7 @@ from optselect.report.live import default_progress
 from optselect.rules import Rule
 from optselect.search.choice import decide
 from optselect.search.progress import Progress, Silent
+from optselect.search.race_for import race_for
 from optselect.search.transfer import for_the_whole_training
 from optselect.search.worker import search
 from optselect.settings import Settings
@@ -69,7 +70,7 @@ def make_selection(
     first_process: bool = True,
     method: Method = METHOD,
 ) -> Selection:
-    """`select` for those who also want the profile and the study, or run on several processes."""
+    """Do what `select` does, for those who also want the profile and the study, or run on several processes."""
     progress = progress or (default_progress() if first_process else Silent())
     with workload.borrowed():
         brief = briefed(workload, settings)
@@ -79,7 +80,7 @@ def make_selection(
         study = opened(workload, brief, profile) if first_process else None
         runner = runner_for(workload, brief, profile, anatomy, method)
         brief = at_pace(workload, brief, profile, proposals, runner=runner, study=study)
-        race = raced(brief, profile, proposals, policies, method)
+        race = race_for(brief, profile, proposals, policies, paused_bytes=method.paused_bytes, tactics=method.tactics)
         trials = search(workload, race, study, runner, progress=progress, stages=method.stages)
     choice = decide(race, trials, proposals, brief.monitor, policies=policies)
     choice = for_the_whole_training(choice, race, trials, profile, method.rate_transfer)

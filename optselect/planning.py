@@ -27,7 +27,7 @@ def planned(
     anatomy: Anatomy,
     proposals: Sequence[Proposal],
 ) -> OptimizerPlan:
-    """The plan for `workload` to train with `choice`."""
+    """Write up the plan for `workload` to train with `choice`."""
     chosen, race = choice.configuration, race if trials else race.untried
     return OptimizerPlan(
         configuration=chosen,

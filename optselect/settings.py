@@ -46,7 +46,7 @@ class Settings:
                 raise UnknownOptimizerError.named(name, (*catalogue.names(), USER))
 
     def identities(self, workload_identity: str) -> tuple[str, str]:
-        """Digests of what changes a search of that training: without its limits, and with them."""
+        """Return two digests of what changes a search of that training: without its limits, and with them."""
         rules = self.rules if isinstance(self.rules, str) else [rule.name for rule in self.rules]
         told = self.fine_tuning.to_dict() if isinstance(self.fine_tuning, FineTuning) else self.fine_tuning
         parts = [workload_identity, list(self.candidates or ()), rules, self.seed, told]

@@ -34,26 +34,26 @@ class Dimension:
             )
 
     def clip(self, value: float) -> float:
-        """`value` moved to the nearest bound when it lies outside them."""
+        """Move `value` to the nearest bound when it lies outside them."""
         if not isinstance(self.distribution, FloatDistribution):
             raise ConfigurationError(f"only a numeric dimension has bounds to clip to; this one is {self.distribution}")
         inner = min(max(float(self._inner(value)), self.distribution.low), self.distribution.high)
         return 1.0 - inner if self.complement else inner
 
     def contains(self, value: Value) -> bool:
-        """Whether `value` lies inside the hard bounds."""
+        """Tell whether `value` lies inside the hard bounds."""
         if isinstance(self.distribution, CategoricalDistribution):
             return value in self.distribution.choices
         return self.distribution.low <= float(self._inner(value)) <= self.distribution.high
 
     def to_unit(self, value: float) -> float:
-        """Where `value` lies between the bounds: 0 at the lower, 1 at the upper one."""
+        """Locate `value` between the bounds: 0 at the lower, 1 at the upper one."""
         low, high = self._ends()
         inner = float(self._inner(value))
         return (self._scale(inner) - low) / (high - low) if high > low else 0.0
 
     def from_unit(self, unit: float) -> float:
-        """The value at `unit` of the way from the lower bound to the upper one; inverse of `to_unit`."""
+        """Return the value at `unit` of the way from the lower bound to the upper one; inverse of `to_unit`."""
         low, high = self._ends()
         at = low + min(max(unit, 0.0), 1.0) * (high - low)
         # Clipped: 10 to the power of a bound's logarithm may lie a rounding error outside it.
@@ -76,7 +76,7 @@ class Dimension:
         return self._snapped(1.0 - float(value)) if self.complement else value
 
     def _snapped(self, inner: float) -> float:
-        """`inner` on the bound it misses by a rounding error only: 1 - (1 - .3) is a little more than .3."""
+        """Move `inner` to a bound that it misses by a rounding error only: 1 - (1 - .3) is a little more than .3."""
         if isinstance(self.distribution, FloatDistribution):
             for bound in (self.distribution.low, self.distribution.high):
                 if math.isclose(inner, bound, rel_tol=1e-9, abs_tol=1e-15):
@@ -85,13 +85,13 @@ class Dimension:
 
 
 def log_uniform(low: float, high: float, *, centre: float | None = None) -> Dimension:
-    """A positive number whose magnitude is unknown; `centre` defaults to the geometric middle."""
+    """Make a dimension for a positive number whose magnitude is unknown; `centre` defaults to the geometric middle."""
     centre = math.sqrt(low * high) if centre is None else centre
     return Dimension(distribution=FloatDistribution(low, high, log=True), centre=centre)
 
 
 def near_one(low: float, high: float, *, centre: float) -> Dimension:
-    """A number below one whose *distance to one* is searched by magnitude: a momentum or a beta.
+    """Make a dimension for a momentum or a beta: a number whose *distance to one* is searched by magnitude.
 
     `low` and `high` bound that distance: `near_one(5e-3, .3, centre=.9)` is a momentum in [.7, .995].
     """
@@ -99,7 +99,7 @@ def near_one(low: float, high: float, *, centre: float) -> Dimension:
 
 
 def choice(*values: Value, centre: Value | None = None) -> Dimension:
-    """One of `values`; `centre` defaults to the first."""
+    """Make a dimension that is one of `values`; `centre` defaults to the first."""
     return Dimension(distribution=CategoricalDistribution(values), centre=values[0] if centre is None else centre)
 
 
@@ -125,5 +125,5 @@ class SearchSpace(Mapping[str, Dimension]):
         return hash(frozenset(self.dimensions.items()))
 
     def centre(self) -> dict[str, Value]:
-        """The prior's centre in every dimension."""
+        """Return the prior's centre in every dimension."""
         return {name: dimension.centre for name, dimension in self.dimensions.items()}

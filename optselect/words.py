@@ -10,10 +10,10 @@ _SECRET_VALUE = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*=
 
 
 def without_passwords(text: str) -> str:
-    """`text` with the login of every URL, and what its query calls a password, replaced by `…`."""
+    """Replace the login of every URL in `text`, and what its query calls a password, by `…`."""
     return _SECRET_VALUE.sub(r"\1…", _LOGIN.sub("…@", text))
 
 
 def format_value(value: object) -> str:
-    """Three significant digits for a float, as it is for anything else."""
+    """Write a float with three significant digits, anything else as it is."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -28,23 +28,23 @@ class WordBagModel(L.LightningModule):
         self.net = nn.Sequential(nn.Linear(width, 32), nn.ReLU(), nn.Linear(32, 2))
 
     def forward(self, words: Tensor) -> Tensor:
-        """Class scores, (batch, 2), of words, (batch, 100), by their rank; 0 is none."""
+        """Score the classes, (batch, 2), of words, (batch, 100), by their rank; 0 is none."""
         scores: Tensor = self.net(self.table(words))
         return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         words, favourable = batch
         loss = F.cross_entropy(self(words), favourable)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` is what AutoOptimizer judges a trial by."""
+        """Log `val_loss`, by which AutoOptimizer judges a trial."""
         self._judge(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """On reviews that neither the training nor the choice of the optimizer has read."""
+        """Test on reviews that neither the training nor the choice of the optimizer has read."""
         self._judge(batch, "test")
 
     def _judge(self, batch: Batch, stage: str) -> None:
@@ -69,13 +69,13 @@ class ReviewsData(L.LightningDataModule):
         self.train, self.val, self.test = random_split(data, [0.8, 0.1, 0.1], seed)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Some 410 batches an epoch at the default size."""
+        """Load some 410 batches an epoch at the default size."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches of 512."""
+        """Load batches of 512."""
         return DataLoader(self.val, batch_size=512)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches of 512."""
+        """Load batches of 512."""
         return DataLoader(self.test, batch_size=512)

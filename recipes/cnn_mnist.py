@@ -31,12 +31,12 @@ class ConvolutionalModel(L.LightningModule):
         self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 3 * 3, 10))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Class scores, (batch, 10), of pictures, (batch, 1, 28, 28)."""
+        """Score the classes, (batch, 10), of pictures, (batch, 1, 28, 28)."""
         scores: Tensor = self.net(pictures)
         return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch, moved up to `shift` pixels, each time by others."""
+        """Return the loss of one batch, moved up to `shift` pixels, each time by others."""
         pictures, digit = batch
         down, right = torch.randint(-self.shift, self.shift + 1, (2,)).tolist()
         loss = F.cross_entropy(self(pictures.roll((down, right), dims=(2, 3))), digit)
@@ -44,11 +44,11 @@ class ConvolutionalModel(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` is what AutoOptimizer judges a trial by."""
+        """Log `val_loss`, by which AutoOptimizer judges a trial."""
         self._judge(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """On pictures that neither the training nor the choice of the optimizer has seen."""
+        """Test on pictures that neither the training nor the choice of the optimizer has seen."""
         self._judge(batch, "test")
 
     def _judge(self, batch: Batch, stage: str) -> None:
@@ -72,13 +72,13 @@ class MnistData(L.LightningDataModule):
         self.train, self.val, self.test = random_split(pictures, [3_400, 600, 1_000], seed)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """54 batches an epoch at the default size."""
+        """Load 54 batches an epoch at the default size."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Two batches."""
+        """Load two batches."""
         return DataLoader(self.val, batch_size=300)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Two batches."""
+        """Load two batches."""
         return DataLoader(self.test, batch_size=500)

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from optselect import AutoOptimizer, OptimizerPlan
 from optselect.recipes.digits import DigitsData, DigitsModel
+from optselect.report.text import choice_as_text
 
 EPOCHS = 20  # of 20 batches each: 400 steps
 SEED, FRESH_SEEDS = 0, (1, 2)
@@ -39,7 +40,7 @@ class WithAdamW(DigitsModel):
     """The same model with what one writes without thinking: the yardstick."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW at 1e-3, a constant rate."""
+        """Use AdamW at 1e-3, a constant rate."""
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
@@ -50,14 +51,14 @@ class Narrator(L.Callback):
     auto: AutoOptimizer
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """AutoOptimizer has shown profile, proposals and trials; its explanation goes on with them."""
-        lines = self.auto.plan.explain().splitlines() if self.auto.plan else []
+        """Print the choice: AutoOptimizer has shown profile, proposals and trials."""
         title("2. The plan")
-        print("\n".join(itertools.takewhile(lambda line: line != "profile", lines)))
+        if self.auto.plan is not None:
+            print(choice_as_text(self.auto.plan))
         title("3. The training")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """How far it is."""
+        """Print how far it is."""
         epochs = trainer.max_epochs or 1
         if (trainer.current_epoch + 1) % max(epochs // 5, 1) == 0:
             seen = "  ".join(f"{name} {float(value):.4f}" for name, value in trainer.callback_metrics.items())
@@ -115,7 +116,7 @@ def fit(
     *callbacks: L.Callback,
     ckpt_path: Path | None = None,
 ) -> Figures:
-    """Train a new `module`, its weights and the data's order by `seed`; returns what was logged last."""
+    """Train a new `module`, its weights and the data's order by `seed`; return what was logged last."""
     L.seed_everything(seed)
     model = module()
     trainer = L.Trainer(
@@ -135,12 +136,12 @@ def fit(
 
 
 def at_half_and_end(folder: Path, epochs: int) -> ModelCheckpoint:
-    """Checkpoints at two epochs; the first is what an interrupted run would have left behind."""
+    """Save checkpoints at two epochs; the first is what an interrupted run would have left behind."""
     return ModelCheckpoint(folder, "{epoch}", every_n_epochs=epochs // 2, save_top_k=-1)
 
 
 def compare(rows: list[tuple[int, Figures, Figures]], plan: OptimizerPlan) -> None:
-    """Both trainings seed by seed, how often the plan was better, and what it cost."""
+    """Tabulate both trainings seed by seed, how often the plan was better, and what it cost."""
     table = Table("seed", *JUDGED, box=None, title="the plan / AdamW(1e-3)", title_justify="left")
     for seed, ours, plain in rows:
         table.add_row(str(seed), *(f"{ours[name]:.4f} / {plain[name]:.4f}" for name in JUDGED))
@@ -154,14 +155,14 @@ def compare(rows: list[tuple[int, Figures, Figures]], plan: OptimizerPlan) -> No
 
 
 def title(text: str) -> None:
-    """A line that tells the acts apart."""
+    """Print a line that tells the acts apart."""
     print()
     console.rule(f"[bold]{text}", align="left")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning's remarks would stand between the lines that matter; optselect's are shown."""
+    """Mute Lightning's remarks, which would stand between the lines that matter; optselect's are shown."""
     # In a terminal AutoOptimizer shows its trials as a live table. Elsewhere it logs them.
     handler: logging.Handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -185,7 +186,7 @@ def quiet() -> Iterator[None]:
 
 
 def fresh_folder() -> Path:
-    """`demo_runs/` and the time, with a number where two runs share a second."""
+    """Make a folder in `demo_runs/` named for the time, with a number where two runs share a second."""
     base = Path("demo_runs") / datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     names = (base if count == 0 else base.with_name(f"{base.name}_{count}") for count in itertools.count())
     folder = next(name for name in names if not name.exists())

@@ -28,23 +28,23 @@ class DigitsModel(L.LightningModule):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Class scores, (batch, 10), of pixels, (batch, 64)."""
+        """Score the classes, (batch, 10), of pixels, (batch, 64)."""
         scores: Tensor = self.net(pixels)
         return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         pixels, digit = batch
         loss = F.cross_entropy(self(pixels), digit)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` is what AutoOptimizer judges a trial by, unless it is told another name."""
+        """Log `val_loss`, by which AutoOptimizer judges a trial unless it is told another name."""
         self._judge(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """On pictures that neither the training nor the choice of the optimizer has seen."""
+        """Test on pictures that neither the training nor the choice of the optimizer has seen."""
         self._judge(batch, "test")
 
     def _judge(self, batch: Batch, stage: str) -> None:
@@ -71,13 +71,13 @@ class DigitsData(L.LightningDataModule):
         self.train, self.val, self.test = (TensorDataset(pixels[rows], digit[rows]) for rows in (train, val, test))
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """20 batches an epoch at the default size."""
+        """Load 20 batches an epoch at the default size."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """One batch."""
+        """Load one batch."""
         return DataLoader(self.val, batch_size=len(self.val))
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """One batch."""
+        """Load one batch."""
         return DataLoader(self.test, batch_size=len(self.test))

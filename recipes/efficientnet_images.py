@@ -28,23 +28,23 @@ class EfficientNetModel(L.LightningModule):
         self.head = nn.Linear(WIDTH, classes)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Class scores, (batch, classes), of pictures, (batch, 3, side, side), in [-1, 1]."""
+        """Score the classes, (batch, classes), of pictures, (batch, 3, side, side), in [-1, 1]."""
         scores: Tensor = self.head(self.backbone(pictures))
         return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         pictures, digit = batch
         loss = F.cross_entropy(self(pictures), digit)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` is what AutoOptimizer judges a trial by."""
+        """Log `val_loss`, by which AutoOptimizer judges a trial."""
         self._judge(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """On pictures that neither the training nor the choice of the optimizer has seen."""
+        """Test on pictures that neither the training nor the choice of the optimizer has seen."""
         self._judge(batch, "test")
 
     def _judge(self, batch: Batch, stage: str) -> None:
@@ -71,13 +71,13 @@ class LargeDigitsData(L.LightningDataModule):
         self.train, self.val, self.test, _ = random_split(pictures, [*self.sizes, rest], seed)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """37 whole batches an epoch at the default sizes."""
+        """Load 37 whole batches an epoch at the default sizes."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches of 100."""
+        """Load batches of 100."""
         return DataLoader(self.val, batch_size=100)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches of 100."""
+        """Load batches of 100."""
         return DataLoader(self.test, batch_size=100)

@@ -31,25 +31,25 @@ class FactorsModel(L.LightningModule):
             nn.init.normal_(table.weight, std=deviation)
 
     def forward(self, user: Tensor, film: Tensor) -> Tensor:
-        """Ratings less 3, (batch,), of users and films, (batch,) each."""
+        """Predict ratings less 3, (batch,), of users and films, (batch,) each."""
         biases = self.user_bias(user) + self.film_bias(film)
         rating: Tensor = self.mean + biases.squeeze(1) + (self.user(user) * self.film(film)).sum(dim=1)
         return rating
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         user, film, rating = batch
         loss = F.mse_loss(self(user, film), rating)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` is what AutoOptimizer judges a trial by."""
+        """Log `val_loss`, by which AutoOptimizer judges a trial."""
         user, film, rating = batch
         self.log("val_loss", F.mse_loss(self(user, film), rating))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The squared error, in stars, of ratings that neither training nor choice has seen."""
+        """Log the squared error, in stars, of ratings that neither training nor choice has seen."""
         user, film, rating = batch
         self.log("test_loss", F.mse_loss(self(user, film), rating))
 
@@ -68,13 +68,13 @@ class MovieLensData(L.LightningDataModule):
         self.train, self.val, self.test = random_split(ratings, [80_000, 5_000, 15_000], seed)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """313 batches an epoch at the default size."""
+        """Load 313 batches an epoch at the default size."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Two batches."""
+        """Load two batches."""
         return DataLoader(self.val, batch_size=2_500)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Six batches."""
+        """Load six batches."""
         return DataLoader(self.test, batch_size=2_500)

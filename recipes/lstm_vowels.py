@@ -27,25 +27,25 @@ class RecurrentModel(L.LightningModule):
         self.head = nn.Linear(hidden, 9)
 
     def forward(self, series: Tensor) -> Tensor:
-        """Class scores, (batch, 9), of series, (batch, frames, 12); a frame of zeros is padding."""
+        """Score the classes, (batch, 9), of series, (batch, frames, 12); a frame of zeros is padding."""
         states, _ = self.lstm(series)
         present = series.abs().sum(dim=2, keepdim=True) > 0
         scores: Tensor = self.head((states * present).sum(dim=1) / present.sum(dim=1))
         return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         series, speaker = batch
         loss = F.cross_entropy(self(series), speaker)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` is what AutoOptimizer judges a trial by."""
+        """Log `val_loss`, by which AutoOptimizer judges a trial."""
         self._judge(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """On recordings that neither the training nor the choice of the optimizer has heard."""
+        """Test on recordings that neither the training nor the choice of the optimizer has heard."""
         self._judge(batch, "test")
 
     def _judge(self, batch: Batch, stage: str) -> None:
@@ -69,13 +69,13 @@ class VowelsData(L.LightningDataModule):
         self.train, self.val, self.test = random_split(recordings, [320, 120, 200], seed)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Ten batches an epoch at the default size."""
+        """Load ten batches an epoch at the default size."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """One batch."""
+        """Load one batch."""
         return DataLoader(self.val, batch_size=len(self.val))
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """One batch."""
+        """Load one batch."""
         return DataLoader(self.test, batch_size=len(self.test))

@@ -27,25 +27,25 @@ class MiniLMModel(L.LightningModule):
         self.head = nn.Linear(WIDTH, 2)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Class scores, (batch, 2), of tokens, (batch, length); 0 is none."""
+        """Score the classes, (batch, 2), of tokens, (batch, length); 0 is none."""
         present = (tokens != 0).unsqueeze(2)
         mean = (self.backbone(tokens) * present).sum(dim=1) / present.sum(dim=1)
         scores: Tensor = self.head(mean)
         return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         tokens, favourable = batch
         loss = F.cross_entropy(self(tokens), favourable)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` is what AutoOptimizer judges a trial by."""
+        """Log `val_loss`, by which AutoOptimizer judges a trial."""
         self._judge(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """On sentences that neither the training nor the choice of the optimizer has read."""
+        """Test on sentences that neither the training nor the choice of the optimizer has read."""
         self._judge(batch, "test")
 
     def _judge(self, batch: Batch, stage: str) -> None:
@@ -71,13 +71,13 @@ class SentencesData(L.LightningDataModule):
         self.train, self.val, self.test = random_split(data, [1 / 2, 1 / 6, 1 / 3], seed)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """56 whole batches an epoch at the default sizes."""
+        """Load 56 whole batches an epoch at the default sizes."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches of 64."""
+        """Load batches of 64."""
         return DataLoader(self.val, batch_size=64)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches of 64."""
+        """Load batches of 64."""
         return DataLoader(self.test, batch_size=64)

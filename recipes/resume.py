@@ -26,19 +26,19 @@ class DropoutModel(L.LightningModule):
         self.net = nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 10))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Class scores, (batch, 10), of pixels, (batch, 64)."""
+        """Score the classes, (batch, 10), of pixels, (batch, 64)."""
         scores: Tensor = self.net(pixels)
         return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         pixels, digit = batch
         loss = F.cross_entropy(self(pixels), digit)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` is what AutoOptimizer judges a trial by."""
+        """Log `val_loss`, by which AutoOptimizer judges a trial."""
         pixels, digit = batch
         self.log("val_loss", F.cross_entropy(self(pixels), digit))
 
@@ -57,9 +57,9 @@ class ShuffledData(L.LightningDataModule):
         self.train, self.val = random_split(data, [1_400, 397], torch.Generator().manual_seed(0))
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """22 batches an epoch at the default size."""
+        """Load 22 batches an epoch at the default size."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """One batch."""
+        """Load one batch."""
         return DataLoader(self.val, batch_size=len(self.val))

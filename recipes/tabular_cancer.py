@@ -38,19 +38,19 @@ class CancerModel(L.LightningModule):
         self.val_auroc, self.test_auroc = BinaryAUROC(), BinaryAUROC()
 
     def forward(self, columns: Tensor) -> Tensor:
-        """Log odds of "benign", (batch,), of columns, (batch, 30)."""
+        """Return the log odds of "benign", (batch,), of columns, (batch, 30)."""
         scores: Tensor = self.net(columns)
         return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         columns, benign = batch
         loss = F.binary_cross_entropy_with_logits(self(columns), benign.float())
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` judges the trials; `val_auroc` is for people."""
+        """Log `val_loss`, which judges the trials, and `val_auroc`, which is for people."""
         columns, benign = batch
         scores = self(columns)
         self.val_auroc.update(scores, benign)
@@ -58,7 +58,7 @@ class CancerModel(L.LightningModule):
         self.log("val_loss", F.binary_cross_entropy_with_logits(scores, benign.float()))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """On rows that neither the training nor the choice of the optimizer has seen."""
+        """Test on rows that neither the training nor the choice of the optimizer has seen."""
         columns, benign = batch
         self.test_auroc.update(self(columns), benign)
         self.log("test_auroc", self.test_auroc)
@@ -81,13 +81,13 @@ class CancerData(L.LightningDataModule):
         self.train, self.val, self.test = (TensorDataset(inputs[rows], target[rows]) for rows in (train, val, test))
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Ten batches an epoch at the default size."""
+        """Load ten batches an epoch at the default size."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """One batch."""
+        """Load one batch."""
         return DataLoader(self.val, batch_size=len(self.val))
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """One batch."""
+        """Load one batch."""
         return DataLoader(self.test, batch_size=len(self.test))

@@ -28,24 +28,24 @@ class DiabetesModel(L.LightningModule):
         )
 
     def forward(self, columns: Tensor) -> Tensor:
-        """Standardised progress, (batch,), of columns, (batch, 10)."""
+        """Predict the standardised progress, (batch,), of columns, (batch, 10)."""
         progress: Tensor = self.net(columns)
         return progress
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         columns, progress = batch
         loss = F.mse_loss(self(columns), progress)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` judges the trials, stops the training and picks the checkpoint."""
+        """Log `val_loss`, which judges the trials, stops the training and picks the checkpoint."""
         columns, progress = batch
         self.log("val_loss", F.mse_loss(self(columns), progress))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The error in units of the target's own deviation: 1 is what the mean alone would have."""
+        """Log the error in units of the target's own deviation: 1 is what the mean alone would have."""
         columns, progress = batch
         self.log("test_rmse", F.mse_loss(self(columns), progress).sqrt())
 
@@ -67,13 +67,13 @@ class DiabetesData(L.LightningDataModule):
         self.train, self.val, self.test = (TensorDataset(inputs[rows], target[rows]) for rows in (train, val, test))
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Eight batches an epoch at the default size."""
+        """Load eight batches an epoch at the default size."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """One batch."""
+        """Load one batch."""
         return DataLoader(self.val, batch_size=len(self.val))
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """One batch."""
+        """Load one batch."""
         return DataLoader(self.test, batch_size=len(self.test))

@@ -36,24 +36,24 @@ class CharacterModel(L.LightningModule):
         self.head = nn.Linear(width, BIBLE_ALPHABET)
 
     def forward(self, characters: Tensor) -> Tensor:
-        """Scores, (batch, window, alphabet), of the character after each of characters, (batch, window)."""
+        """Score, (batch, window, alphabet), the character after each of characters, (batch, window)."""
         states = self.table(characters) + self.position
         past = nn.Transformer.generate_square_subsequent_mask(characters.shape[1], device=characters.device)
         scores: Tensor = self.head(self.norm(self.layers(states, mask=past, is_causal=True)))
         return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch, in nats a character."""
+        """Return the loss of one batch, in nats a character."""
         loss = self._loss(batch)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` is what AutoOptimizer judges a trial by."""
+        """Log `val_loss`, by which AutoOptimizer judges a trial."""
         self.log("val_loss", self._loss(batch))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """On the end of the text, which neither the training nor the choice of the optimizer has read."""
+        """Test on the end of the text, which neither the training nor the choice of the optimizer has read."""
         self.log("test_loss", self._loss(batch))
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -75,13 +75,13 @@ class BibleData(L.LightningDataModule):
         self.train, self.val, self.test = (Subset(windows, range(start, end)) for start, end in pairwise(edges))
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Some 1,850 batches an epoch at the default size."""
+        """Load some 1,850 batches an epoch at the default size."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Four batches."""
+        """Load four batches."""
         return DataLoader(self.val, batch_size=60)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """16 batches."""
+        """Load 16 batches."""
         return DataLoader(self.test, batch_size=60)

@@ -33,24 +33,24 @@ class TransformerModel(L.LightningModule):
         self.head = nn.Linear(width, 10)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Class scores, (batch, 10), of pictures, (batch, 1, 28, 28)."""
+        """Score the classes, (batch, 10), of pictures, (batch, 1, 28, 28)."""
         states = self.patches(F.unfold(pictures, 7, stride=7).transpose(1, 2)) + self.position
         scores: Tensor = self.head(self.norm(self.layers(states)).mean(dim=1))
         return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         pictures, digit = batch
         loss = F.cross_entropy(self(pictures), digit)
         self.log("train_loss", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """`val_loss` is what AutoOptimizer judges a trial by."""
+        """Log `val_loss`, by which AutoOptimizer judges a trial."""
         self._judge(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """On pictures that neither the training nor the choice of the optimizer has seen."""
+        """Test on pictures that neither the training nor the choice of the optimizer has seen."""
         self._judge(batch, "test")
 
     def _judge(self, batch: Batch, stage: str) -> None:
@@ -74,13 +74,13 @@ class MnistData(L.LightningDataModule):
         self.train, self.val, self.test = random_split(pictures, [3_400, 600, 1_000], seed)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """106 whole batches an epoch at the default size."""
+        """Load 106 whole batches an epoch at the default size."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Two batches."""
+        """Load two batches."""
         return DataLoader(self.val, batch_size=300)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Two batches."""
+        """Load two batches."""
         return DataLoader(self.test, batch_size=500)

@@ -19,7 +19,7 @@ _log = logging.getLogger("optselect")
 
 
 def policy_for(workload: Workload, fine_tuning: FineTuning, anatomy: Anatomy) -> FineTuning:
-    """`fine_tuning` fitted to the model and the length of `workload`.
+    """Fit `fine_tuning` to the model and the length of `workload`.
 
     Raises `ConfigurationError` where it does not fit, or freezes what cannot be frozen here.
     """
@@ -37,7 +37,7 @@ def _timed(workload: Workload, policy: FineTuning) -> FineTuning:
 
 
 def fitting(worth_trying: Iterable[Policy], workload: Workload, anatomy: Anatomy) -> list[Policy]:
-    """Those of `worth_trying` that fit this model and this training, in its terms."""
+    """Keep those of `worth_trying` that fit this model and this training, in its terms."""
     found = []
     for each in worth_trying:
         try:
@@ -50,7 +50,7 @@ def fitting(worth_trying: Iterable[Policy], workload: Workload, anatomy: Anatomy
 def with_policy(
     proposals: Sequence[Proposal], policy: FineTuning, anatomy: Anatomy, *, asked_for: bool
 ) -> list[Proposal]:
-    """`proposals` with `policy`, but for those whose optimizer cannot follow it.
+    """Give `proposals` the `policy`, and leave out those whose optimizer cannot follow it.
 
     Raises `ConfigurationError` where none can, and for the first that cannot where the user has named them
     (`asked_for`).

@@ -21,7 +21,7 @@ _FALLBACKS = ("adamw", "sparse_adam")
 
 
 def param_groups(anatomy: Anatomy, configuration: Configuration) -> tuple[ParamGroup, ...]:
-    """Every trainable parameter of a model in exactly one group.
+    """Put every trainable parameter of a model in exactly one group.
 
     The chosen optimizer trains what it can; its partner the rest (hidden matrices go to Muon, everything
     else to AdamW); SparseAdam the parameters with sparse gradients when neither takes those.
@@ -125,7 +125,7 @@ def _trainer(chain: list[OptimizerSpec], parameter: ParamInfo) -> OptimizerSpec:
 def _hyperparameters(
     spec: OptimizerSpec, configuration: Configuration, *, decay: bool, rate: float
 ) -> dict[str, Value]:
-    """The configuration's values for its own optimizer; a partner takes the lr and its own prior for the rest."""
+    """Take the configuration's values for its own optimizer; a partner gets the lr and its own prior for the rest."""
     if spec.name == configuration.optimizer:
         values = {**spec.defaults(), **configuration.hyperparameters}
     else:

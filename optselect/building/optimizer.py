@@ -31,7 +31,7 @@ def build(
     *,
     thawed: int = 0,
 ) -> tuple[Optimizer, LRScheduler | None]:
-    """The optimizer and the scheduler of `plan` for `model`; see `OptimizerPlan.build`."""
+    """Build the optimizer and the scheduler of `plan` for `model`; see `OptimizerPlan.build`."""
     plan.model_fingerprint.check(model)
     if plan.optimizer == USER:
         if own is None:
@@ -52,7 +52,7 @@ def build_groups(
     *,
     thawed: int = 0,
 ) -> tuple[Optimizer, LRScheduler | None]:
-    """One optimizer over `groups`, composite when they name several, and its scheduler.
+    """Build one optimizer over `groups`, composite when they name several, and its scheduler.
 
     The scheduler is None when the schedule never changes the rate and nothing joins later. Groups that join
     later, or never, are frozen here; `thawed` of the phases are joined at once. Raises `PlanMismatchError` when a
@@ -93,7 +93,7 @@ class _Child:
     parameters: Mapping[str, nn.Parameter]
 
     def begin(self) -> Optimizer | None:
-        """The optimizer over the groups that train from the beginning; None: none of them does."""
+        """Build the optimizer over the groups that train from the beginning; None: none of them does."""
         return self._made([group for group in self.groups if group.joins is None])
 
     def join(self, optimizer: Optimizer, phase: int) -> list[dict[str, Any]]:

@@ -10,13 +10,13 @@ from optselect.parameters.describe import ParamInfo
 
 
 def matched(what: str, patterns: Patterns, infos: Sequence[ParamInfo]) -> list[ParamInfo]:
-    """The parameters that any of the patterns matches; each pattern must match one."""
+    """Find the parameters that any of the patterns matches; each pattern must match one."""
     found = {info.name for pattern in several(patterns) for info in _found(what, pattern, infos)}
     return [info for info in infos if info.name in found]
 
 
 def claims(what: str, patterns: Sequence[Pattern], infos: Sequence[ParamInfo]) -> list[list[ParamInfo]]:
-    """The parameters of each pattern; no two may claim the same one."""
+    """Find the parameters of each pattern; no two may claim the same one."""
     claimed = [_found(what, pattern, infos) for pattern in patterns]
     owners: dict[str, int] = {}
     for index, claim in enumerate(claimed):
@@ -30,7 +30,7 @@ def claims(what: str, patterns: Sequence[Pattern], infos: Sequence[ParamInfo]) -
 
 
 def any_of(patterns: Patterns) -> Callable[[str], bool]:
-    """One pattern that matches what any of the patterns does."""
+    """Combine the patterns into one that matches what any of them does."""
     listed = list(several(patterns))
 
     def found(name: str) -> bool:
@@ -41,7 +41,7 @@ def any_of(patterns: Patterns) -> Callable[[str], bool]:
 
 
 def some_names(infos: Sequence[ParamInfo], most: int = 5) -> str:
-    """The first few of their names, and how many more there are."""
+    """List the first few of their names, and how many more there are."""
     more = f" and {len(infos) - most} more" if len(infos) > most else ""
     return ", ".join(info.name for info in infos[:most]) + more
 

@@ -32,7 +32,7 @@ class Treatment:
 
 
 def treated(anatomy: Anatomy, policy: FineTuning | None) -> list[tuple[ParamInfo, Treatment]]:
-    """Every trainable parameter of a model with its treatment.
+    """Pair every trainable parameter of a model with its treatment.
 
     Raises `ConfigurationError` when a pattern matches no trainable parameter, when two claim the same one, when
     the policy speaks of a head and none is found, and when nothing would train from the beginning.
@@ -74,7 +74,7 @@ def treated(anatomy: Anatomy, policy: FineTuning | None) -> list[tuple[ParamInfo
 
 
 def _levels(infos: Sequence[ParamInfo], policy: FineTuning) -> dict[str, int]:
-    """The layer of every parameter below the head, 0 nearest the input; frozen ones count, too."""
+    """Rank every parameter below the head by its layer, 0 nearest the input; frozen ones count, too."""
     below = [info for info in infos if info.role != "head"]
     if not policy.layers:
         ranks = {depth: rank for rank, depth in enumerate(sorted({info.depth for info in below}))}
@@ -93,7 +93,7 @@ def _levels(infos: Sequence[ParamInfo], policy: FineTuning) -> dict[str, int]:
 def _joinings(
     trainable: Sequence[ParamInfo], policy: FineTuning, *, head: set[str], level: Mapping[str, int]
 ) -> dict[str, Joining]:
-    """When each parameter joins that does not train from the beginning."""
+    """Tell when each parameter joins that does not train from the beginning."""
     found = {info.name: _NEVER for info in matched("freeze", policy.freeze, trainable)}
     by_name = [thaw for thaw in policy.thaws if thaw.parameters]
     claimed = dict(
@@ -127,7 +127,7 @@ def _joinings(
 def _rates(
     trainable: Sequence[ParamInfo], policy: FineTuning, *, head: set[str], level: Mapping[str, int]
 ) -> dict[str, tuple[str, float]]:
-    """Each parameter's part, in words, and its factor on the learning rate."""
+    """Return each parameter's part, in words, and its factor on the learning rate."""
     of_patterns = claims("rates", list(policy.rates), trainable)
     own = {info.name: rate for infos, rate in zip(of_patterns, policy.rates.values(), strict=True) for info in infos}
     # The head is a layer of its own above the backbone's.

@@ -55,7 +55,7 @@ ADADELTA = OptimizerSpec(
 
 
 def _factored(shape: Sequence[int], itemsize: int) -> int:
-    """One number per row and per column of the last two dimensions; one per element of a vector."""
+    """Count one number per row and per column of the last two dimensions; one per element of a vector."""
     numbers = math.prod(shape)
     if len(shape) >= 2:
         numbers = numbers // shape[-1] + numbers // shape[-2]

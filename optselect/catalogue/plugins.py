@@ -97,7 +97,7 @@ LION = OptimizerSpec(
 
 
 def _kronecker(shape: Sequence[int], itemsize: int) -> int:
-    """Two moments, and per dimension of at most 10,000 a second-moment matrix with its eigenvectors.
+    """Count two moments, and per dimension of at most 10,000 a second-moment matrix with its eigenvectors.
 
     The package preconditions no 1-D parameter by default.
     """

@@ -29,13 +29,13 @@ class CatalogueWarning(RuntimeWarning):
 
 
 def names(pattern: str = "*") -> tuple[str, ...]:
-    """The catalogue names that match a shell-style `pattern`, in the order of registration."""
+    """List the catalogue names that match a shell-style `pattern`, in the order of registration."""
     _load_entry_points()
     return tuple(name for name in _SPECS if fnmatch.fnmatchcase(name, pattern))
 
 
 def get(name: str) -> OptimizerSpec:
-    """What is known about the optimizer `name`. Raises `UnknownOptimizerError` with the nearest name."""
+    """Look up what is known about the optimizer `name`. Raises `UnknownOptimizerError` with the nearest name."""
     if name not in _SPECS:
         _load_entry_points()
     if name not in _SPECS:

@@ -67,7 +67,7 @@ class OptimizerSpec:
     extra: str | None = None
 
     def load(self) -> Callable[..., Any]:
-        """The optimizer class. Raises `MissingExtraError` when its package cannot be imported."""
+        """Import the optimizer class. Raises `MissingExtraError` when its package cannot be imported."""
         module, _, attribute = self.factory.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
@@ -88,20 +88,20 @@ class OptimizerSpec:
         return True
 
     def can_train(self, *, shape: Sequence[int], sparse: bool, is_complex: bool = False) -> bool:
-        """Whether a parameter of `shape` with this gradient layout can be trained."""
+        """Tell whether a parameter of `shape` with this gradient layout can be trained."""
         layout = self.sparse if sparse else self.dense
         return layout and (self.ndim is None or len(shape) == self.ndim) and (self.complex or not is_complex)
 
     def state_bytes(self, shape: Sequence[int], itemsize: int = 4) -> int:
-        """Bytes of optimizer state for one parameter of `shape` with `itemsize` bytes per element."""
+        """Count the bytes of optimizer state for one parameter of `shape` with `itemsize` bytes per element."""
         return self.state(shape, itemsize)
 
     def defaults(self) -> dict[str, Value]:
-        """The prior's centre for every hyperparameter of the space."""
+        """Return the prior's centre for every hyperparameter of the space."""
         return self.space.centre()
 
     def arguments(self, hyperparameters: Mapping[str, Value]) -> dict[str, Any]:
-        """Constructor arguments: `beta1`, `beta2`, … become `betas`, and `fixed` is added.
+        """Make the constructor's arguments: `beta1`, `beta2`, … become `betas`, and `fixed` is added.
 
         A tuple of betas is complete or absent: those not given come from the prior's centre.
         Raises `ConfigurationError` on a hyperparameter that is neither in the space nor fixed.
@@ -120,7 +120,7 @@ class OptimizerSpec:
     def arguments_by_group(
         self, groups: Sequence[Mapping[str, Value]]
     ) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
-        """Constructor arguments for all param groups, and what each group has of its own.
+        """Make the constructor's arguments for all param groups, and what each group has of its own.
 
         Raises `ConfigurationError` as `arguments` does, and `PlanFormatError` for groups that differ in what they give.
         """
@@ -136,7 +136,7 @@ class OptimizerSpec:
 
 
 def slots(count: float) -> Callable[[Sequence[int], int], int]:
-    """State of `count` numbers for each number of the parameter."""
+    """Make a function that counts the bytes of state at `count` numbers for each number of a parameter."""
 
     def state(shape: Sequence[int], itemsize: int) -> int:
         return int(count * math.prod(shape) * itemsize)

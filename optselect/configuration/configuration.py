@@ -51,7 +51,7 @@ class Configuration:
         return None if value is None else float(value)
 
     def at_rate(self, rate: float) -> Configuration:
-        """The same with another learning rate, or another factor on the user's own."""
+        """Return the same with another learning rate, or another factor on the user's own."""
         if self.optimizer != USER:
             return replace(self, hyperparameters={**self.hyperparameters, "lr": rate})
         # Without factors of 1, so that there is one configuration for the user's own as it is.
@@ -64,7 +64,7 @@ class Configuration:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
     def describe(self) -> str:
-        """In words: `adamw lr=0.003 weight_decay=0.01, cosine after 20 warmup steps`."""
+        """Put it in words: `adamw lr=0.003 weight_decay=0.01, cosine after 20 warmup steps`."""
         if self.optimizer == USER:
             words = {LR_SCALE: "learning rate", WEIGHT_DECAY_SCALE: "weight decay"}
             factors = [f"its {words[name]} × {format_value(value)}" for name, value in self.hyperparameters.items()]
@@ -74,7 +74,7 @@ class Configuration:
         return f"{self.optimizer} {values}, {self.schedule.describe()}{policy}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Write as builtins; inverse of `from_dict`."""
         return {
             "optimizer": self.optimizer,
             "hyperparameters": dict(self.hyperparameters),
@@ -85,7 +85,7 @@ class Configuration:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Configuration:
-        """The configuration that `to_dict` wrote."""
+        """Read the configuration that `to_dict` wrote."""
         return cls(
             optimizer=data["optimizer"],
             hyperparameters=dict(data["hyperparameters"]),

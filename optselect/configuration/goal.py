@@ -16,17 +16,17 @@ class Goal:
     mode: Mode = "min"
 
     def loss(self, value: float) -> float:
-        """`value` such that less is better. It is its own inverse: the loss of a loss is the value."""
+        """Turn `value` so that less is better. It is its own inverse: the loss of a loss is the value."""
         return value if self.mode == "min" else -value
 
     def better(self, one: float, other: float) -> bool:
-        """Whether `one` is better than `other`."""
+        """Tell whether `one` is better than `other`."""
         return self.loss(one) < self.loss(other)
 
     def best(self, values: Iterable[float]) -> float:
-        """The best of `values`, of which there is at least one."""
+        """Return the best of `values`, of which there is at least one."""
         return min(values, key=self.loss)
 
     def worst(self, values: Iterable[float]) -> float:
-        """The worst of `values`, of which there is at least one."""
+        """Return the worst of `values`, of which there is at least one."""
         return max(values, key=self.loss)

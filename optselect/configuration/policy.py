@@ -53,7 +53,7 @@ class Thaw:
             raise ConfigurationError(f"layers counts from the top of the backbone, 1 or more, but got {self.layers}")
 
     def timed(self, steps_per_epoch: int | None, total_steps: int | None) -> Thaw:
-        """The same with `step` in place of `epoch` or `share`.
+        """Return the same with `step` in place of `epoch` or `share`.
 
         Raises `ConfigurationError` where the length that it counts in is not known.
         """
@@ -72,7 +72,7 @@ class Thaw:
         return self
 
     def describe(self) -> str:
-        """In words: `the backbone joins at step 60`."""
+        """Put it in words: `the backbone joins at step 60`."""
         whose = f"the top {self.layers} layers" if self.layers is not None else "the backbone"
         if self.parameters:
             whose = _listed(self.parameters)
@@ -84,12 +84,12 @@ class Thaw:
         return f"{whose} joins {when}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only, what is not the default; inverse of `from_dict`."""
+        """Write as builtins what is not the default; inverse of `from_dict`."""
         return _plain(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Thaw:
-        """The thaw that `to_dict` wrote."""
+        """Read the thaw that `to_dict` wrote."""
         return cls(**data)
 
 
@@ -158,7 +158,7 @@ class FineTuning:
         return bool(self.thaw or self.freeze)
 
     def timed(self, steps_per_epoch: int | None, total_steps: int | None) -> FineTuning:
-        """The same with every thaw that comes at an epoch or a share at its optimizer step.
+        """Give every thaw that comes at an epoch or a share its optimizer step.
 
         Raises `ConfigurationError` for one whose step cannot be known, that comes before an earlier one, or
         that the training does not reach.
@@ -181,12 +181,12 @@ class FineTuning:
         return replace(self, thaw=timed)
 
     def squeezed(self, ratio: float) -> FineTuning:
-        """The same for a training `ratio` times as long, of which every thaw that comes at a step keeps its share."""
+        """Fit it to a training `ratio` times as long, of which every thaw that comes at a step keeps its share."""
         steps = (None if thaw.step is None else max(round(thaw.step * ratio), 1) for thaw in self.thaws)
         return replace(self, thaw=tuple(replace(thaw, step=step) for thaw, step in zip(self.thaws, steps, strict=True)))
 
     def named(self, names: Iterable[str]) -> FineTuning:
-        """The same with the names that each function matches in its place, so that it can be written as JSON."""
+        """Replace each function by those of `names` that it matches, so that the policy can be written as JSON."""
         names = list(names)
 
         def spelled(patterns: Any) -> tuple[Pattern, ...]:
@@ -204,7 +204,7 @@ class FineTuning:
         )
 
     def describe(self) -> str:
-        """In words: `head ×10, layer decay 0.9, the backbone joins at step 60`."""
+        """Put it in words: `head ×10, layer decay 0.9, the backbone joins at step 60`."""
         parts = [f"head ×{self.head_lr_ratio:g}"] if self.head_lr_ratio != 1.0 else []
         parts += [f"layer decay {self.layer_decay:g}"] if self.layer_decay != 1.0 else []
         parts += [f"×{rate:g} on {pattern}" for pattern, rate in self.rates.items()]
@@ -213,13 +213,13 @@ class FineTuning:
         return ", ".join([*parts, *(thaw.describe() for thaw in self.thaws)]) or "all parameters alike"
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only, what is not the default; inverse of `from_dict`. Functions must have been named before."""
+        """Write as builtins what is not the default; inverse of `from_dict`. Functions must have been named before."""
         thaws = {"thaw": [thaw.to_dict() for thaw in self.thaws]} if self.thaw else {}
         return {**_plain(self, without="thaw"), **thaws}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FineTuning:
-        """The policy that `to_dict` wrote."""
+        """Read the policy that `to_dict` wrote."""
         return cls(**{**data, "thaw": tuple(Thaw.from_dict(thaw) for thaw in data.get("thaw", ()))})
 
 
@@ -228,14 +228,14 @@ FineTuningWord = bool | Literal["auto"] | FineTuning
 
 
 def matches(pattern: Pattern, names: Iterable[str]) -> bool:
-    """Whether the pattern is found in one of a parameter's names."""
+    """Tell whether the pattern is found in one of a parameter's names."""
     if callable(pattern):
         return any(pattern(name) for name in names)
     return any(re.search(pattern, name) for name in names)
 
 
 def several(patterns: Patterns) -> Sequence[Pattern]:
-    """Patterns as a sequence, whichever way they were given."""
+    """Return patterns as a sequence, whichever way they were given."""
     return (patterns,) if isinstance(patterns, str) or callable(patterns) else patterns
 
 

@@ -53,7 +53,7 @@ class Schedule:
         return self.kind != "constant"
 
     def factor(self, step: int, total_steps: int | None) -> float:
-        """The factor on the peak learning rate in optimizer step `step`, counted from 0.
+        """Return the factor on the peak learning rate in optimizer step `step`, counted from 0.
 
         Beyond `total_steps` the factor of the last step holds. Raises `ConfigurationError` when the
         schedule needs the training's length and `total_steps` is None.
@@ -72,27 +72,27 @@ class Schedule:
         return self.final + (1.0 - self.final) * remaining
 
     def rise(self, steps: int) -> float:
-        """The factor of parameters that joined `steps` ago: their moments know as little as the others' once did."""
+        """Give the factor of parameters that joined `steps` ago: their moments know as little as others' once did."""
         return min((steps + 1) / (self.warmup_steps + 1), 1.0)
 
     def slope(self, total_steps: int) -> tuple[int, int, int]:
-        """The first and the last step of the decay, and the number of steps it is divided by."""
+        """Return the first and the last step of the decay, and the number of steps it is divided by."""
         start = self.warmup_steps if self.kind != "wsd" else total_steps - round(self.decay * total_steps)
         # The number of steps, not of intervals: the last step still moves when final is 0, as with torch's
         # CosineAnnealingLR(T_max=total_steps).
         return start, max(total_steps - 1, start), max(total_steps - start, 1)
 
     def describe(self) -> str:
-        """In words: `cosine after 20 warmup steps`."""
+        """Put it in words: `cosine after 20 warmup steps`."""
         warmup = f" after {self.warmup_steps} warmup steps" if self.warmup_steps else ""
         floor = f" to {self.final:g} of the peak" if self.final and self.needs_length else ""
         return f"{self.kind}{floor}{warmup}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Write as builtins; inverse of `from_dict`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Schedule:
-        """The schedule that `to_dict` wrote."""
+        """Read the schedule that `to_dict` wrote."""
         return cls(**data)

@@ -25,7 +25,8 @@ class Trial:
     reached        micro-batches of training behind it
     state          whether it may go on, and how it ended
     note           why it failed or diverged ("": it did not)
-    cap            of one that diverged: where it was to be judged, and what it counts as there (None: not kept)
+    cap            of one that diverged: where it was to be judged, and what it counts as there (None: it did not
+                   diverge, or that was not kept)
     number         its place in the study
     cost           micro-batches it has spent, validation included at a third
     seconds        wall-clock time it has taken
@@ -68,7 +69,7 @@ class Trial:
         return self.note or self.state
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only, of the schedule what is not the default; inverse of `from_dict`.
+        """Write as builtins, of the schedule what is not the default; inverse of `from_dict`.
 
         A checkpoint may hold two hundred of these.
         """
@@ -87,7 +88,7 @@ class Trial:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Trial:
-        """The trial that `to_dict` wrote."""
+        """Read the trial that `to_dict` wrote."""
         return cls(
             configuration=Configuration.from_dict(data["configuration"]),
             seed=data["seed"],

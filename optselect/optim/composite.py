@@ -87,7 +87,7 @@ class CompositeOptimizer(Optimizer):
         self.routed(name, child.param_groups)
 
     def routed(self, name: str, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """`groups`, marked as those of the child `name`."""
+        """Mark `groups` as those of the child `name`."""
         for group in groups:
             group[ROUTE] = name
         return groups
@@ -109,7 +109,7 @@ class CompositeOptimizer(Optimizer):
             child.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """The standard flat layout: parameters are numbered through all groups in order."""
+        """Write the standard flat layout: parameters are numbered through all groups in order."""
         state: dict[int, Any] = {}
         groups: list[dict[str, Any]] = []
         offset = 0

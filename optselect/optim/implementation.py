@@ -20,7 +20,7 @@ Implementation = Mapping[str, str]
 
 
 def implementations(optimizers: Iterable[Optimizer]) -> list[dict[str, str]]:
-    """One for each optimizer, for each child of a composite one; builtins only."""
+    """Describe the implementation of each optimizer, and of each child of a composite one, as builtins."""
     parts: list[Optimizer] = []
     for optimizer in optimizers:
         parts += optimizer.children.values() if isinstance(optimizer, CompositeOptimizer) else [optimizer]
@@ -28,13 +28,13 @@ def implementations(optimizers: Iterable[Optimizer]) -> list[dict[str, str]]:
 
 
 def other_classes(then: Sequence[Implementation], now: Sequence[Implementation]) -> str:
-    """In words, which classes are others than they were ("": none)."""
+    """Say which classes are others than they were ("": none)."""
     same = [_named(each) for each in then] == [_named(each) for each in now]
     return "" if same else f"{_listed(then)} then, {_listed(now)} now"
 
 
 def other_versions(then: Sequence[Implementation], now: Sequence[Implementation]) -> str:
-    """In words, which classes are the same but of another version of their package ("": none)."""
+    """Say which classes are the same but of another version of their package ("": none)."""
     others = [
         f"{_named(old)} of {old['package']} {old['version']} then, {new['version']} now"
         for old, new in zip(then, now, strict=True)
@@ -44,13 +44,13 @@ def other_versions(then: Sequence[Implementation], now: Sequence[Implementation]
 
 
 def other_groups(state: Mapping[str, Any], optimizer: Optimizer) -> str:
-    """In words, how the groups in a state dict are not those of `optimizer` ("": they are)."""
+    """Say how the groups in a state dict are not those of `optimizer` ("": they are)."""
     then, now = ([len(group["params"]) for group in groups] for groups in (state["param_groups"], _groups(optimizer)))
     return "" if then == now else f"groups of {_numbers(then)} parameters then, of {_numbers(now)} now"
 
 
 def other_settings(state: Mapping[str, Any], optimizer: Optimizer) -> str:
-    """In words, why a state dict of the same groups is of another class ("": it may be of this one).
+    """Say why a state dict of the same groups is of another class ("": it may be of this one).
 
     Torch looks at nothing but the groups' sizes: it loads AdamW's state into Adam without a word.
     """
@@ -72,7 +72,7 @@ def _implementation(kind: type) -> dict[str, str]:
 
 @functools.cache
 def _version(package: str) -> str:
-    """Without what names a build: the same release for another device is the same code."""
+    """Leave out what names a build: the same release for another device is the same code."""
     try:
         return importlib.metadata.version(package).partition("+")[0]
     except (importlib.metadata.PackageNotFoundError, ValueError):

@@ -29,7 +29,7 @@ def to_evaluation(optimizers: Iterable[Optimizer]) -> None:
 
 @contextmanager
 def evaluated(optimizers: Iterable[Optimizer]) -> Iterator[None]:
-    """In evaluation mode inside, in training mode afterwards, with the same weights to the bit."""
+    """Switch to evaluation mode inside, and to training mode afterwards, with the same weights to the bit."""
     switched = [optimizer for optimizer in optimizers if has_modes(optimizer)]
     groups = (group for optimizer in switched for group in optimizer.param_groups)
     # There and back they interpolate, and round.
@@ -45,6 +45,6 @@ def evaluated(optimizers: Iterable[Optimizer]) -> Iterator[None]:
 
 
 def has_modes(optimizer: Optimizer) -> bool:
-    """Whether it has both `train` and `eval`, and does not deny it: one made of others can have both for nothing."""
+    """Tell whether it has both `train` and `eval`, and uses them: one made of others may say that it does not."""
     both = callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
     return both and bool(getattr(optimizer, "has_modes", True))

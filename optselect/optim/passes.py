@@ -6,8 +6,9 @@ from torch.optim import LBFGS, Optimizer
 
 
 def passes(optimizer: Optimizer) -> int:
-    """How many one step may take: `torch.optim.LBFGS` evaluates the loss up to `max_eval` times, any other once.
+    """Count the forward and backward passes that one step may take.
 
-    Gradients at a second point (as SAM takes them) cannot be seen from outside, and are not counted.
+    `torch.optim.LBFGS` evaluates the loss up to `max_eval` times, any other optimizer once. Gradients at a second point
+    (as SAM takes them) cannot be seen from outside, and are not counted.
     """
     return max(int(optimizer.param_groups[0]["max_eval"]), 1) if isinstance(optimizer, LBFGS) else 1

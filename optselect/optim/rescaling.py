@@ -22,7 +22,7 @@ _SCHEDULER_RATES = ("base_lrs", "max_lrs", "min_lrs", "eta_min", "eps", "_last_l
 
 
 def scaled(configured: T, *, lr_scale: float = 1.0, weight_decay_scale: float = 1.0) -> T:
-    """What `configure_optimizers` returned, in whatever form, its learning rates and weight decays multiplied.
+    """Multiply the learning rates and weight decays in what `configure_optimizers` returned, whatever its form.
 
     Optimizers and schedulers are changed in place, each once.
     """
@@ -38,7 +38,7 @@ def scaled(configured: T, *, lr_scale: float = 1.0, weight_decay_scale: float = 
 
 
 def _parts(configured: Any) -> Iterator[Optimizer | LRScheduler]:
-    """Every optimizer and scheduler in a nested structure, and the schedulers inside schedulers."""
+    """Yield every optimizer and scheduler in a nested structure, and the schedulers inside schedulers."""
     if isinstance(configured, Optimizer | LRScheduler):
         yield configured
     inside: Any = ()

@@ -43,7 +43,7 @@ class ScheduledLR(LRScheduler):
         return self._thawing.thawed if self._thawing is not None else 0
 
     def observe(self, value: float, mode: Mode = "min") -> bool:
-        """Tell what a validation gave, for thaws that wait for a plateau; whether one came."""
+        """Count a validation that gave `value`, for thaws that wait for a plateau; tell whether one came."""
         thaws = self._thawing is not None and self._thawing.observe(value, mode, self.last_epoch)
         if thaws:
             for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
@@ -57,7 +57,7 @@ class ScheduledLR(LRScheduler):
         super().step(epoch)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The learning rate of every group at the present step."""
+        """Return the learning rate of every group at the present step."""
         if self.schedule.needs_length and self.total_steps is not None and self.last_epoch == self.total_steps + 1:
             warnings.warn(
                 f"the training goes on beyond the {self.total_steps} steps that its schedule "
@@ -72,11 +72,11 @@ class ScheduledLR(LRScheduler):
         ]
 
     def _warmup(self, group: dict[str, Any]) -> float:
-        """The factor of a group that joined a few steps ago."""
+        """Return the factor of a group that joined a few steps ago."""
         return self.schedule.rise(self.last_epoch - int(group[JOINED])) if JOINED in group else 1.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Builtins only."""
+        """Write as builtins; inverse of `load_state_dict`."""
         own = ("schedule", "_thawing")
         state = {key: value for key, value in super().state_dict().items() if key not in own}
         thawing = {"thawing": self._thawing.state_dict()} if self._thawing is not None else {}

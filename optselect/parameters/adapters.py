@@ -16,15 +16,15 @@ _WRAPPED = re.compile(rf"{_ADAPTER.pattern}|(base_layer|original_module|modules_
 
 
 def is_peft(name: str) -> bool:
-    """Whether a parameter of this name is one that peft adds to a trained model."""
+    """Tell whether a parameter of this name is one that peft adds to a trained model."""
     return any(_PEFT.match(part) for part in name.split("."))
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter of this name was added beside a trained model's own."""
+    """Tell whether a parameter of this name was added beside a trained model's own."""
     return any(_ADAPTER.match(part) for part in name.split("."))
 
 
 def is_wrapped(part: str) -> bool:
-    """Whether a module called so is an adapter, or the layer of its own that an adapter was put around."""
+    """Tell whether a module of this name is an adapter, or the layer of its own that an adapter was put around."""
     return _WRAPPED.match(part) is not None

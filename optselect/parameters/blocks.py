@@ -18,7 +18,7 @@ _NUMBER_OF_A_MODULE = re.compile(r"\d+(?=\.)")
 
 
 def block_around(place: Place) -> str | None:
-    """The repeated block around a parameter: `encoder.layers.3`, `layer1.0`, `stage2.block1`; or None.
+    """Name the repeated block around a parameter: `encoder.layers.3`, `layer1.0`, `stage2.block1`; or None.
 
     Only numbered modules with modules inside are blocks: the Linear numbered 2 of a Sequential is a layer
     itself.
@@ -33,7 +33,7 @@ def block_around(place: Place) -> str | None:
 
 
 def _named_block(place: Place) -> str | None:
-    """The innermost of the modules around it that are numbered among others of their kind: `stage2.block1`."""
+    """Name the innermost module around it that is numbered among others of its kind: `stage2.block1`."""
     block = None
     for outer, inner in pairwise(place.path):
         found = NUMBERED.fullmatch(inner.part)
@@ -58,7 +58,7 @@ class Repetitions:
                 self._numbers.setdefault(key, set()).add(number[0])
 
     def has_twin(self, place: Place) -> bool:
-        """Whether the block around it has a sibling with a parameter of this name and shape."""
+        """Tell whether the block around it has a sibling with a parameter of this name and shape."""
         block = block_around(place)
         if block is None:
             return False

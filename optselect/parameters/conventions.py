@@ -14,7 +14,7 @@ _TO_PREVIOUS = 99999
 
 
 def asked(module: nn.Module, method: str) -> Any:
-    """What the method gives; None where there is none, or where it cannot be called without arguments."""
+    """Call the method; None where there is none, or where it cannot be called without arguments."""
     try:
         return getattr(module, method)()
     except Exception:  # noqa: BLE001  # a method of that name may want arguments: then it says nothing
@@ -22,7 +22,7 @@ def asked(module: nn.Module, method: str) -> Any:
 
 
 def undecayed(model: nn.Module) -> set[str]:
-    """Names under the `no_weight_decay()` convention of timm, of the model or of a model inside it."""
+    """Collect the names that the model, or a model inside it, lists under timm's `no_weight_decay()` convention."""
     names: set[str] = set()
     for prefix, module in model.named_modules():
         listed = asked(module, "no_weight_decay")
@@ -32,7 +32,7 @@ def undecayed(model: nn.Module) -> set[str]:
 
 
 def matched_layers(model: nn.Module) -> dict[str, str]:
-    """Layers, in sortable form, by parameter name, of a model that says them by timm's `group_matcher`.
+    """Map parameter names to layers, in sortable form, for a model that gives them by timm's `group_matcher`.
 
     The protocol: a dict from names to a regular expression, or to pairs of one and a suffix; a parameter's layer
     is the place in the dict, the numbers that the expression's groups match, and the suffix. What nothing

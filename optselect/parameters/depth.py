@@ -15,7 +15,7 @@ from optselect.parameters.place import Place, modules_around
 
 
 def depths_of(places: Sequence[Place], kinds: Mapping[str, Kind], matched: Mapping[str, str]) -> dict[str, int]:
-    """The index of each parameter's layer, by its first name; `places` come from input to output.
+    """Index each parameter's layer, by the parameter's first name; `places` come from input to output.
 
     `matched` gives the layers that the model itself names.
     """
@@ -45,7 +45,7 @@ def depths_of(places: Sequence[Place], kinds: Mapping[str, Kind], matched: Mappi
 
 
 def _with_waiting(depths: dict[str, int], waiting: Sequence[Place]) -> dict[str, int]:
-    """With the bare parameters of modules with children (a class token, a position table).
+    """Add the bare parameters of modules with children (a class token, a position table).
 
     They enter with the first layer in their module.
     """
@@ -82,7 +82,7 @@ def _layer(place: Place) -> str | None:
 def from_input_to_output(
     places: Sequence[Place], order: Sequence[str] | None, head: Collection[str], matched: Mapping[str, str]
 ) -> list[Place]:
-    """In the order of execution, where it is known; else as registered, with the head at the end.
+    """Sort by execution, where its order is known; else keep the order of registration, with the head at the end.
 
     `matched` gives the layers that the model itself names; they go before both.
     """

@@ -59,7 +59,7 @@ class ParamInfo:
 
 
 def is_muon_matrix(info: ParamInfo) -> bool:
-    """Whether torch's Muon is meant for this parameter: a real hidden matrix with a dense gradient."""
+    """Tell whether torch's Muon is meant for this parameter: a real hidden matrix with a dense gradient."""
     return info.role == "hidden matrix" and not info.sparse and not info.is_complex
 
 
@@ -70,7 +70,7 @@ def describe_params(
     order: Sequence[str] | None = None,
     head: Collection[str] | None = None,
 ) -> list[ParamInfo]:
-    """Every parameter of `model` once, frozen ones too, in the order of `model.named_parameters()`.
+    """Describe every parameter of `model` once, frozen ones too, in the order of `model.named_parameters()`.
 
     `sparse` names the parameters whose gradients were seen to be sparse tensors. `order` names the modules in
     the order they were executed (`optselect.parameters.execution`); None, or none: the order in which they were

@@ -72,7 +72,7 @@ def execution_recorded(model: nn.Module) -> Iterator[Execution]:
 
 
 def _owner(parameter: str) -> str:
-    """The module of a parameter; of a parametrized one the module around its parametrization."""
+    """Name the module of a parameter; of a parametrized one the module around its parametrization."""
     module, parametrized, _ = parameter.partition(".parametrizations.")
     return module if parametrized else parameter.rpartition(".")[0]
 

@@ -20,7 +20,7 @@ _HEAD_NAMES = {"head", "heads", "classifier", "lm_head", "score"}
 def find_head(
     model: nn.Module, places: Mapping[str, Place], kinds: Mapping[str, Kind], order: Sequence[str] | None
 ) -> set[str]:
-    """The names of the parameters in the module or modules that make the output; none when it cannot be told.
+    """Name the parameters in the module or modules that make the output; none when it cannot be told.
 
     Asked in turn: the model's own `get_output_embeddings()` (Hugging Face) and `get_classifier()` (timm); the
     last Linear or convolution that ran; the last Linear registered under a head's name; the last one registered;
@@ -32,7 +32,7 @@ def find_head(
 
 
 def _last_layer(places: Mapping[str, Place], kinds: Mapping[str, Kind], order: Sequence[str] | None) -> Sequence[Place]:
-    """The place of the last layer, if there is one."""
+    """Find the place of the last layer, if there is one."""
     layers = {
         place.around.name: (place, kinds[name])
         for name, place in places.items()
@@ -49,7 +49,7 @@ def _last_layer(places: Mapping[str, Place], kinds: Mapping[str, Kind], order: S
 
 
 def _with_wrappers(place: Place) -> nn.Module:
-    """Its owner, or the outermost module around that holds no other layer: a bare bias, dropout, adapters."""
+    """Return its owner, or the outermost module around without another layer: a bare bias, dropout, adapters."""
     found = place.owner
     for around in reversed(place.path[1:-1]):
         inside = {
@@ -64,7 +64,7 @@ def _with_wrappers(place: Place) -> nn.Module:
 
 
 def _declared(model: nn.Module) -> Iterator[nn.Module]:
-    """What the outermost module that names heads of its own names."""
+    """Yield the heads that the outermost module with named heads declares."""
     for module in model.modules():
         heads = [
             head

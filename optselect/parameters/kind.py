@@ -25,7 +25,7 @@ _ATTENTION_PARTS = _QUERY | _KEY | _FUSED | {"v", "value", "values", "wv", "vs",
 
 
 def kind_of(place: Place) -> Kind:
-    """The kind of the module that holds a parameter."""
+    """Tell the kind of the module that holds a parameter."""
     owner = place.owner
     if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
         return "embedding"
@@ -47,18 +47,18 @@ def kind_of(place: Place) -> Kind:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether `module` normalises: torch's norms, and classes named like one (LlamaRMSNorm, LayerNorm2d)."""
+    """Tell whether `module` normalises: torch's norms, and classes named like one (LlamaRMSNorm, LayerNorm2d)."""
     known = isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm)
     return known or _NORM_NAME.search(type(module).__name__) is not None
 
 
 def is_attention(module: nn.Module) -> bool:
-    """Whether `module` is torch's attention, or of a class named like one."""
+    """Tell whether `module` is torch's attention, or of a class named like one."""
     return isinstance(module, nn.MultiheadAttention) or _ATTENTION_NAME.search(type(module).__name__) is not None
 
 
 def _is_linear(around: NamedModule) -> bool:
-    """A Linear, or a module that is one by another name: it holds a 2-D weight, perhaps a bias, no more."""
+    """Tell whether it is a Linear, or acts as one: it holds a 2-D weight, perhaps a bias, and no more."""
     if isinstance(around.module, nn.Linear | nn.Bilinear):
         return True
     weight = around.own_parameters.get("weight")
@@ -80,6 +80,6 @@ def _projects_for_attention(place: Place) -> bool:
 
 
 def _has_projections(around: NamedModule) -> bool:
-    """Whether its children are named like the projections of an attention."""
+    """Tell whether its children are named like the projections of an attention."""
     queries, keys, fused = (around.words_of_children & known for known in (_QUERY, _KEY, _FUSED))
     return bool(fused or (queries and keys))

@@ -106,7 +106,7 @@ class Place:
 
 
 def places_of(model: nn.Module) -> dict[str, Place]:
-    """Every parameter of `model` under each of its names, in the order of `model.named_parameters()`."""
+    """Locate every parameter of `model` under each of its names, in the order of `model.named_parameters()`."""
     modules = {
         name: NamedModule(name=name, module=module) for name, module in model.named_modules(remove_duplicate=False)
     }
@@ -123,7 +123,7 @@ def places_of(model: nn.Module) -> dict[str, Place]:
 
 
 def aliases_of(places: Mapping[str, Place]) -> dict[str, tuple[str, ...]]:
-    """The first name of each parameter, and its further names."""
+    """Map the first name of each parameter to its further names."""
     names: dict[int, list[str]] = {}
     for name, place in places.items():
         names.setdefault(id(place.parameter), []).append(name)
@@ -131,13 +131,13 @@ def aliases_of(places: Mapping[str, Place]) -> dict[str, tuple[str, ...]]:
 
 
 def modules_around(name: str) -> Iterator[str]:
-    """The names of all modules around what has this name: `encoder.0`, `encoder` and "" of `encoder.0.weight`."""
+    """Yield the names of all modules around this name: `encoder.0`, `encoder` and "" for `encoder.0.weight`."""
     while name:
         name = name.rpartition(".")[0]
         yield name
 
 
 def words_in(name: str) -> set[str]:
-    """The words of a name: `to`, `qkv` and `toqkv` of `to_qkv`."""
+    """Split a name into its words: `to`, `qkv` and `toqkv` for `to_qkv`."""
     lower = name.lower()
     return {*re.split(r"[^a-z0-9]+", lower), lower.replace("_", "")}

@@ -17,7 +17,7 @@ LARGEST_MATRIX_ASPECT = 128
 
 
 def role_of(place: Place, kind: Kind, *, in_head: bool) -> Role:
-    """The role of a parameter of this kind; everything inside the head is "head", its bias too."""
+    """Tell the role of a parameter of this kind; everything inside the head is "head", its bias too."""
     if kind == "embedding":
         return "embedding"
     if in_head:
@@ -34,7 +34,7 @@ def role_of(place: Place, kind: Kind, *, in_head: bool) -> Role:
 
 
 def _named_as_embedding(place: Place) -> bool:
-    """A Linear that embeds patches or features: `patch_embedding`, or inside a Sequential of that name."""
+    """Tell whether it embeds patches or features by name: `patch_embedding`, or inside a Sequential of that name."""
     words = [part for part in place.around.name.split(".") if part and not part.isdigit()]
     return bool(words) and "embed" in words[-1].lower()
 

@@ -30,7 +30,7 @@ class ModelFingerprint:
 
     @classmethod
     def of(cls, model: _Model) -> ModelFingerprint:
-        """The fingerprint of `model`."""
+        """Take the fingerprint of `model`."""
         parameters = list(model.named_parameters())
         return cls(
             shapes={name: tuple(parameter.shape) for name, parameter in parameters},
@@ -63,12 +63,12 @@ class ModelFingerprint:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Write as builtins; inverse of `from_dict`."""
         return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}, "frozen": sorted(self.frozen)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelFingerprint:
-        """The fingerprint that `to_dict` wrote."""
+        """Read the fingerprint that `to_dict` wrote."""
         shapes = {name: tuple(shape) for name, shape in data["shapes"].items()}
         return cls(shapes=shapes, frozen=frozenset(data["frozen"]))
 

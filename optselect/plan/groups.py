@@ -28,18 +28,18 @@ class Joining:
         return self.step is None and self.patience is None
 
     def describe(self) -> str:
-        """In words: `joins at step 60`."""
+        """Put it in words: `joins at step 60`."""
         if self.step is not None:
             return f"joins at step {self.step}"
         return "frozen" if self.never else f"joins after {self.patience} validations without improvement"
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Write as builtins; inverse of `from_dict`."""
         return {"phase": self.phase, "step": self.step, "patience": self.patience}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Joining:
-        """What `to_dict` wrote."""
+        """Read what `to_dict` wrote."""
         return cls(**data)
 
 
@@ -68,7 +68,7 @@ class ParamGroup:
         return self.joins is not None and self.joins.never
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Write as builtins; inverse of `from_dict`."""
         return {
             "name": self.name,
             "optimizer": self.optimizer,
@@ -82,7 +82,7 @@ class ParamGroup:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ParamGroup:
-        """The group that `to_dict` wrote."""
+        """Read the group that `to_dict` wrote."""
         return cls(
             name=data["name"],
             optimizer=data["optimizer"],

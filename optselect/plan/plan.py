@@ -95,7 +95,7 @@ class OptimizerPlan:
         return Goal(self.mode)
 
     def reasons_of(self, *kinds: Kind) -> tuple[Reason, ...]:
-        """The reasons of these kinds, in their order."""
+        """Return the reasons of these kinds, in their order."""
         return tuple(reason for reason in self.reasons if reason.kind in kinds)
 
     def build(
@@ -106,7 +106,7 @@ class OptimizerPlan:
         *,
         thawed: int = 0,
     ) -> tuple[Optimizer, LRScheduler | None]:
-        """The optimizer and the scheduler (None when nothing ever changes) for `model`.
+        """Build the optimizer and the scheduler (None when nothing ever changes) for `model`.
 
         The scheduler steps once per optimizer step. `total_steps` overrides the plan's own. A plan that keeps your own
         optimizer needs `own`, which builds it; its rates come back as the plan has scaled them, and its scheduler
@@ -119,13 +119,13 @@ class OptimizerPlan:
         return build(self, model, total_steps, own, thawed=thawed)
 
     def explain(self, *, markdown: bool = False) -> str:
-        """Why this optimizer: profile, proposals, trials, choice and cost, as plain text or as Markdown."""
+        """Explain the choice: profile, proposals, trials, reasons and cost, as plain text or as Markdown."""
         from optselect.report import explain  # noqa: PLC0415  # as above
 
         return explain(self, markdown=markdown)
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Write as builtins; inverse of `from_dict`."""
         return {
             "version": self.version,
             # Flat, so that a person who opens the file meets the choice first.
@@ -148,7 +148,7 @@ class OptimizerPlan:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> OptimizerPlan:
-        """The plan that `to_dict` wrote, in this version or an earlier one.
+        """Read the plan that `to_dict` wrote, in this version or an earlier one.
 
         What an earlier version wrote and this one no longer knows is left out. Raises `PlanVersionError` for a plan
         of a later version, `PlanFormatError` for what is not a plan.
@@ -191,7 +191,7 @@ class OptimizerPlan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> OptimizerPlan:
-        """The plan in the file at `path`. Raises `PlanFormatError` when there is none in it."""
+        """Read the plan in the file at `path`. Raises `PlanFormatError` when there is none in it."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:

@@ -34,12 +34,12 @@ class Reason:
         return f"{self.text} [{self.cites}]" if self.cites else self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Write as builtins; inverse of `from_dict`."""
         cites = {"cites": self.cites} if self.cites else {}
         value = {"value": self.value} if self.value is not None else {}
         return {"kind": self.kind, "text": self.text, **cites, **value}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Reason:
-        """The reason that `to_dict` wrote."""
+        """Read the reason that `to_dict` wrote."""
         return cls(kind=data["kind"], text=data["text"], cites=data.get("cites", ""), value=data.get("value"))

@@ -18,7 +18,7 @@ CALLBACK_KEY = "AutoOptimizer"
 
 
 def stored_plan(file: Path) -> OptimizerPlan:
-    """The plan in a plan.json or a checkpoint.
+    """Read the plan in a plan.json or a checkpoint.
 
     Raises `PlanFormatError` or `PlanVersionError` for what is no plan of ours, and `ResumeError` for a checkpoint that
     cannot be read or holds none.
@@ -42,7 +42,7 @@ def stored_plan(file: Path) -> OptimizerPlan:
 
 
 def read_checkpoint(file: Path | str) -> Any:
-    """What is in a checkpoint. Raises whatever the file leads torch to."""
+    """Load a checkpoint. Raises whatever the file leads torch to."""
     import torch  # noqa: PLC0415  # seconds, which a plan.json does not need
 
     # Mapped, not read, where torch can: of weights and states nothing is needed.
@@ -50,14 +50,14 @@ def read_checkpoint(file: Path | str) -> Any:
 
 
 def callback_state(checkpoint: Any, key: str = CALLBACK_KEY) -> Mapping[str, Any] | None:
-    """What AutoOptimizer, or a subclass of that name, has left in a checkpoint; None: it was not there."""
+    """Find what AutoOptimizer, or a subclass of that name, has left in a checkpoint; None: it was not there."""
     callbacks = checkpoint.get("callbacks") if isinstance(checkpoint, Mapping) else None
     state = callbacks.get(key) if isinstance(callbacks, Mapping) else None
     return state if isinstance(state, Mapping) else None
 
 
 def plan_in(state: Mapping[str, Any]) -> OptimizerPlan | None:
-    """The plan in the callback's state; None: it had chosen none.
+    """Read the plan in the callback's state; None: it had chosen none.
 
     Raises `PlanFormatError` or `PlanVersionError` for what is no plan of ours.
     """

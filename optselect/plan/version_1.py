@@ -23,7 +23,7 @@ _PROFILES = {"data": DataProfile, "model": ModelProfile, "gradient": GradientPro
 
 
 def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """`data`, a plan's dict of version 1, as the present version would have written it.
+    """Rewrite `data`, a plan's dict of version 1, as the present version would have written it.
 
     What version 1 measured and the present version does not know is left out, and the log names it.
     """

@@ -10,7 +10,7 @@ _PACKAGES = ("optselect", "torch", "lightning", "optuna")
 
 
 def versions() -> Mapping[str, str]:
-    """Those that are installed, and Python's."""
+    """Return the versions of Python and of the packages that are installed."""
     found = {}
     for package in _PACKAGES:
         try:

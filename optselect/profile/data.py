@@ -24,7 +24,7 @@ _BLOCK_NUMBERS = 1_000_000
 
 
 def profile_data(source: DataSource, *, batches: Sequence[Any] = ()) -> DataProfile:
-    """The numbers of `source`; whatever cannot be read stays None, and nothing raises.
+    """Measure the numbers of `source`; whatever cannot be read stays None, and nothing raises.
 
     `batches` already drawn are used for a stream instead of reading it again, and are where a graph is seen.
     Costs at most 2,000 rows, 2e7 numbers and 30 s, of however large a data set. Draws no global random
@@ -102,7 +102,7 @@ def _sequence_length(inputs: Sequence[Numbers]) -> int | None:
 
 
 def _time_steps(array: Numbers) -> int | None:
-    """Steps along the time axis: of tokens, or of [time, channel]. None: no such axis."""
+    """Count the steps along the time axis: of tokens, or of [time, channel]. None: no such axis."""
     if array.is_tokens:
         return array.size
     # A square of numbers, or a rectangle of bytes, is a grey image.
@@ -119,7 +119,7 @@ def _edges(batches: Sequence[Any]) -> int | None:
 
 
 def _scale_ratio(samples: Sequence[Sample]) -> float | None:
-    """Largest over smallest standard deviation of a feature, over all inputs of one shape throughout."""
+    """Divide the largest standard deviation of a feature by the smallest, over all inputs of one shape throughout."""
     deviations: list[float] = []
     for column in range(max((len(sample.inputs) for sample in samples), default=0)):
         arrays = [sample.inputs[column] for sample in samples if column < len(sample.inputs)]
@@ -131,7 +131,7 @@ def _scale_ratio(samples: Sequence[Sample]) -> float | None:
 
 
 def _deviations(arrays: Sequence[Numbers]) -> list[float]:
-    """Standard deviations of the features that are present often enough."""
+    """Return the standard deviations of the features that are present often enough."""
     scaler = StandardScaler()
     nonzero: NDArray[Any] | float = 0.0
     rows = 0
@@ -151,7 +151,7 @@ def _deviations(arrays: Sequence[Numbers]) -> list[float]:
 
 
 def _blocks(arrays: Sequence[Numbers]) -> Iterator[NDArray[Any]]:
-    """The arrays as tables of observations by features, a million numbers at a time."""
+    """Yield the arrays as tables of observations by features, a million numbers at a time."""
     step = max(1, _BLOCK_NUMBERS // max(1, arrays[0].size))
     edges = [*range(0, len(arrays), step), len(arrays)]
     for low, high in pairwise(edges):

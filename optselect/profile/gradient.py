@@ -25,7 +25,7 @@ _MEAN_SCALARS = 50_000_000
 def profile_gradient(
     model: nn.Module, backward: Backward, batches: Sequence[Any], *, batch_size: int | None = None
 ) -> GradientProfile:
-    """One pass for each of `batches`: `backward(batch)` gives the loss and leaves gradients in `.grad`.
+    """Run one pass for each of `batches`: `backward(batch)` gives the loss and leaves gradients in `.grad`.
 
     `batch_size` in samples; None: read off the batches. Memory: one mean gradient beside the model's own.
     Every `.grad` is None afterwards. The weights are not touched, but whatever a forward pass changes
@@ -45,7 +45,7 @@ def profile_gradient(
 
 
 def samples_in(batch: Any) -> int | None:
-    """The leading size of the first tensor or array in `batch`; None: there is none."""
+    """Read the leading size of the first tensor or array in `batch`; None: there is none."""
     shape = getattr(batch, "shape", None)
     if shape is not None:
         return int(shape[0]) if len(shape) else None
@@ -140,7 +140,7 @@ class _Passes:
         )
 
     def _noise_scale(self) -> float | None:
-        """The estimator of McCandlish et al. 2018, appendix A.1: one batch against the mean of all."""
+        """Estimate the noise scale as in McCandlish et al. 2018, appendix A.1: one batch against the mean of all."""
         sizes = [size for size in self.sizes if size]
         passes = len(self.sizes)
         if passes < 2 or len(sizes) < passes:

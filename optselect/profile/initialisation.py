@@ -49,7 +49,7 @@ class Verdict:
 
 @torch.no_grad()
 def at_initialisation(model: nn.Module, infos: Sequence[ParamInfo], share: float | None) -> Verdict | None:
-    """Whether `model` looks untrained, by the first witness that speaks (OPTIMIZERS.md § 5); None: none does.
+    """Judge whether `model` looks untrained, by the first witness that speaks (OPTIMIZERS.md § 5); None: none does.
 
     Adapters; mostly frozen; BatchNorm statistics that have moved; norm weights that differ within a layer;
     the `share` of matrices with a trained spectrum; what the hyperparameters say. A resumed checkpoint looks like
@@ -108,7 +108,7 @@ def _norm_weight(module: nn.Module) -> Tensor | None:
 
 
 def _was_trained(norm: nn.Module) -> bool:
-    """Whether its weights differ, and its biases, too: initialisations that draw weights (DCGAN) leave those at 0."""
+    """Tell whether its weights differ, and its biases: initialisations that draw weights (DCGAN) leave those at 0."""
     weight, bias = _norm_weight(norm), getattr(norm, "bias", None)
     return weight is not None and _varies(weight) and (not isinstance(bias, Tensor) or _varies(bias))
 
@@ -144,7 +144,7 @@ def _told_by_hyperparameters(model: nn.Module) -> str | None:
 
 
 def trained_share(model: nn.Module, infos: Sequence[ParamInfo]) -> float | None:
-    """Share of the matrices and flattened convolutions whose largest singular value is no random one's.
+    """Return the share of matrices and flattened convolutions whose largest singular value is no random one's.
 
     From at most 32 of them, evenly spread over the model; None when there is none of at least 16 by 16.
     """
@@ -155,7 +155,7 @@ def trained_share(model: nn.Module, infos: Sequence[ParamInfo]) -> float | None:
 
 
 def evenly(items: Sequence[str], most: int) -> list[str]:
-    """At most `most` of `items`, evenly spread, the first and the last among them."""
+    """Pick at most `most` of `items`, evenly spread, the first and the last among them."""
     if len(items) <= most:
         return list(items)
     return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
@@ -166,7 +166,7 @@ def _flat_side(info: ParamInfo) -> int:
 
 
 def _spectral_ratio(weight: Tensor) -> float | None:
-    """σ₁ / (std(√m + √n)) by power iteration; None for constant, non-finite or unreadable weights.
+    """Compute σ₁ / (std(√m + √n)) by power iteration; None for constant, non-finite or unreadable weights.
 
     Power iteration nears σ₁ from below, so a ratio above the threshold is one in truth.
     """
@@ -204,7 +204,7 @@ _NORMAL, _UNIFORM = (3.0, math.sqrt(24)), (1.8, 1.1)
 
 
 def fresh_modules(model: nn.Module, infos: Sequence[ParamInfo]) -> tuple[str, ...]:
-    """The outermost modules that are as they were made, in the model's order; none when all are.
+    """Name the outermost modules that are as they were made, in the model's order; none when all are.
 
     A matrix or convolution is taken for new when its entries are distributed as the usual initialisations draw
     them (normal; uniform up to torch's, Xavier's or Kaiming's bound; all equal), its bias likewise, and its
@@ -234,7 +234,7 @@ def fresh_modules(model: nn.Module, infos: Sequence[ParamInfo]) -> tuple[str, ..
 
 
 def _as_made(module: nn.Module, own: Sequence[Tensor]) -> bool | None:
-    """Whether the parameters that `module` itself holds are as they were made; None: that cannot be told."""
+    """Tell whether the parameters that `module` itself holds are as they were made; None: that cannot be told."""
     if _norm_weight(module) is not None:
         # One that does not vary may be a trained model's all the same.
         return False if _has_moved(module) or _was_trained(module) else None
@@ -252,7 +252,7 @@ def _as_made(module: nn.Module, own: Sequence[Tensor]) -> bool | None:
 
 
 def _bounds(weight: Tensor, module: nn.Module) -> tuple[float, ...]:
-    """How far the usual uniform initialisations reach."""
+    """Tell how far the usual uniform initialisations reach."""
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return (1 / math.sqrt(module.hidden_size),)
     field = math.prod(weight.shape[2:])
@@ -278,7 +278,7 @@ def _is_normal(weight: Tensor) -> bool:
 
 
 def _readable(weight: Tensor) -> Tensor | None:
-    """Many of the numbers; None for complex, quantised and distributed weights and those that are not finite."""
+    """Read enough of the numbers; None for complex, quantised and distributed weights and those that are not finite."""
     if not weight.is_floating_point():
         return None
     try:

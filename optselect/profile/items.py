@@ -68,7 +68,7 @@ class Sample:
 
 
 def read_item(item: Any) -> Sample:
-    """The inputs and the target of `item`.
+    """Read the inputs and the target of `item`.
 
     Of a pair or longer tuple the last entry is the target; of a mapping, a dataclass or a named tuple the
     field with a target's name; anything else is an input. What holds no numbers is left out.
@@ -78,7 +78,7 @@ def read_item(item: Any) -> Sample:
 
 
 def rows_of(batch: Any, most: int) -> list[Any]:
-    """The first `most` items that a collated `batch` is made of; none when its size cannot be seen."""
+    """Split a collated `batch` into its first `most` items; none when its size cannot be seen."""
     size = next(_leading_sizes(batch), None)
     return [] if size is None else [_row(batch, index, size) for index in range(min(size, most))]
 
@@ -174,7 +174,7 @@ def _of_scipy(matrix: Any) -> Numbers:
 
 
 def edges_in(batch: Any) -> int | None:
-    """Edges of the graph that a batch, or the first of its items, holds; None: there is none.
+    """Count the edges of the graph that a batch, or the first of its items, holds; None: there is none.
 
     A graph is a table of node features beside a square matrix of as many rows, sparse, or mostly zeros and
     symmetric in its pattern; or beside two rows of node numbers (PyTorch Geometric's `edge_index`).
@@ -206,7 +206,7 @@ def _edges(leaf: Any, nodes: Collection[int]) -> int | None:
 
 
 def _is_table(leaf: Any) -> bool:
-    """Real numbers in rows: what the features of nodes are."""
+    """Tell whether it is real numbers in rows, as the features of nodes are."""
     dense = not hasattr(leaf, "tocoo") and getattr(leaf, "layout", torch.strided) is torch.strided
     floating = leaf.is_floating_point() if isinstance(leaf, torch.Tensor) else leaf.dtype.kind == "f"
     return bool(dense and floating)
@@ -225,7 +225,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _leading_sizes(value: Any) -> Iterator[int]:
-    """Leading sizes of the arrays in `value`, from the last on: a target is not ragged."""
+    """Yield the leading sizes of the arrays in `value`, from the last on: a target is not ragged."""
     shape = getattr(value, "shape", None)
     if shape is not None:
         if len(shape):

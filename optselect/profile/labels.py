@@ -60,7 +60,7 @@ class Labels:
 
 
 def read_labels(samples: Sequence[Sample]) -> Labels:
-    """The labels of `samples`; of token sequences without a target, the tokens themselves."""
+    """Read the labels of `samples`; of token sequences without a target, the tokens themselves."""
     targets = [sample.target for sample in samples if sample.target is not None]
     if targets and all(isinstance(each, str) for each in targets):
         return _classes(np.asarray(targets))
@@ -93,7 +93,7 @@ def _of_arrays(targets: Sequence[Numbers]) -> Labels:
 
 
 def _of_rows(table: NDArray[Any]) -> Labels | None:
-    """Targets that are a vector for each sample: classes as indicators or probabilities; None: neither."""
+    """Read targets that are a vector for each sample: classes as indicators or probabilities; None: neither."""
     if np.isin(table, (0, 1)).all():
         indicators = table.astype(np.int64)
         if (indicators.sum(axis=1) == 1).all():
@@ -112,7 +112,7 @@ def _classes(values: NDArray[Any]) -> Labels:
 
 
 def _one_of(table: NDArray[Any]) -> Labels:
-    """Classes as columns: how many there are is known, however few the sample shows."""
+    """Count classes given as columns: how many there are is known, however few the sample shows."""
     counts = _descending(np.bincount(table.argmax(axis=1)))
     return Labels(kind="binary" if table.shape[1] == 2 else "multiclass", counts=counts)
 

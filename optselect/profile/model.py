@@ -21,7 +21,7 @@ from optselect.profile.values import ModelProfile, Profile
 
 @torch.no_grad()
 def profile_model(model: nn.Module) -> ModelProfile:
-    """Counts and shares of the parameters of `model`, which it reads only.
+    """Count the parameters of `model`, which it reads only, and measure their shares.
 
     Costs no pass: a few hundred milliseconds for the spectra of the largest models. Parameters of lazy
     modules that have seen no batch count as tensors without scalars. Draws no global random numbers.
@@ -45,12 +45,12 @@ def profile_model(model: nn.Module) -> ModelProfile:
 
 
 def measured_anatomy(profile: Profile, model: nn.Module) -> Anatomy:
-    """The anatomy of `model`, whose modules ran and whose gradients were as `profile` saw it."""
+    """Describe `model`, whose modules ran and whose gradients were as `profile` saw it."""
     return anatomy_of(model, sparse=profile.gradient.sparse, order=profile.model.executed)
 
 
 def with_counts(profile: ModelProfile, anatomy: Anatomy) -> ModelProfile:
-    """`profile` with what the parameters of a model count; its depth and its head depend on what is known to run."""
+    """Fill `profile` with the counts of a model's parameters; depth and head depend on what is known to run."""
     infos, trainable = anatomy.parameters, anatomy.trainable
     parameters = dict(anatomy.model.named_parameters())
     kinds: Counter[str] = Counter()
@@ -81,7 +81,7 @@ _GRAPH_NAME = re.compile(r"(GCN|GNN|GAT|GIN|SAGE)(?![a-z])|Graph(?!Module)|Messa
 
 
 def _dropout(module: nn.Module) -> float:
-    """The probability with which `module` drops; torch's attention and recurrent layers hold their own."""
+    """Read the probability with which `module` drops; torch's attention and recurrent layers hold their own."""
     if isinstance(module, _DropoutNd):
         return float(module.p)
     inner = module.dropout if isinstance(module, nn.MultiheadAttention | nn.RNNBase) else 0.0
@@ -92,7 +92,7 @@ def _dropout(module: nn.Module) -> float:
 
 
 def memory_free(device: torch.device) -> int | None:
-    """Bytes free on `device`; for the CPU what Linux calls available. None: not known."""
+    """Return the bytes free on `device`; for the CPU what Linux calls available. None: not known."""
     try:
         if device.type == "cuda":
             return int(torch.cuda.mem_get_info(device)[0])

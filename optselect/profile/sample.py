@@ -30,7 +30,7 @@ _SHUFFLED_ROWS = 1_000_000
 
 
 def dataset_size(dataset: Any) -> int | None:
-    """Rows of a map-style data set; None: there is none, or it has no length."""
+    """Count the rows of a map-style data set; None: there is none, or it has no length."""
     try:
         return len(dataset)
     except Exception:  # noqa: BLE001  # a user's __len__ may fail in any way; a scipy matrix refuses but has rows
@@ -39,7 +39,7 @@ def dataset_size(dataset: Any) -> int | None:
 
 
 def read_samples(source: DataSource, batches: Sequence[Any] = ()) -> list[Sample]:
-    """At most 2,000 samples, 2e7 numbers and 30 s of them, in an order that says nothing.
+    """Read at most 2,000 samples, 2e7 numbers and 30 s of them, in an order that says nothing.
 
     A map-style data set is indexed: every row when there are at most 2,000, else one from each of 2,000 equal
     stretches. What cannot be indexed is read from `batches`, already drawn; without them from the head of the
@@ -57,7 +57,7 @@ def read_samples(source: DataSource, batches: Sequence[Any] = ()) -> list[Sample
 
 
 def training_batches(source: DataSource, count: int) -> tuple[list[Any], DataSource]:
-    """`count` training batches, and the source to go on reading from.
+    """Draw `count` training batches; return them, and the source to go on reading from.
 
     They are what the training would draw, but of a data set beyond 10^6 rows: shuffling one of 10^8 takes 24 s
     and 4.9 GB before its first index (measured). There they are gathered by index, from the rows that
@@ -95,7 +95,7 @@ class _Remembering:
 
 
 def _fetched(dataset: Any, indices: Sequence[int]) -> list[Any]:
-    """The items, as a DataLoader would fetch them."""
+    """Fetch the items as a DataLoader would."""
     many = getattr(dataset, "__getitems__", None)
     items = many(list(indices)) if callable(many) else [dataset[index] for index in indices]
     if not isinstance(items, list):
@@ -104,7 +104,7 @@ def _fetched(dataset: Any, indices: Sequence[int]) -> list[Any]:
 
 
 def spread_indices(size: int, most: int) -> list[int]:
-    """At most `most` of the indices below `size`, one from each of as many equal stretches, in random order.
+    """Pick at most `most` of the indices below `size`, one from each of as many equal stretches, in random order.
 
     Drawn at random within its stretch: every k-th row would meet one class only where classes take turns.
     """
@@ -151,7 +151,7 @@ def _bounded(samples: Iterator[Sample]) -> list[Sample]:
 
 
 def _collated(source: DataSource, size: int) -> list[Sample]:
-    """Items that hold no numbers, such as texts, after the training's own collate function has made some."""
+    """Read items that hold no numbers, such as texts, after the training's own collate function has made some."""
     if source.collate is None or source.dataset is None:
         return []
     try:
@@ -162,7 +162,7 @@ def _collated(source: DataSource, size: int) -> list[Sample]:
 
 
 def _head(source: DataSource) -> list[Any]:
-    """The first batches, enough for 2,000 rows; one alone first, to see how large they are."""
+    """Read the first batches, enough for 2,000 rows; one alone first, to see how large they are."""
     try:
         first = source.head(1)
         rows = [read_item(row) for batch in first for row in rows_of(batch, MAX_ROWS)]

@@ -6,12 +6,12 @@ from optselect.profile.values import DataProfile, GradientProfile, ModelProfile,
 
 
 def describe(profile: Profile) -> list[str]:
-    """About five lines for a terminal: data, targets, model, gradients, training."""
+    """Write about five lines for a terminal: data, targets, model, gradients, training."""
     return [f"{title + ':':<11}{', '.join(parts)}" for title, parts in described(profile)]
 
 
 def described(profile: Profile) -> list[tuple[str, list[str]]]:
-    """The same by title."""
+    """Write the same, but keep the title and the parts of each line apart."""
     return [
         ("data", _data(profile.data)),
         ("targets", _targets(profile.data)),

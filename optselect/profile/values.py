@@ -15,12 +15,12 @@ class _Record:
     """JSON both ways for the dataclasses below: tuples come back as tuples, unknown fields are refused."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Write as builtins; inverse of `from_dict`."""
         return {name: _plain(value) for name, value in asdict(self).items()}  # type: ignore[call-overload]  # mixin
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The record that `to_dict` wrote. Raises `PlanFormatError` on fields it does not know."""
+        """Read the record that `to_dict` wrote. Raises `PlanFormatError` on fields it does not know."""
         known = {item.name for item in fields(cls)}  # type: ignore[arg-type]  # a mixin of dataclasses
         if unknown := sorted(set(data) - known):
             raise PlanFormatError(
@@ -153,11 +153,11 @@ class ModelProfile(_Record):
         return bool(self.dtypes) and set(self.dtypes) <= {"float16", "bfloat16"}
 
     def share(self, kind: str) -> float:
-        """Share of the trainable scalars that are of `kind`."""
+        """Return the share of the trainable scalars that are of `kind`."""
         return self.kinds.get(kind, 0) / self.parameters if self.parameters else 0.0
 
     def shape_counts(self) -> list[tuple[tuple[int, ...], int]]:
-        """The shapes of the trainable tensors, each with how many there are of it."""
+        """List the shapes of the trainable tensors, each with how many there are of it."""
         return [(tuple(int(side) for side in shape.split("x") if side), count) for shape, count in self.shapes.items()]
 
 
@@ -193,7 +193,7 @@ class GradientProfile(_Record):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The record that `to_dict` wrote. Raises `PlanFormatError` on fields it does not know."""
+        """Read the record that `to_dict` wrote. Raises `PlanFormatError` on fields it does not know."""
         # Earlier plans hold it, though it was never measured.
         return super().from_dict({name: value for name, value in data.items() if name != "curvature"})
 
@@ -208,14 +208,14 @@ class Profile:
     steps: int | None = None
 
     def quantity(self, path: str) -> Any:
-        """The value at a dotted path such as `data.density`."""
+        """Look up the value at a dotted path such as `data.density`."""
         value: Any = self
         for name in path.split("."):
             value = getattr(value, name)
         return value
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Write as builtins; inverse of `from_dict`."""
         parts = {
             "data": self.data.to_dict(),
             "model": self.model.to_dict(),
@@ -225,7 +225,7 @@ class Profile:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Profile:
-        """The profile that `to_dict` wrote."""
+        """Read the profile that `to_dict` wrote."""
         return cls(
             data=DataProfile.from_dict(data["data"]),
             model=ModelProfile.from_dict(data["model"]),

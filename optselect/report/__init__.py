@@ -17,7 +17,7 @@ __all__ = ["as_html", "can_draw", "explain", "headline", "is_page_of", "logged_f
 
 
 def explain(plan: OptimizerPlan, *, markdown: bool = False) -> str:
-    """Why this optimizer: the choice, its reasons and cost, and all that it rests on.
+    """Explain why this optimizer: the choice, its reasons and cost, and all that it rests on.
 
     Plain text is at most 100 columns wide.
     """

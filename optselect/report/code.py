@@ -50,21 +50,9 @@ def configure_optimizers(self):
     """A method for a LightningModule. Without Lightning: pass the model, and step the scheduler once per step."""
 '''
 
-_SUBCLASS_YAML = """\
-# Save the Python code as chosen_optimizer.py and add to it:
-#
-#   from my_project import MyModule
-#
-#   class Chosen(MyModule):
-#       configure_optimizers = configure_optimizers
-#
-model:
-  class_path: chosen_optimizer.Chosen
-"""
-
 
 def as_python(plan: OptimizerPlan) -> str:
-    """Python that builds the plan's optimizer and scheduler for its model.
+    """Write Python that builds the plan's optimizer and scheduler for its model.
 
     Raises `ConfigurationError` when there is nothing to write: the plan keeps the user's own optimizer, names
     one whose package is not installed, or lets parts of the model join later, which takes optselect's scheduler.
@@ -90,27 +78,8 @@ def as_python(plan: OptimizerPlan) -> str:
     return first + "".join(gap + each for gap, each in zip(gaps, others, strict=True)) + "\n"
 
 
-def as_yaml(plan: OptimizerPlan) -> str:
-    """A part of a LightningCLI config that trains with the plan's optimizer.
-
-    `optimizer:` where that says all: one group and a constant rate. LightningCLI knows neither groups nor
-    schedules by the step, so otherwise the config names a module that has the Python of `as_python`.
-    """
-    children = _children(plan)
-    one_group = len(plan.param_groups) == 1 and not plan.model_fingerprint.frozen
-    if not one_group or _is_scheduled(plan.schedule):
-        return _SUBCLASS_YAML
-    import yaml  # noqa: PLC0415  # only here, and jsonargparse brings it
-
-    ((spec, groups),) = children
-    arguments, _ = spec.arguments_by_group([group.hyperparameters for group in groups])
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
-    entry = {"optimizer": {"class_path": spec.factory.replace(":", "."), "init_args": plain}}
-    return str(yaml.safe_dump(entry, sort_keys=False))
-
-
 def _children(plan: OptimizerPlan) -> list[tuple[OptimizerSpec, list[ParamGroup]]]:
-    """The optimizers of the plan with their groups, in the order in which they step."""
+    """List the optimizers of the plan with their groups, in the order in which they step."""
     if plan.optimizer == USER:
         scales = plan.configuration.scales
         change = ", with the rates multiplied in it" if scales else ""
@@ -168,7 +137,7 @@ def _is_scheduled(schedule: Schedule) -> bool:
 
 
 def _factor(schedule: Schedule, total_steps: int | None) -> Iterator[str]:
-    """`Schedule.factor` with its numbers filled in; the arithmetic is kept, to the last bit."""
+    """Write `Schedule.factor` with its numbers filled in; the arithmetic is kept, to the last bit."""
     yield "def factor(step):"
     yield '    """The share of the peak learning rate in this step, counted from 0."""'
     if schedule.warmup_steps:
@@ -236,7 +205,7 @@ def _literal(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """In double quotes, which a JSON string shares with Python, where it can be."""
+    """Write `text` in double quotes, which a JSON string shares with Python, where it can be."""
     quoted = json.dumps(text)
     # JSON writes what lies beyond the basic plane as two surrogates, which Python would take for two characters.
     return quoted if text.isascii() else repr(text)

@@ -30,7 +30,7 @@ class Section:
 
 
 def sections(plan: OptimizerPlan) -> list[Section]:
-    """The whole explanation; a section that has nothing to say is left out.
+    """Explain the whole plan; a section that has nothing to say is left out.
 
     The first one is the choice in short, with its reasons, schedule, groups and cost. The others are what it
     rests on: the profile, the proposals with every vote, the rules that voted, the trials.
@@ -46,7 +46,7 @@ def sections(plan: OptimizerPlan) -> list[Section]:
 
 
 def headline(plan: OptimizerPlan) -> str:
-    """The choice in one line: `adamw  lr=0.003  weight_decay=0.01 (0 on norms, biases)`."""
+    """Say the choice in one line: `adamw  lr=0.003  weight_decay=0.01 (0 on norms, biases)`."""
     if plan.optimizer == USER:
         return plan.configuration.describe()
     undecayed = any(group.hyperparameters.get("weight_decay") == 0 for group in plan.param_groups)
@@ -59,7 +59,7 @@ def headline(plan: OptimizerPlan) -> str:
 
 
 def proposal_item(proposal: Proposal) -> Item:
-    """A proposal with the votes for and against it, the heaviest first."""
+    """Describe a proposal with the votes for and against it, the heaviest first."""
     lr = proposal.hyperparameters.get("lr")
     rate = f"  lr={format_value(lr)}" if lr is not None else ""
     score = f"[{proposal.seat}, score {proposal.score:+.1f}]"
@@ -72,12 +72,12 @@ def proposal_item(proposal: Proposal) -> Item:
 
 
 def because(plan: OptimizerPlan) -> list[Reason]:
-    """The reasons for the choice: what it cost is none."""
+    """List the reasons for the choice: what it cost is none."""
     return [reason for reason in plan.reasons if reason.kind != "cost"]
 
 
 def cost(plan: OptimizerPlan) -> list[str]:
-    """What the choice cost, and the profile of it."""
+    """Say what the choice cost, and the profile of it."""
     said = [str(reason) for reason in plan.reasons_of("cost")]
     if plan.search_steps and not said:
         said = [f"the choice cost {plan.search_steps:,} micro-batches"]
@@ -88,18 +88,18 @@ def cost(plan: OptimizerPlan) -> list[str]:
 
 
 def by_weight(proposal: Proposal) -> list[Vote]:
-    """The votes for and against a proposal, the heaviest first."""
+    """Sort the votes for and against a proposal, the heaviest first."""
     return sorted((*proposal.because, *proposal.against), key=lambda vote: -vote.weight)
 
 
 def speakers(proposals: Iterable[Proposal]) -> list[Vote]:
-    """One vote of each rule that says why it holds."""
+    """Pick one vote of each rule that says why it holds."""
     votes = {vote.rule: vote for proposal in proposals for vote in proposal.votes if not vote.veto}
     return [vote for vote in votes.values() if vote.cites or vote.mechanism]
 
 
 def source(vote: Vote) -> str:
-    """How well the rule is founded, and on what."""
+    """Say how well the rule is founded, and on what."""
     # "measured here (digits)" says its strength itself.
     strength = "" if vote.cites.startswith(vote.strength) else f"{vote.strength}: "
     return f"{strength}{vote.cites}"
@@ -124,7 +124,7 @@ def _trial(trial: Trial) -> Item:
 
 
 def _rules(proposals: Iterable[Proposal]) -> Iterator[Item]:
-    """Each rule that voted once, with its mechanism, its source, and what speaks against the rule itself."""
+    """Yield each rule that voted once, with its mechanism, its source, and what speaks against the rule itself."""
     for vote in speakers(proposals):
         counter = [f"but: {vote.counter}"] if vote.counter else []
         below = [f"{vote.mechanism} [{source(vote)}]", *counter]

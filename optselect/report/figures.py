@@ -75,7 +75,7 @@ _STYLE: Any = {
 
 
 def available() -> bool:
-    """Whether there is a matplotlib to draw with."""
+    """Tell whether there is a matplotlib to draw with."""
     try:
         import matplotlib.figure  # noqa: PLC0415  # an extra, and half a second
     # A mismatched binary raises whatever it likes.
@@ -85,12 +85,12 @@ def available() -> bool:
 
 
 def colour(number: int) -> str:
-    """The page's variable for an optimizer's colour."""
+    """Name the page's variable for an optimizer's colour."""
     return f"--series-{number % SERIES + 1}"
 
 
 def marker(number: int) -> str:
-    """The character that stands for an optimizer's marker."""
+    """Return the character that stands for an optimizer's marker."""
     return _MARKERS[number % len(_MARKERS)][1]
 
 
@@ -98,7 +98,7 @@ def marker(number: int) -> str:
 
 
 def learning_curves(plan: OptimizerPlan, trials: Sequence[Trial], label: str) -> Html:
-    """The monitored value of each trial along its rungs; the baseline dashed, the chosen one thick."""
+    """Draw the monitored value of each trial along its rungs; the baseline dashed, the chosen one thick."""
     numbers = series(plan)
 
     def draw(axes: Axes) -> None:
@@ -125,7 +125,7 @@ def learning_curves(plan: OptimizerPlan, trials: Sequence[Trial], label: str) ->
 
 
 def rates(plan: OptimizerPlan, trials: Sequence[Trial], rung: int, label: str) -> Html:
-    """The value at one rung over the peak learning rate, a line for each optimizer; the chosen one ringed."""
+    """Draw the value at one rung over the peak learning rate, a line for each optimizer; the chosen one ringed."""
     numbers = series(plan)
 
     def draw(axes: Axes) -> None:
@@ -160,7 +160,7 @@ def rates(plan: OptimizerPlan, trials: Sequence[Trial], rung: int, label: str) -
 
 
 def schedule(plan: OptimizerPlan, label: str) -> Html:
-    """The learning rate of the groups over the optimizer steps; their share of the peak where they have none."""
+    """Draw the learning rate of the groups over the optimizer steps; their share of the peak where they have none."""
     steps = plan.total_steps or max(4 * plan.schedule.warmup_steps, 100)
     order, lines = optimizers(plan), rates_of(plan)
     shown = sorted({round(each * (steps - 1) / 400) for each in range(401)} | set(_corners(plan, lines, steps)))
@@ -197,7 +197,7 @@ def schedule(plan: OptimizerPlan, label: str) -> Html:
 
 
 def classes(counts: Sequence[int], label: str) -> Html:
-    """How many samples there are of each class, the most frequent first."""
+    """Draw how many samples there are of each class, the most frequent first."""
 
     def draw(axes: Axes) -> None:
         ranks = range(1, len(counts) + 1)
@@ -217,7 +217,7 @@ def classes(counts: Sequence[int], label: str) -> Html:
 
 
 def norms(values: Sequence[float], label: str) -> Html:
-    """The gradient's norm, pass by pass, and the median."""
+    """Draw the gradient's norm, pass by pass, and the median."""
 
     def draw(axes: Axes) -> None:
         passes = range(1, len(values) + 1)
@@ -234,7 +234,7 @@ def norms(values: Sequence[float], label: str) -> Html:
 
 
 def layers(values: Mapping[str, float], label: str) -> Html:
-    """The gradient's norm beside the weights', layer by layer from input to output."""
+    """Draw the gradient's norm beside the weights', layer by layer from input to output."""
 
     def draw(axes: Axes) -> None:
         rows = range(len(values))
@@ -256,7 +256,7 @@ def _series(number: int) -> str:
 
 
 def _corners(plan: OptimizerPlan, lines: Sequence[Rate], steps: int) -> Iterator[int]:
-    """Where the schedule bends, for what joins later, too."""
+    """Yield the steps at which the schedule bends, for what joins later, too."""
     begins = [0, *(line.joins.step for line in lines if line.joins is not None and line.joins.step is not None)]
     bends = [
         step + warmup for step in begins for warmup in (0, plan.schedule.warmup_steps - 1, plan.schedule.warmup_steps)
@@ -267,7 +267,7 @@ def _corners(plan: OptimizerPlan, lines: Sequence[Rate], steps: int) -> Iterator
 
 
 def _scale(axes: Axes, which: str, values: Sequence[float]) -> None:
-    """Logarithmic where that shows more: positive values that differ by much."""
+    """Make the axis logarithmic where that shows more: positive values that differ by much."""
     if values and min(values) > 0 and max(values) / min(values) > 4:
         _logarithmic(axes, which, min(values), max(values))
 
@@ -292,7 +292,7 @@ def _whole_numbers(axes: Axes) -> None:
 
 
 def _shortened(text: str, most: int = 22) -> str:
-    """The ends of a long name, which tell more than its middle."""
+    """Keep the ends of a long name, which tell more than its middle."""
     text = " ".join(visible(text).split())
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
@@ -301,7 +301,7 @@ def _shortened(text: str, most: int = 22) -> str:
 
 
 def _svg(name: str, label: str, draw: Callable[[Axes], None], *, height: float = _HEIGHT) -> Html:
-    """What `draw` puts on one pair of axes; `label` is for those who do not see it."""
+    """Plot what `draw` puts on one pair of axes; `label` is for those who do not see it."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415  # as in `available`
     from matplotlib.figure import Figure  # noqa: PLC0415  # not pyplot: it would keep the figure
 
@@ -317,7 +317,7 @@ def _svg(name: str, label: str, draw: Callable[[Axes], None], *, height: float =
 
 @contextmanager
 def _styled() -> Iterator[None]:
-    """Our style alone, whatever the user's is; and no remark on letters that matplotlib's font lacks."""
+    """Set our style alone, whatever the user's is; and silence remarks on letters that matplotlib's font lacks."""
     import matplotlib as mpl  # noqa: PLC0415  # as in `available`
 
     with warnings.catch_warnings(), mpl.rc_context():
@@ -332,7 +332,7 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 
 def _inline(name: str, label: str, svg: str) -> Html:
-    """A whole SVG file as an element of a page: names of its own, the page's colours and font, no style sheet."""
+    """Turn a whole SVG file into an element of a page: own names, the page's colours and font, no style sheet."""
     root = ET.fromstring(svg)  # noqa: S314  # as above
     for parent in list(root.iter()):
         for child in list(parent):
@@ -353,6 +353,6 @@ def _inline(name: str, label: str, svg: str) -> Html:
 
 
 def _themed(value: str) -> str:
-    """The page's variables for our colours, and its font for matplotlib's."""
+    """Put the page's variables in place of our colours, and its font in place of matplotlib's."""
     value = re.sub(r"#010[12][0-9a-f]{2}", lambda found: _VARIABLES.get(found.group(), found.group()), value)
     return value.replace("; font-family: 'DejaVu Sans'", "")

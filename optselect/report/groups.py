@@ -36,7 +36,7 @@ class Table:
 
 
 def group_table(plan: OptimizerPlan) -> Table:
-    """The parameter groups of `plan`; a column that has nothing to say is left out."""
+    """Tabulate the parameter groups of `plan`; a column that has nothing to say is left out."""
     rows = group_rows(plan)
     told = [column for column in range(len(GROUP_HEADER)) if any(row[column] for row in rows)]
     header = tuple(GROUP_HEADER[column] for column in told)
@@ -48,7 +48,7 @@ def group_table(plan: OptimizerPlan) -> Table:
 
 
 def group_rows(plan: OptimizerPlan) -> list[tuple[str, ...]]:
-    """A row for each group of `plan`, and one for what is frozen in the model itself.
+    """Make a row for each group of `plan`, and one for what is frozen in the model itself.
 
     The last column is what the plan's own hyperparameters do not say already.
     """
@@ -74,7 +74,7 @@ def group_rows(plan: OptimizerPlan) -> list[tuple[str, ...]]:
 def layer_rows(
     anatomy: Anatomy, policy: FineTuning | None = None, *, fresh: Sequence[str] = ()
 ) -> list[tuple[str, ...]]:
-    """A row for what is treated alike in each layer of a model, from input to output, under `policy`.
+    """Make a row for what is treated alike in each layer of a model, from input to output, under `policy`.
 
     The rate is a factor on the one that will be chosen. Modules in `fresh`, new in a trained model, are marked.
     """
@@ -89,7 +89,7 @@ def layer_rows(
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[int]) -> list[str]:
-    """Lines of at most 98 columns, the widest cells of words cut to fit; `numbers` stand at the right."""
+    """Lay out lines of at most 98 columns, the widest cells of words cut to fit; `numbers` stand at the right."""
     cells = [[" ".join(each.split()) for each in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     while sum(widths) + 2 * (len(widths) - 1) > _WIDTH and max(widths) > _NARROWEST:
@@ -167,7 +167,7 @@ def _are_equal(parts: Sequence[str]) -> bool:
 
 
 def _modules(infos: Sequence[ParamInfo]) -> str:
-    """The module around all of them; where that is the whole model, the modules in it."""
+    """Name the module around all of them; where that is the whole model, the modules in it."""
     paths = [info.name.split(".") for info in infos]
     owners = (path[:-1] for path in paths)
     common = [parts[0] for parts in itertools.takewhile(_are_equal, zip(*owners, strict=False))]

@@ -47,7 +47,7 @@ class LogProgress(Silent):
             _log.setLevel(logging.INFO)
 
     def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
-        """The profile and the proposals, line by line."""
+        """Log the profile and the proposals, line by line."""
         for line in ("profile", *describe(profile), "proposals", *proposal_lines(proposals)):
             _log.info("%s", line)
 
@@ -144,7 +144,7 @@ class TableProgress(Silent):
             self._live.update(self._table(self._rows[-room:]), refresh=True)
 
     def _table(self, rows: Sequence[tuple[str, ...]]) -> Table:
-        """The last `rows`, and how many there are above them: what does not fit is not shown while it grows."""
+        """Show the last `rows`, and how many there are above them: what does not fit is not shown while it grows."""
         table = Table(
             title="trials",
             caption=self._caption,
@@ -164,7 +164,7 @@ class TableProgress(Silent):
 
 
 def default_progress() -> Progress:
-    """A table where the output is a terminal, log lines elsewhere."""
+    """Choose a table where the output is a terminal, log lines elsewhere."""
     console = Console()
     return TableProgress(console) if console.is_terminal else LogProgress()
 
@@ -175,7 +175,7 @@ _JUSTIFY: Mapping[str, Literal["right"]] = {"lr": "right", "seed": "right", "to"
 
 
 def cost_at_most(race: Race) -> str:
-    """What the search may cost, as far as that is known before it."""
+    """Say what the search may cost, as far as that is known before it."""
     limits = []
     if race.seconds is not None:
         limits.append(f"{race.seconds:.0f} s")

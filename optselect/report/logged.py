@@ -7,7 +7,7 @@ from optselect.space import Value
 
 
 def logged_facts(plan: OptimizerPlan) -> dict[str, Value]:
-    """The choice, its lead and its cost, each name under `optselect/`; what is not known is left out."""
+    """Return the choice, its lead and its cost, each name under `optselect/`; what is not known is left out."""
     known: dict[str, Value | None] = {
         "optimizer": plan.optimizer,
         **plan.hyperparameters,

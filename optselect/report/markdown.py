@@ -16,7 +16,7 @@ _MARKUP = re.compile(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w)|^[-+#](?=\s))")
 
 
 def as_markdown(plan: OptimizerPlan) -> str:
-    """A heading for each section, and lists and tables below it."""
+    """Write the plan with a heading for each section, and lists and tables below it."""
     first, *others = sections(plan)
     blocks = [f"## {escaped(first.title)}", *_list(first.items)]
     for section in others:
@@ -26,18 +26,18 @@ def as_markdown(plan: OptimizerPlan) -> str:
 
 
 def escaped(text: str) -> str:
-    """`text` as Markdown that shows it as it is, in one line."""
+    """Write `text` as Markdown that shows it as it is, in one line."""
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the cells are Markdown already, without a bare `|`."""
+    """Write a Markdown table; the cells are Markdown already, without a bare `|`."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _list(items: Sequence[Item | Table]) -> Iterator[str]:
-    """The blocks of a section: bullets that follow each other are one list."""
+    """Yield the blocks of a section: bullets that follow each other are one list."""
     for are_bullets, run in itertools.groupby(items, key=lambda item: isinstance(item, Item)):
         if are_bullets:
             yield "\n".join(line for item in run if isinstance(item, Item) for line in _bullets(item, ""))

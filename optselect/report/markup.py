@@ -22,7 +22,7 @@ Content = str | None | Iterable["Content"]
 
 
 def element(name: str, /, *content: Content, **attributes: str | bool | None) -> Html:
-    """`<name attributes>content</name>`; attributes are written with `_` for `-`, and `class_` for `class`.
+    """Write `<name attributes>content</name>`; attributes are written with `_` for `-`, and `class_` for `class`.
 
     An attribute that is True stands without a value, an empty one not at all.
     """
@@ -36,17 +36,17 @@ def _attribute(key: str, value: str | Literal[True]) -> str:
 
 
 def fragment(*content: Content) -> Html:
-    """Pieces one after another; those that are not `Html` are escaped, None is left out."""
+    """Join pieces one after another; those that are not `Html` are escaped, None is left out."""
     return Html("".join(map(_written, content)))
 
 
 def shown(text: str) -> str:
-    """`text` as HTML shows it, also inside quotes; what HTML cannot hold becomes U+FFFD."""
+    """Escape `text` so that HTML shows it, also inside quotes; what HTML cannot hold becomes U+FFFD."""
     return html.escape(visible(text))
 
 
 def visible(text: str) -> str:
-    """`text` with U+FFFD for what neither HTML nor XML can hold."""
+    """Put U+FFFD for what neither HTML nor XML can hold."""
     return _CONTROL.sub("\ufffd", text)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from optselect.configuration import USER
 from optselect.errors import ConfigurationError
 from optselect.plan import OptimizerPlan, Reason
-from optselect.report.code import as_python, as_yaml
+from optselect.report.code import as_python
 from optselect.report.explanation import because, cost
 from optselect.report.markup import Content, Html, element, fragment
 from optselect.report.page_profile import profile_section
@@ -32,7 +32,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def as_html(plan: OptimizerPlan) -> str:
-    """The whole page."""
+    """Write the whole page."""
     sections = list(_sections(plan))
     links = (element("li", element("a", title, href=f"#{name}")) for name, title, _ in sections)
     title = f"{short(plan.optimizer)} · optselect report"
@@ -56,7 +56,7 @@ def as_html(plan: OptimizerPlan) -> str:
 
 
 def is_page_of(plan: OptimizerPlan, path: str | os.PathLike[str]) -> bool:
-    """Whether the file at `path` is a page of this very plan."""
+    """Tell whether the file at `path` is a page of this very plan."""
     try:
         return _mark(plan) in Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -74,7 +74,7 @@ def _section(name: str, title: str, content: Content) -> Html:
 
 
 def _sections(plan: OptimizerPlan) -> Iterator[tuple[str, str, Content]]:
-    """Name, title and content; a section that has nothing to say is left out."""
+    """Yield name, title and content of each section; one that has nothing to say is left out."""
     yield "why", "Why", list(_why(plan))
     if plan.trials:
         yield "trials", "What was tried", list(trials_section(plan))
@@ -109,7 +109,7 @@ def _hero(plan: OptimizerPlan) -> Iterator[Html]:
 
 
 def _tiles(plan: OptimizerPlan) -> Iterator[tuple[str, ...]]:
-    """A title, a figure, and what it means."""
+    """Yield the tiles: a title, a figure, and what it means."""
     if plan.lead is not None and plan.baseline is not None:
         base = "your own optimizer as it is" if plan.baseline.optimizer == USER else plan.baseline.optimizer
         yield "lead", f"{plan.lead:.0%}", f"over the baseline, {base}"
@@ -147,15 +147,13 @@ def _reason(reason: Reason) -> Html:
 
 def _code(plan: OptimizerPlan) -> Iterator[Html]:
     try:
-        python, yaml = as_python(plan), as_yaml(plan)
+        python = as_python(plan)
     except ConfigurationError as error:
         said = str(error)
         yield element("p", f"{said[:1].upper()}{said[1:].rstrip('.')}.")
         return
     yield element("p", "The same optimizer and schedule, to the last bit, for a project that does not use optselect.")
-    for title, language, code in (("Python", "python", python), ("YAML for LightningCLI", "yaml", yaml)):
-        yield element("h3", title)
-        yield scrolling(f"{title} code", element("pre", element("code", code, class_=f"language-{language}")))
+    yield scrolling("Python code", element("pre", element("code", python, class_="language-python")))
 
 
 def _cost(plan: OptimizerPlan) -> Iterator[Html]:

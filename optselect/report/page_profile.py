@@ -15,7 +15,7 @@ _CLASSES = 100
 
 
 def profile_section(profile: Profile) -> Iterator[Html]:
-    """What was measured, in words and in pictures."""
+    """Show what was measured, in words and in pictures."""
     facts = [(element("dt", title), element("dd", ", ".join(parts))) for title, parts in described(profile)]
     words = element("article", element("h3", "In words"), element("dl", *facts, class_="facts"), class_="card")
     yield element("div", words, *_pictures(profile), class_="grid")

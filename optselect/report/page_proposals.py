@@ -20,7 +20,7 @@ _SEATS = {
 
 
 def proposals_section(proposals: Sequence[Proposal]) -> Iterator[Html]:
-    """Each proposal with its votes, and the rules behind these."""
+    """Show each proposal with its votes, and the rules behind these."""
     yield element("p", "Every proposal with what speaks for it and against it; the trials decide.")
     yield element("div", *map(_proposal, proposals), class_="grid")
     rules = [(element("dt", vote.rule), element("dd", _rule(vote))) for vote in speakers(proposals)]

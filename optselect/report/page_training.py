@@ -13,7 +13,7 @@ from optselect.report.rates import Rate, rates_of
 
 
 def training_section(plan: OptimizerPlan) -> Iterator[Html]:
-    """The schedule and the groups."""
+    """Show the schedule and the groups."""
     length = f" over {plan.total_steps:,} optimizer steps" if plan.total_steps else ""
     yield element("p", f"Schedule: {plan.schedule.describe()}{length}. It is stepped once per optimizer step.")
     lines = rates_of(plan)

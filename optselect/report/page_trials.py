@@ -26,7 +26,7 @@ from optselect.words import format_value
 
 
 def trials_section(plan: OptimizerPlan) -> Iterator[Html]:
-    """The curves, the valley of learning rates, and every trial at every rung."""
+    """Show the curves, the valley of learning rates, and every trial at every rung."""
     trials, numbers = ranked(plan), series(plan)
     curves = [trial for trial in trials if trial.values]
     rung = main_rung(plan)
@@ -73,7 +73,7 @@ def _said_of_curves(plan: OptimizerPlan, curves: Sequence[Trial]) -> str:
 
 
 def _legend(plan: OptimizerPlan) -> Html:
-    """Which optimizer has which colour and marker."""
+    """Show which optimizer has which colour and marker."""
     seen = {trial.configuration.optimizer for trial in plan.trials}
     items = (
         element(
@@ -88,7 +88,7 @@ def _legend(plan: OptimizerPlan) -> Html:
 
 
 def _rungs(plan: OptimizerPlan, trials: Sequence[Trial]) -> Html:
-    """A row for each trial, a column for each rung."""
+    """Tabulate the trials: a row for each trial, a column for each rung."""
     columns = rungs(plan)
     leaders = {rung: best(plan, rung) for rung in columns}
     rows = []

@@ -10,7 +10,7 @@ from optselect.report.markup import Html, element
 
 
 def figure(title: str, caption: str, draw: Callable[[], Html], table: Html | None = None) -> Html:
-    """A plot with its numbers; without matplotlib the numbers alone."""
+    """Show a plot with its numbers; without matplotlib the numbers alone."""
     name = re.sub(r"\W+", "-", title.lower())
     plot = None
     if figures.available():
@@ -33,7 +33,7 @@ def figure(title: str, caption: str, draw: Callable[[], Html], table: Html | Non
 
 
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> Html:
-    """A table whose first column heads its rows; `numbers` are the columns to align at the right."""
+    """Write a table whose first column heads its rows; `numbers` are the columns to align at the right."""
     right = set(numbers)
     classes = ["number" if column in right else None for column in range(len(header))]
     head = element(
@@ -54,5 +54,5 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *,
 
 
 def scrolling(label: str, content: Html) -> Html:
-    """`content` in a box that scrolls, with the keyboard, too."""
+    """Put `content` in a box that scrolls, with the keyboard, too."""
     return element("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")

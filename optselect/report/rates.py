@@ -31,7 +31,7 @@ class Rate:
         return ", ".join(names)
 
     def at(self, step: int, schedule: Schedule, total_steps: int | None) -> float | None:
-        """The learning rate at optimizer step `step`; None before the groups join.
+        """Return the learning rate at optimizer step `step`; None before the groups join.
 
         Groups that wait for a plateau are taken to have joined at the beginning: the plan does not say when.
         """
@@ -43,7 +43,7 @@ class Rate:
 
 
 def rates_of(plan: OptimizerPlan) -> list[Rate]:
-    """One for each learning rate; what never trains has none."""
+    """Make one `Rate` for each learning rate; what never trains has none."""
     alike: dict[tuple[float | None, Joining | None], list[ParamGroup]] = {}
     for group in plan.param_groups:
         if not group.frozen:

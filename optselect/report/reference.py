@@ -32,7 +32,7 @@ _GENERATED = "This page is generated from the code by `make docs`."
 
 
 def facts(spec: OptimizerSpec) -> dict[str, str]:
-    """What `spec` says, in words, by title; without the summary, the space and the sources."""
+    """Say in words what `spec` says, by title; without the summary, the space and the sources."""
     extra = f", pip install 'optselect[{spec.extra}]'" if spec.extra else ""
     found = {
         "class": f"{spec.factory}{extra}",
@@ -48,14 +48,14 @@ def facts(spec: OptimizerSpec) -> dict[str, str]:
 
 
 def catalogue_lines(names: Iterable[str]) -> Iterator[str]:
-    """One line for each optimizer of `names`: name, bytes of state, what it is."""
+    """Yield one line for each optimizer of `names`: name, bytes of state, what it is."""
     for spec in map(catalogue.get, names):
         extra = f" [extra: {spec.extra}]" if spec.extra else ""
         yield f"{spec.name:<20} {_state(spec):>11} bytes a number  {spec.summary}{extra}"
 
 
 def entry_lines(spec: OptimizerSpec) -> Iterator[str]:
-    """All about one optimizer, for a terminal."""
+    """Yield all about one optimizer, for a terminal."""
     lines = {**facts(spec), **{name: _range(dimension) for name, dimension in spec.space.items()}}
     yield from wrapped(f"{spec.name}: {spec.summary}")
     for title, text in (*lines.items(), *(("source", source) for source in spec.cites)):
@@ -63,7 +63,7 @@ def entry_lines(spec: OptimizerSpec) -> Iterator[str]:
 
 
 def catalogue_page() -> str:
-    """`docs/reference/catalogue.md`: our own entries, and the regimes that move their priors."""
+    """Write `docs/reference/catalogue.md`: our own entries, and the regimes that move their priors."""
     return _page(
         "# The optimizers",
         f"{_GENERATED}\n"
@@ -158,7 +158,7 @@ def _range(dimension: Dimension) -> str:
 
 
 def _cells(dimension: Dimension) -> tuple[str, str]:
-    """Bounds and centre."""
+    """Return bounds and centre."""
     centre = format_value(dimension.centre)
     choices = getattr(dimension.distribution, "choices", None)
     if choices is not None:
@@ -185,7 +185,7 @@ def _regime(regime: Regime) -> tuple[str, ...]:
 
 
 def rules_lines() -> Iterator[str]:
-    """Every rule with its mechanism, its source and what speaks against it, for a terminal."""
+    """Yield every rule with its mechanism, its source and what speaks against it, for a terminal."""
     for title, what, rules in _GROUPS:
         yield f"{title}: {what}"
         for rule in rules:
@@ -197,7 +197,7 @@ def rules_lines() -> Iterator[str]:
 
 
 def rules_page() -> str:
-    """`docs/reference/rules.md`."""
+    """Write `docs/reference/rules.md`."""
     return _page(
         "# The rules",
         f"{_GENERATED}\n`optselect rules` prints the same; [a rule of your own](../how-to/own-rule.md) is a few lines.",

@@ -15,12 +15,12 @@ OWN = "your own"
 
 
 def short(optimizer: str) -> str:
-    """The optimizer's name for a reader."""
+    """Name the optimizer for a reader."""
     return OWN if optimizer == USER else optimizer
 
 
 def label(trial: Trial) -> str:
-    """In words: `adamw lr=0.001`, with the seed where it is not the first."""
+    """Label the trial in words: `adamw lr=0.001`, with the seed where it is not the first."""
     sign = " × " if trial.configuration.optimizer == USER else " lr="
     rate = rate_of(trial)
     at = f"{sign}{format_value(rate)}" if rate is not None else ""
@@ -28,29 +28,29 @@ def label(trial: Trial) -> str:
 
 
 def rate_of(trial: Trial) -> float | None:
-    """The peak learning rate, or the factor on the user's own (None: it has none)."""
+    """Return the peak learning rate, or the factor on the user's own (None: it has none)."""
     rate = trial.configuration.rate
     return rate if rate is not None and rate > 0 else None
 
 
 def is_chosen(plan: OptimizerPlan, trial: Trial) -> bool:
-    """Whether it is a trial of what was chosen."""
+    """Tell whether it is a trial of what was chosen."""
     return trial.configuration.key == plan.configuration.key
 
 
 def is_baseline(plan: OptimizerPlan, trial: Trial) -> bool:
-    """Whether it is a trial of what the choice had to beat."""
+    """Tell whether it is a trial of what the choice had to beat."""
     return plan.baseline is not None and trial.configuration.key == plan.baseline.key
 
 
 def role(plan: OptimizerPlan, trial: Trial) -> str:
-    """Which it is: `chosen`, `baseline`, both, or nothing."""
+    """Say which it is: `chosen`, `baseline`, both, or nothing."""
     roles = (("chosen", is_chosen), ("baseline", is_baseline))
     return ", ".join(word for word, holds in roles if holds(plan, trial))
 
 
 def ranked(plan: OptimizerPlan) -> list[Trial]:
-    """The trials of `plan`: the chosen configuration first, then the baseline, then the others, the best first."""
+    """Sort the trials of `plan`: the chosen configuration first, then the baseline, then the others, the best first."""
     rung = main_rung(plan)
 
     def rank(trial: Trial) -> tuple[bool, bool, float, int]:
@@ -62,39 +62,39 @@ def ranked(plan: OptimizerPlan) -> list[Trial]:
 
 
 def optimizers(plan: OptimizerPlan) -> list[str]:
-    """The optimizers that were tried: the chosen one, then in the order in which they were begun."""
+    """List the optimizers that were tried: the chosen one, then in the order in which they were begun."""
     names = dict.fromkeys(trial.configuration.optimizer for trial in plan.trials)
     return [plan.optimizer, *(name for name in names if name != plan.optimizer)]
 
 
 def series(plan: OptimizerPlan) -> dict[str, int]:
-    """The number of each optimizer, counted from 0: the chosen one first."""
+    """Give each optimizer a number, counted from 0: the chosen one first."""
     return {name: number for number, name in enumerate(optimizers(plan))}
 
 
 def rungs(plan: OptimizerPlan) -> list[int]:
-    """The micro-batches at which trials were judged."""
+    """List the micro-batches at which trials were judged."""
     return sorted({rung for trial in plan.trials for rung in trial.values})
 
 
 def main_rung(plan: OptimizerPlan) -> int | None:
-    """The rung at which most trials have a value, the later one where two have as many; None: there is none."""
+    """Find the rung at which most trials have a value, the later one where two have as many; None: there is none."""
     counts = Counter(rung for trial in plan.trials for rung in trial.values)
     return max(counts, key=lambda rung: (counts[rung], rung), default=None)
 
 
 def best(plan: OptimizerPlan, rung: int) -> float:
-    """The best value at `rung`."""
+    """Return the best value at `rung`."""
     return plan.goal.best(trial.values[rung] for trial in plan.trials if rung in trial.values)
 
 
 def rate_name(plan: OptimizerPlan) -> str:
-    """What trials are laid out by: rates, or factors where the user's own optimizer alone was tried."""
+    """Name what trials are laid out by: rates, or factors where the user's own optimizer alone was tried."""
     return "factor on your own learning rate" if optimizers(plan) == [USER] else "peak learning rate"
 
 
 def points(plan: OptimizerPlan, trials: Sequence[Trial], rung: int) -> Iterator[tuple[Trial, float, float]]:
-    """Each trial of the first seed that has a rate and a value at `rung`, with both.
+    """Yield each trial of the first seed that has a rate and a value at `rung`, with both.
 
     A factor is no rate: the user's own optimizer is left out where it was not alone.
     """

@@ -28,8 +28,8 @@ def tabular_networks_train_best_with_muon(profile: Profile) -> Answer:
     if not is_tabular(profile):
         return None
     because = Evidence(quantity="model.kinds", value="linear layers on flat rows")
-    ballot = {"schedulefree_adamw": 1.0, "adamw": 0.5, "momentum": -0.25, "lion": -0.5}
-    return votes(because, ballot | ({"muon": 1.5} if profile.model.muon_share > 0 else {}))
+    weights = {"schedulefree_adamw": 1.0, "adamw": 0.5, "momentum": -0.25, "lion": -0.5}
+    return votes(because, weights | ({"muon": 1.5} if profile.model.muon_share > 0 else {}))
 
 
 @rule(

@@ -17,17 +17,20 @@ FULL_BATCH_PARAMETERS = 1_000_000
 
 
 def is_full_batch(profile: Profile) -> bool:
-    """One batch is the whole data set, and the model is small enough to evaluate it several times a step."""
+    """Tell whether one batch is the whole data set, and the model small enough for several evaluations a step."""
     return profile.data.batches == 1 and profile.model.parameters < FULL_BATCH_PARAMETERS
 
 
 def is_graph(profile: Profile) -> bool:
-    """A batch holds a graph, or the model is named like one for graphs."""
+    """Tell whether a batch holds a graph, or the model is named like one for graphs."""
     return profile.data.edges is not None or profile.model.graph
 
 
 def is_small_regression(profile: Profile) -> bool:
-    """A continuous target, at most 1,000 flat rows (a sequence is many), and more weights than rows."""
+    """Tell whether the target is continuous, with at most 1,000 flat rows, and fewer rows than weights.
+
+    A sequence is many rows.
+    """
     size = profile.data.size
     return (
         size is not None
@@ -39,7 +42,10 @@ def is_small_regression(profile: Profile) -> bool:
 
 
 def is_tabular(profile: Profile) -> bool:
-    """Flat rows of numbers, that no graph joins, into a perceptron: several linear layers, with random weights."""
+    """Tell whether flat rows of numbers, joined by no graph, enter a perceptron with random weights.
+
+    A perceptron has several linear layers, and no convolution, recurrence, attention or embedding.
+    """
     model = profile.model
     others = ("conv", "recurrent", "attention", "embedding")
     return (
@@ -56,31 +62,31 @@ def is_tabular(profile: Profile) -> bool:
 
 
 def is_transformer(profile: Profile) -> bool:
-    """Attention holds a good part of the weights."""
+    """Tell whether attention holds a good part of the weights."""
     return profile.model.share("attention") >= ATTENTION
 
 
 def is_convolutional(profile: Profile) -> bool:
-    """Convolutions hold half of the weights or more."""
+    """Tell whether convolutions hold half of the weights or more."""
     return profile.model.share("conv") >= CONVOLUTIONAL
 
 
 def is_factorisation(profile: Profile) -> bool:
-    """Tables of embeddings and hardly anything else, without a layer on top."""
+    """Tell whether it is tables of embeddings and hardly anything else, without a layer on top."""
     return profile.model.share("embedding") >= FACTORISATION and profile.model.share("linear") == 0
 
 
 def is_pretrained(profile: Profile) -> bool:
-    """The weights have been trained before; a model one cannot tell of counts as fresh."""
+    """Tell whether the weights have been trained before; a model one cannot tell of counts as fresh."""
     return profile.model.at_initialisation is False
 
 
 def frozen_share(profile: Profile) -> float:
-    """Share of all weights that do not train."""
+    """Return the share of all weights that do not train."""
     frozen, trained = profile.model.frozen, profile.model.parameters
     return frozen / (frozen + trained) if frozen else 0.0
 
 
 def is_mostly_frozen(profile: Profile) -> bool:
-    """Nearly all weights stay as they are: adapters, or a new head, train on top of them."""
+    """Tell whether nearly all weights stay as they are: adapters, or a new head, train on top of them."""
     return frozen_share(profile) >= MOSTLY_FROZEN

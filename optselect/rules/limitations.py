@@ -67,7 +67,7 @@ def the_state_does_not_fit_the_memory(profile: Profile) -> Answer:
 
 
 def state_bytes(spec: OptimizerSpec, profile: Profile, itemsize: int = 4) -> int:
-    """State that `spec` keeps for the model: what it cannot train by its shape is its partner's."""
+    """Count the bytes of state that `spec` keeps for the model: what it cannot train by its shape is its partner's."""
     # A profile written by hand may lack the shapes: then a square matrix of as many numbers stands for them.
     side = math.isqrt(profile.model.parameters)
     shapes = profile.model.shape_counts() or [((side, side), 1)]

@@ -74,8 +74,8 @@ def a_short_training_of_a_convolutional_net_favours_nadam(profile: Profile) -> A
 def attention_favours_adaptive_steps(profile: Profile) -> Answer:
     """A transformer's blocks have Hessian spectra of different size; one step size cannot suit all."""
     because = at_least("model.share('attention')", profile.model.share("attention"), ATTENTION)
-    ballot = {"nadam": 1.5, "adamw": 1.5, "schedulefree_adamw": 1.0, "sgd": -1.0}
-    return votes(because, ballot | ({"muon": 0.5} if profile.model.muon_share > 0 else {}))
+    weights = {"nadam": 1.5, "adamw": 1.5, "schedulefree_adamw": 1.0, "sgd": -1.0}
+    return votes(because, weights | ({"muon": 0.5} if profile.model.muon_share > 0 else {}))
 
 
 @rule(

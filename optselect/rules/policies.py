@@ -42,7 +42,7 @@ _HEADS_OWN_RATE = 10.0
 
 
 def policies(profile: Profile) -> tuple[Policy, ...]:
-    """Policies worth trying beside one rate for all parts, the likeliest first; none where the model is not trained.
+    """List the policies to try beside one rate for all parts, the likeliest first; none for an untrained model.
 
     A model that is mostly frozen, with adapters or a new head on it, leaves nothing to order; and only where the
     head is new, and a new layer learns ten times as fast as the trained ones or more, it has a rate of its own.
@@ -53,7 +53,7 @@ def policies(profile: Profile) -> tuple[Policy, ...]:
 
 
 def _freshly(profile: Profile) -> float:
-    """How many times as fast as this trained model AdamW would train it from the start."""
+    """Return how many times as fast as this trained model AdamW would train it from the start."""
     fresh = replace(profile, model=replace(profile.model, at_initialisation=True))
     (trained, _), (new, _) = (configuration("adamw", each) for each in (profile, fresh))
     return float(new["lr"]) / float(trained["lr"])

@@ -44,7 +44,7 @@ OVER_MANY_PASSES: Mapping[str, float] = {"muon": 1.0, "adagrad": 0.5}
 
 
 def configuration(optimizer: str, profile: Profile) -> tuple[dict[str, Value], Schedule]:
-    """The hyperparameters and the schedule to start from. Raises `UnknownOptimizerError`."""
+    """Return the hyperparameters and the schedule to start from. Raises `UnknownOptimizerError`."""
     spec = catalogue.get(optimizer)
     kind = regime(profile)
     values = spec.defaults()
@@ -69,7 +69,7 @@ def _learning_rate(spec: OptimizerSpec, kind: Regime, profile: Profile) -> float
 
 
 def length_factor(optimizer: str, profile: Profile, steps: float) -> float:
-    """What the length of a training does to a learning rate: 1 after `REFERENCE_STEPS`, less after more."""
+    """Return the factor of a training's length on a learning rate: 1 after `REFERENCE_STEPS`, less after more."""
     if not regime(profile).horizon:
         return 1.0
     exponent = 0.0 if optimizer in HORIZON_FREE else HORIZON_EXPONENT

@@ -56,7 +56,7 @@ class Proposal:
         return tuple(vote for vote in self.votes if vote.weight < 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only; inverse of `from_dict`."""
+        """Write as builtins; inverse of `from_dict`."""
         return {
             **self.configuration.to_dict(),
             "votes": [vote.to_dict() for vote in self.votes],
@@ -65,7 +65,7 @@ class Proposal:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Proposal:
-        """The proposal that `to_dict` wrote."""
+        """Read the proposal that `to_dict` wrote."""
         return cls(
             configuration=Configuration.from_dict(data),
             votes=tuple(Vote.from_dict(vote) for vote in data["votes"]),

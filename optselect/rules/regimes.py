@@ -18,7 +18,7 @@ from optselect.rules.kinds import (
 
 
 def _adam(lr: float) -> dict[str, float]:
-    """One learning rate for Adam and its nearest kin."""
+    """Give Adam and its nearest kin one learning rate."""
     return dict.fromkeys(("adam", "amsgrad", "adamw", "nadam"), lr)
 
 
@@ -145,5 +145,5 @@ REGIMES = (
 
 
 def regime(profile: Profile) -> Regime:
-    """The kind of training that `profile` describes: the first of `REGIMES` that holds."""
+    """Find the kind of training that `profile` describes: the first of `REGIMES` that holds."""
     return next(candidate for candidate in REGIMES if candidate.holds(profile))

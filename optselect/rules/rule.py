@@ -25,20 +25,20 @@ class Evidence:
     sense: Literal["at least", "at most"] = "at least"
 
     def describe(self) -> str:
-        """`data.rare_class_share = 0.71 (at least 0.5)`."""
+        """Put it in words: `data.rare_class_share = 0.71 (at least 0.5)`."""
         value = f"{self.value:.3g}" if isinstance(self.value, float) else str(self.value)
         limit = f" ({self.sense} {self.threshold:g})" if self.threshold is not None else ""
         return f"{self.quantity} = {value}{limit}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only, without what is the default; inverse of `from_dict`."""
+        """Write as builtins what is not the default; inverse of `from_dict`."""
         limit = {} if self.threshold is None else {"threshold": self.threshold}
         sense = {} if self.sense == "at least" else {"sense": self.sense}
         return {"quantity": self.quantity, "value": self.value, **limit, **sense}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Evidence:
-        """The evidence that `to_dict` wrote."""
+        """Read the evidence that `to_dict` wrote."""
         return cls(**data)
 
 
@@ -63,7 +63,7 @@ class Vote:
     counter: str = field(default="", compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Builtins only, without what `from_dict` finds in the rule again: a checkpoint holds many votes."""
+        """Write as builtins, without what `from_dict` finds in the rule again: a checkpoint holds many votes."""
         return {
             "optimizer": self.optimizer,
             "rule": self.rule,
@@ -74,7 +74,7 @@ class Vote:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Vote:
-        """The vote that `to_dict` wrote.
+        """Read the vote that `to_dict` wrote.
 
         Its mechanism and sources come from the rule of that name. A rule that was made in another process
         is not there: then name and evidence are all there is.
@@ -99,13 +99,13 @@ class Rule:
     function: Callable[[Profile], Answer] = field(repr=False)
 
     def __call__(self, profile: Profile) -> tuple[Vote, ...]:
-        """The votes of this rule on `profile`; none when it has nothing to say."""
+        """Return the votes of this rule on `profile`; none when it has nothing to say."""
         answer = self.function(profile)
         votes = () if answer is None else (answer,) if isinstance(answer, Vote) else tuple(answer)
         return tuple(map(self.signed, votes))
 
     def signed(self, vote: Vote) -> Vote:
-        """`vote` as one of this rule: with its name, mechanism and sources."""
+        """Sign `vote` as one of this rule: with its name, mechanism and sources."""
         return replace(
             vote,
             rule=self.name,
@@ -142,21 +142,21 @@ def rule(
 
 
 def at_least(quantity: str, value: float | None, threshold: float) -> Evidence | None:
-    """The evidence that a known `value` reaches `threshold`; None when it does not or is not known."""
+    """Return the evidence that a known `value` reaches `threshold`; None when it does not or is not known."""
     if value is None or value < threshold:
         return None
     return Evidence(quantity=quantity, value=value, threshold=threshold)
 
 
 def at_most(quantity: str, value: float | None, threshold: float) -> Evidence | None:
-    """The evidence that a known `value` does not exceed `threshold`; None when it does or is not known."""
+    """Return the evidence that a known `value` does not exceed `threshold`; None when it does or is not known."""
     if value is None or value > threshold:
         return None
     return Evidence(quantity=quantity, value=value, threshold=threshold, sense="at most")
 
 
 def votes(because: Evidence | None, weights: Mapping[str, float]) -> tuple[Vote, ...]:
-    """One vote for each optimizer of `weights`, all for the same reason; none without a reason."""
+    """Cast one vote for each optimizer of `weights`, all for the same reason; none without a reason."""
     if because is None:
         return ()
     return tuple(Vote(optimizer=name, because=because, weight=weight) for name, weight in weights.items())

@@ -44,7 +44,7 @@ _OURS = frozenset(rule.name for rule in DEFAULT)
 
 
 def resolve(rules: RulesArgument) -> tuple[Rule, ...]:
-    """The rules that the argument means: "default", "classic", or a sequence of rules.
+    """Find the rules that the argument means: "default", "classic", or a sequence of rules.
 
     Raises `ConfigurationError` on anything else.
     """
@@ -60,7 +60,7 @@ def resolve(rules: RulesArgument) -> tuple[Rule, ...]:
 
 
 def tally(profile: Profile, rules: RulesArgument = "default") -> dict[str, tuple[Vote, ...]]:
-    """Every vote by optimizer name, plug-ins and vetoed ones included; the facts are always asked.
+    """Collect every vote by optimizer name, plug-ins and vetoed ones included; the facts are always asked.
 
     A rule that raises, or votes for a name that is not in the catalogue, is left out with a `RuleWarning`.
     """
@@ -72,7 +72,7 @@ def tally(profile: Profile, rules: RulesArgument = "default") -> dict[str, tuple
 
 
 def vetoes(profile: Profile, rules: RulesArgument = "default") -> tuple[Vote, ...]:
-    """The facts that keep an optimizer from this model, one vote for each."""
+    """List the facts that keep an optimizer from this model, one vote for each."""
     return tuple(vote for cast in tally(profile, rules).values() for vote in cast if vote.veto)
 
 
@@ -81,21 +81,22 @@ def propose(
     *,
     rules: RulesArgument = "default",
     candidates: Iterable[str] | None = None,
-    prior: Prior = configuration,
+    prior: Prior | None = None,
 ) -> list[Proposal]:
-    """The optimizers worth trying on `profile`, best first, each with where to start and every vote.
+    """Choose the optimizers worth trying on `profile`, best first, each with where to start and every vote.
 
     Without `candidates`: the three of torch's own with the most votes, and whoever else sits on a seat:
     "classic" is the textbook's own pick, "evidence" the best of the others by what was measured. A plug-in is
     proposed only when it is a candidate or when a rule of the user's votes for it.
 
     With `candidates`: these, in the order of their votes. "user" stands for the optimizer of the user's own
-    `configure_optimizers`. Each starts where `prior` says.
+    `configure_optimizers`. Each starts where `prior` says (None: where `configuration` does).
 
     Raises `UnknownOptimizerError` for a candidate that is not in the catalogue, `UnsupportedModuleError` for
     one that a fact forbids, `MissingExtraError` for one that is not installed, and `ConfigurationError` for
     no candidates at all.
     """
+    prior = configuration if prior is None else prior
     votes = tally(profile, rules)
     if candidates is not None:
         return _asked(candidates, profile, votes, prior)
@@ -169,7 +170,7 @@ def _last_resort(votes: Mapping[str, tuple[Vote, ...]]) -> str:
 
 
 def _seats(ranking: Sequence[str], votes: Mapping[str, tuple[Vote, ...]]) -> dict[str, Seat]:
-    """The textbook's best sits on "classic", the best by measurement among the others on "evidence".
+    """Seat the textbook's best on "classic", and the best by measurement among the others on "evidence".
 
     The textbook's pick keeps its seat when the measured rules speak against it: trying it is the point.
     """
@@ -182,7 +183,7 @@ def _seats(ranking: Sequence[str], votes: Mapping[str, tuple[Vote, ...]]) -> dic
 
 
 def _best(names: Sequence[str], votes: Mapping[str, tuple[Vote, ...]], *, textbook: bool) -> str | None:
-    """The one of `names` with the most votes of one kind; None when that kind speaks for none."""
+    """Return the one of `names` with the most votes of one kind; None when that kind speaks for none."""
     share = {name: tuple(vote for vote in votes[name] if (vote.strength == "textbook") is textbook) for name in names}
     best = min(names, key=_by_score(share), default=None)
     return best if best is not None and _score(share[best]) > 0 else None

@@ -14,12 +14,12 @@ _CAUTION = 0.1
 
 
 def baseline(*, has_user_optimizer: bool) -> Configuration:
-    """What is replaced only on evidence: the user's own optimizer, or AdamW as torch sets it up."""
+    """Return what is replaced only on evidence: the user's own optimizer, or AdamW as torch sets it up."""
     return Configuration(optimizer=USER) if has_user_optimizer else BASELINE.configuration
 
 
 def arms(proposals: Sequence[Proposal], base: Configuration) -> tuple[Configuration, ...]:
-    """Configurations to try first, the most wanted first.
+    """List the configurations to try first, the most wanted first.
 
     The evidence's first choice, the baseline and the classic choice come first; then the second choice, a
     cautious arm (a tenth of the rate: small data overfit at what is best elsewhere) and a bold one (half a
@@ -34,9 +34,9 @@ def arms(proposals: Sequence[Proposal], base: Configuration) -> tuple[Configurat
     seats = {proposal.seat: proposal.configuration for proposal in reversed(proposals)}
     first = wanted[:1]
     classic = [seats["classic"]] if "classic" in seats else []
-    second = [c for c in wanted[1:] if c not in classic][:1]
-    cautious = [_scaled(c, _CAUTION) for c in (*second, *first)][:1]
-    bold = [_scaled(c, HALF_DECADE) for c in first]
+    second = [each for each in wanted[1:] if each not in classic][:1]
+    cautious = [_scaled(each, _CAUTION) for each in (*second, *first)][:1]
+    bold = [_scaled(each, HALF_DECADE) for each in first]
     every = [*first, base, *classic, *second, *cautious, *bold, *wanted]
     return tuple(distinct(every))
 

@@ -16,7 +16,7 @@ Ranking = list[tuple[Configuration, float]]
 
 
 def lead_share(base: float, own: float) -> float:
-    """How much lower the loss `own` is than `base`, as a share of the larger of the two."""
+    """Return how much lower the loss `own` is than `base`, as a share of the larger of the two."""
     return (base - own) / max(abs(base), abs(own), 1e-12)
 
 
@@ -34,32 +34,32 @@ class Board:
     # --- what was run -------------------------------------------------------------------------------
 
     def trial(self, configuration: Configuration, seed: int = 0) -> Trial | None:
-        """The trial of `configuration` with `seed`; None: it was not begun."""
+        """Return the trial of `configuration` with `seed`; None: it was not begun."""
         return self._by_key.get((configuration.key, seed))
 
     def judged(self, configuration: Configuration, seed: int, rung: int) -> bool:
-        """Whether there is nothing more to learn of it at `rung`."""
+        """Tell whether there is nothing more to learn of the configuration at `rung`."""
         trial = self.trial(configuration, seed)
         return trial is not None and (rung in trial.values or trial.state == "failed" or trial.diverged)
 
     def diverged(self, configuration: Configuration) -> bool:
-        """Whether its first trial did."""
+        """Tell whether the first trial of the configuration diverged."""
         trial = self.trial(configuration)
         return trial is not None and trial.diverged
 
     def loss(self, configuration: Configuration, seed: int, rung: int) -> float | None:
-        """What it was judged at, such that less is better; None: it was not."""
+        """Return what the configuration was judged at, such that less is better; None: it was not."""
         trial = self.trial(configuration, seed)
         return None if trial is None or rung not in trial.values else self.race.goal.loss(trial.values[rung])
 
     def count(self, seed: int, rung: int) -> int:
-        """Trials with `seed` that have come to `rung`, or diverged on their way there."""
+        """Count the trials with `seed` that have come to `rung`, or diverged on their way there."""
         return sum(rung in trial.judged for trial in self.trials if trial.seed == seed)
 
     # --- what is left -------------------------------------------------------------------------------
 
     def fits(self, job: Job, reserve: float) -> bool:
-        """Whether the limits allow `job`, when `reserve` micro-batches are kept for what comes later."""
+        """Tell whether the limits allow `job`, when `reserve` micro-batches are kept for what comes later."""
         race, known = self.race, self.trial(job.configuration, job.seed)
         if known is None and race.trials is not None and len(self.trials) >= race.trials:
             return False
@@ -72,22 +72,23 @@ class Board:
         return self.race.cost_of(self.trials)
 
     def passed_over(self, job: Job) -> list[int]:
-        """Rungs before the end of `job` that it has to be judged at, too.
+        """List the rungs before the end of `job` that it has to be judged at, too.
 
         The best of two values looks better than one. Other seeds are compared among themselves, at one rung.
         """
         if not self.race.keeps_best or job.seed:
             return []
-        return [r for r in self.race.rungs if r < job.until and not self.judged(job.configuration, job.seed, r)]
+        rungs = [rung for rung in self.race.rungs if rung < job.until]
+        return [rung for rung in rungs if not self.judged(job.configuration, job.seed, rung)]
 
     def first_part(self, job: Job) -> Job:
-        """`job` as far as the first of the rungs that it has to be judged at."""
+        """Cut `job` short at the first of the rungs that it has to be judged at."""
         return replace(job, until=min([*self.passed_over(job), job.until]))
 
     # --- who is ahead -------------------------------------------------------------------------------
 
     def standings(self, rung: int) -> Ranking:
-        """Configurations judged at `rung`, the best first, with the mean of their losses over seeds.
+        """Rank the configurations judged at `rung`, the best first, with the mean of their losses over seeds.
 
         With several seeds the values are first compared within each seed: a configuration's mean is that
         of seed 0 shifted by how it fared against the baseline on the others.
@@ -114,7 +115,7 @@ class Board:
         return sorted(found.values(), key=lambda item: item[1])
 
     def capped(self, rung: int) -> Ranking:
-        """Configurations that diverged, with what they count as at `rung`."""
+        """List the configurations that diverged, with what they count as at `rung`."""
         return [
             (trial.configuration, self.race.goal.loss(trial.judged[rung]))
             for trial in self.trials
@@ -122,12 +123,12 @@ class Board:
         ]
 
     def deepest(self, *rungs: int | None) -> int:
-        """The first of `rungs` at which there is something to compare, or the last."""
+        """Return the first of `rungs` at which there is something to compare, or the last."""
         known = [rung for rung in rungs if rung is not None]
         return next((rung for rung in known if len(self.standings(rung)) > 1), known[-1])
 
     def leaders(self, rung: int) -> Ranking:
-        """`standings`, without the configurations that nobody confirmed when others were; steady rates first.
+        """Rank as `standings`, without those that nobody confirmed when others were; steady rates come first.
 
         The best of many noisy values is too good to be true.
         """
@@ -138,7 +139,7 @@ class Board:
         return self._steady_first(among if rivals else ranked, self.loss(self.race.baseline, 0, rung))
 
     def _steady_first(self, ranked: Ranking, base: float | None) -> Ranking:
-        """Of the leader and its near ties at smaller rates, the smallest rate first.
+        """Put the smallest rate first among the leader and its near ties at smaller rates.
 
         A near tie has nearly the same lead over the baseline, whose loss is `base` (None: there is no lead).
 
@@ -188,10 +189,10 @@ class Board:
         budget, but none for a choice that is not clear: what leads in the middle of a schedule may lose by its end.
         """
         race = self.race
-        dear = race.half is None or not race.continues
-        return race.trainings >= (race.tactics.thorough if dear and self.is_clear else race.tactics.finishing)
+        costly = race.half is None or not race.continues
+        return race.trainings >= (race.tactics.thorough if costly and self.is_clear else race.tactics.finishing)
 
 
 def distinct(configurations: Iterable[Configuration]) -> list[Configuration]:
-    """Each of `configurations` once, in their order."""
+    """Keep each of `configurations` once, in their order."""
     return list({configuration.key: configuration for configuration in configurations}.values())

@@ -25,12 +25,12 @@ class Choice:
     lead: float | None = None
 
     def because(self, *further: Reason) -> Choice:
-        """The same choice with further reasons."""
+        """Add further reasons to the same choice."""
         return replace(self, reasons=(*self.reasons, *further))
 
 
 def first_proposal(proposals: Sequence[Proposal], baseline: Configuration) -> Choice:
-    """The rules' first choice, taken at their word: what a budget of 0 asks for."""
+    """Take the rules' first choice at its word: what a budget of 0 asks for."""
     first = next((proposal for proposal in proposals if proposal.optimizer != USER), None)
     if first is None:
         return Choice(configuration=baseline, reasons=(reasons.nothing_proposed(),))
@@ -45,14 +45,14 @@ def decide(
     *,
     policies: Sequence[Policy] = (),
 ) -> Choice:
-    """What to train with: the winner of the trials, or with a budget of 0 the rules' first choice."""
+    """Decide what to train with: the winner of the trials, or with a budget of 0 the rules' first choice."""
     choice = choose(race, trials, proposals, monitor) if race.searches else first_proposal(proposals, race.baseline)
     choice = choice.because(*reasons.policy(choice.configuration, policies))
     return choice.because(reasons.BEST_COUNTS) if race.keeps_best and trials else choice
 
 
 def choose(race: Race, trials: Sequence[Trial], proposals: Sequence[Proposal], monitor: str) -> Choice:
-    """The best of the configurations at the deepest rung, if it beats the baseline on the same batches.
+    """Choose the best configuration at the deepest rung, if it beats the baseline on the same batches.
 
     Compared are leads: how much lower the loss is, as a share of the larger of the two. The deepest rung decides.
     Only where it shows less than a tenth, which is what seeds differ by on small data, earlier rungs count, too:
@@ -70,14 +70,14 @@ def choose(race: Race, trials: Sequence[Trial], proposals: Sequence[Proposal], m
     if not leads:
         return _without_a_comparison(race, trials, rivals[0], proposals)
     # What has gone further than the baseline is compared there.
-    went_alone = race.baseline not in [configuration for configuration, _ in ranked]
-    winner, lead = leads[0] if went_alone else _of_near_ties(leads, race.tactics.near_tie)
+    beyond_baseline = race.baseline not in [configuration for configuration, _ in ranked]
+    winner, lead = leads[0] if beyond_baseline else _of_near_ties(leads, race.tactics.near_tie)
     if lead.mean <= 0:
         return _baseline(race, *reasons.unbeaten(race, trials, ranked, monitor))
     if lead.mean <= max(race.tactics.tie, lead.error):
         return _baseline(race, reasons.tie(winner, lead, monitor))
     further = []
-    if went_alone:
+    if beyond_baseline:
         value = race.goal.loss(next(loss for configuration, loss in ranked if configuration == winner))
         further = [reasons.went_further(monitor, value, deepest, max(lead.values))]
     return Choice(
@@ -94,7 +94,7 @@ def choose(race: Race, trials: Sequence[Trial], proposals: Sequence[Proposal], m
 
 
 def _deepest(board: Board) -> tuple[int, Ranking]:
-    """The deepest rung at which anything is ranked, and that ranking; empty where nothing is."""
+    """Find the deepest rung at which anything is ranked, and that ranking; empty where nothing is."""
     rungs = sorted({rung for trial in board.trials if not trial.diverged for rung in trial.values}, reverse=True)
     return next(((rung, ranked) for rung in rungs if (ranked := board.leaders(rung))), (0, []))
 
@@ -106,20 +106,20 @@ def _baseline(race: Race, *why: Reason) -> Choice:
 def _without_a_comparison(
     race: Race, trials: Sequence[Trial], best: Configuration, proposals: Sequence[Proposal]
 ) -> Choice:
-    """The best of the rest where the baseline failed; the baseline where it was never tried."""
+    """Choose the best of the rest where the baseline failed; the baseline where it was never tried."""
     if not any(trial.configuration.key == race.baseline.key for trial in trials):
         return _baseline(race, reasons.baseline_untried(race, best))
     return Choice(configuration=best, reasons=(reasons.baseline_failed(race), *reasons.votes(best, proposals)))
 
 
 def _of_near_ties(leads: Sequence[tuple[Configuration, Lead]], near_tie: float) -> tuple[Configuration, Lead]:
-    """Of those nearly as far ahead as the best, the first of the ranking, which puts steady rates first."""
+    """Pick the first of those nearly as far ahead as the best: the ranking puts steady rates first."""
     most = max(lead.mean for _, lead in leads)
     return next(item for item in leads if item[1].mean >= most - near_tie * abs(most))
 
 
 def _lead(board: Board, rival: Configuration) -> Lead | None:
-    """The lead of `rival` where both have values for the same seed; None where they never do."""
+    """Compute the lead of `rival` where both have values for the same seed; None where they never do."""
     race = board.race
     pairs: dict[int, list[tuple[float, float]]] = {}
     for trial in board.trials:

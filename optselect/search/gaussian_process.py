@@ -39,7 +39,7 @@ _RATES = ("lr", LR_SCALE)
 def suggestion(
     judged: Sequence[tuple[Configuration, float]], spaces: Mapping[str, SearchSpace], unscheduled: Collection[str] = ()
 ) -> Configuration | None:
-    """A configuration worth trying after those `judged`, each with its loss; None: there is nothing to vary.
+    """Suggest a configuration after those `judged`, each with its loss; None: there is nothing to vary.
 
     `spaces` are the bounds by optimizer; the schedules of those `unscheduled` stay as they are. A pure function: the
     same arguments give the same answer on every machine with the same Optuna.
@@ -83,7 +83,7 @@ def suggestion(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's words on studies that exist only for one suggestion."""
+    """Silence Optuna inside, about studies that exist only for one suggestion."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -112,7 +112,7 @@ def _encoded(
 
 
 def _share(configuration: Configuration, space: SearchSpace, names: Sequence[str]) -> float:
-    """How far the first of `names` that `space` has is on its way between the bounds; the middle without one."""
+    """Locate the first of `names` that `space` has between its bounds, from 0 to 1; the middle without one."""
     name = _dimension(space, names)
     if name is None:
         return 0.5

@@ -22,6 +22,6 @@ class Lead:
     values: Mapping[int, tuple[float, float]]
 
     def describe(self) -> str:
-        """In words: `23 % ± 4 % over 2 seeds`."""
+        """Put it in words: `23 % ± 4 % over 2 seeds`."""
         noise = f" ± {self.error:.0%} over {self.seeds} seeds" if self.seeds > 1 else ""
         return f"{self.mean:.0%}{noise}"

@@ -16,7 +16,7 @@ from optselect.search.stages import STAGES, Stage
 
 
 def next_job(race: Race, trials: Sequence[Trial], stages: Sequence[Stage] = STAGES) -> Job | None:
-    """The next job, or None when the race is over or nothing more fits the budget."""
+    """Return the next job, or None when the race is over or nothing more fits the budget."""
     board = Board(race, trials)
     for index, stage in enumerate(stages):
         for job in stage.jobs(board):

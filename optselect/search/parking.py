@@ -54,7 +54,7 @@ class RungStates:
                 part.unlink(missing_ok=True)
 
     def load(self, trial: str) -> tuple[int, dict[str, Any]] | None:
-        """How far `trial` was when it was kept, and as what; None when it was not, or by another torch."""
+        """Return how far `trial` was when it was kept, and its state; None when it was not, or by another torch."""
         try:
             kept = torch.load(self._file(trial), weights_only=True)
             return (kept["reached"], kept["stored"]) if kept["torch"] == torch.__version__ else None
@@ -81,7 +81,7 @@ class RungStates:
 
 
 def states_beside(study: TrialStudy) -> RungStates | None:
-    """Room beside the storage of `study` for trials put aside; None for one that is not a file here."""
+    """Make room beside the storage of `study` for trials put aside; None for one that is not a file here."""
     if study.file is None:
         return None
     folder = states_folder(study.file, study.study.study_name, study.birthmark)
@@ -90,7 +90,7 @@ def states_beside(study: TrialStudy) -> RungStates | None:
 
 
 def states_folder(storage_file: str | os.PathLike[str], study_name: str, birthmark: str) -> Path:
-    """Where the states of a study lie that is kept in `storage_file`."""
+    """Return the folder of the states of a study that is kept in `storage_file`."""
     readable = re.sub(r"[^\w.-]", "_", study_name)[:80]
     return Path(f"{os.fspath(storage_file)}.states") / f"{readable}-{birthmark[:12]}"
 

@@ -24,16 +24,16 @@ class Progress(Protocol):
     ) -> None: ...
 
     def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
-        """The training is measured, and the rules have spoken."""
+        """Learn that the training is measured, and that the rules have spoken."""
 
     def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
-        """A job begins; `trials` are those before it."""
+        """Learn that a job begins; `trials` are those before it."""
 
     def finished(self, job: Job, outcome: Outcome) -> None:
-        """The job that was begun has ended."""
+        """Learn that the job that was begun has ended."""
 
     def chosen(self, plan: OptimizerPlan) -> None:
-        """The choice is made."""
+        """Learn that the choice is made."""
 
 
 class Silent:
@@ -48,13 +48,13 @@ class Silent:
         return None
 
     def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finished(self, job: Job, outcome: Outcome) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def chosen(self, plan: OptimizerPlan) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -172,12 +172,12 @@ class Race:
         return {**{spec.name: spec.space for spec in self.specs}, USER: USER_SPACE}
 
     def rate_dimension(self, configuration: Configuration) -> Dimension | None:
-        """The bounds of a configuration's learning rate, or of the factor on the user's own; None: it has none."""
+        """Return the bounds of the configuration's learning rate, or of the factor on the user's own; None: no rate."""
         space = self.spaces.get(configuration.optimizer, SearchSpace())
         return space.get(LR_SCALE if configuration.optimizer == USER else "lr")
 
     def rescaled(self, configuration: Configuration, factor: float) -> Configuration | None:
-        """`configuration` at another learning rate; None where it has none or the bounds forbid the move."""
+        """Move `configuration` to another learning rate; None where it has none or the bounds forbid the move."""
         dimension, here = self.rate_dimension(configuration), configuration.rate
         if dimension is None or here is None:
             return None
@@ -186,7 +186,7 @@ class Race:
         return None if near else configuration.at_rate(rate)
 
     def alike(self, one: Configuration, other: Configuration) -> bool:
-        """Whether the two are one trial: they differ at most by a little of their rates."""
+        """Tell whether the two are one trial: they differ at most by a little of their rates."""
         if one.rate is None or other.rate is None:
             return one == other
         near = abs(math.log10(one.rate / other.rate)) <= self.tactics.same_rate_decades
@@ -195,7 +195,7 @@ class Race:
     # --- its costs ----------------------------------------------------------------------------------
 
     def passes(self, configuration: Configuration) -> int:
-        """Forward and backward passes of one micro-batch: an optimizer with a closure takes several."""
+        """Count the forward and backward passes of one micro-batch: an optimizer with a closure takes several."""
         if configuration.optimizer == USER:
             return self.user_passes
         return _CLOSURE_PASSES if configuration.optimizer in self._closures else 1
@@ -205,7 +205,7 @@ class Race:
         return frozenset(spec.name for spec in self.specs if spec.closure)
 
     def cost_of(self, trials: Iterable[Trial]) -> float:
-        """Micro-batches an uninterrupted search would have spent on `trials`.
+        """Count the micro-batches that an uninterrupted search would have spent on `trials`.
 
         So a kill changes nothing in what is chosen: what it made run twice is not counted.
         """
@@ -222,11 +222,11 @@ class Race:
         )
 
     def spent_with(self, trials: Iterable[Trial]) -> float:
-        """Micro-batches of the whole search so far: what came before the first trial, and `trials`."""
+        """Count the micro-batches of the whole search so far: what came before the first trial, and `trials`."""
         return self.spent + self.cost_of(trials)
 
     def cost_of_job(self, job: Job, known: Trial | None) -> float:
-        """Micro-batches of `job`, of whose trial `known` is what was run before (None: it is a new one)."""
+        """Count the micro-batches of `job`; `known` is what was run of its trial before (None: it is a new one)."""
         done = known.reached if known is not None and self.continues else 0
         return (job.until - done) * self.passes(job.configuration) + self.validation_cost
 
@@ -238,7 +238,7 @@ class Race:
     # --- what a value counts as ---------------------------------------------------------------------
 
     def as_kept(self, trial: Trial) -> Trial:
-        """`trial` with the values of the weights that the training would have kept by then."""
+        """Give `trial` the values of the weights that the training would have kept by then."""
         if not self.keeps_best:
             return trial
         values = dict(trial.values)

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from optselect import catalogue
 from optselect.budget import UNKNOWN_LENGTH_STEPS
-from optselect.configuration import USER, Configuration, FineTuning
+from optselect.configuration import USER, Configuration
 from optselect.profile import Profile
-from optselect.rules import Proposal
+from optselect.rules import Policy, Proposal
 from optselect.search.arms import arms, baseline
 from optselect.search.brief import Brief
 from optselect.search.race import Race
@@ -27,12 +27,12 @@ def race_for(
     brief: Brief,
     profile: Profile,
     proposals: Sequence[Proposal],
-    policies: Sequence[FineTuning] = (),
+    policies: Sequence[Policy] = (),
     *,
     paused_bytes: float = math.inf,
     tactics: Tactics = TACTICS,
 ) -> Race:
-    """What the search is about, with at most `paused_bytes` for trials that are put aside.
+    """Set up what the search is about, with at most `paused_bytes` for trials that are put aside.
 
     Of a training much longer than the budget a shorter one is searched, and rates are moved to its length.
     """
@@ -53,7 +53,7 @@ def race_for(
         seconds=budget.seconds,
         trials=budget.trials,
         spent=profile.gradient.passes + brief.timing,
-        policies=tuple(policies),
+        policies=tuple(each.fine_tuning for each in policies),
         validation_cost=brief.validation_cost,
         goal=brief.goal,
         specs=tuple(catalogue.get(each.optimizer) for each in contenders if each.optimizer != USER),
@@ -69,14 +69,14 @@ def race_for(
 
 
 def baseline_of(brief: Brief) -> Configuration:
-    """What is replaced only on evidence."""
+    """Return the configuration that is replaced only on evidence."""
     base = baseline(has_user_optimizer=brief.has_user_optimizer)
     # Whoever says what is to be frozen means it whichever optimizer is chosen.
     return base if base.optimizer == USER else replace(base, fine_tuning=brief.policy)
 
 
 def timeable(brief: Brief, proposals: Sequence[Proposal]) -> list[Configuration]:
-    """The two arms that every search begins with, as far as a micro-batch is one pass for them."""
+    """List the two arms that every search begins with, as far as a micro-batch is one pass for them."""
 
     def is_one_pass(configuration: Configuration) -> bool:
         name = configuration.optimizer
@@ -86,7 +86,7 @@ def timeable(brief: Brief, proposals: Sequence[Proposal]) -> list[Configuration]
 
 
 def _at_length(configuration: Configuration, base: Configuration, profile: Profile, ratio: float) -> Configuration:
-    """`configuration` on a training `ratio` times as long; the baseline stays as it is."""
+    """Move `configuration` to a training `ratio` times as long; the baseline stays as it is."""
     if configuration == base:
         return configuration
     return carried_over(configuration, ratio, rate_factor(configuration, profile, ratio))

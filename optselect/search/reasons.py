@@ -21,26 +21,26 @@ BEST_COUNTS = Reason(
 
 
 def nothing_proposed() -> Reason:
-    """No rule speaks for anything."""
+    """Say that no rule speaks for anything."""
     return Reason(kind="rules", text="the rules propose nothing, so the baseline stays")
 
 
 def without_trials() -> Reason:
-    """A budget of 0."""
+    """Say that a budget of 0 allows no trials."""
     return Reason(
         kind="rules", text="the budget is 0, so this is the rules' first choice, without evidence from trials"
     )
 
 
 def votes(winner: Configuration, proposals: Sequence[Proposal]) -> Iterator[Reason]:
-    """What the rules say for the optimizer of `winner`."""
+    """Yield what the rules say for the optimizer of `winner`."""
     for proposal in proposals:
         if proposal.optimizer == winner.optimizer:
             yield from votes_for(proposal)
 
 
 def votes_for(proposal: Proposal) -> Iterator[Reason]:
-    """The votes that speak for `proposal`."""
+    """Yield the votes that speak for `proposal`."""
     for vote in proposal.because:
         yield Reason(
             kind="vote", text=f"{vote.rule}: {vote.because.describe()}", cites=vote.cites, value=float(vote.weight)
@@ -51,19 +51,19 @@ def votes_for(proposal: Proposal) -> Iterator[Reason]:
 
 
 def no_value() -> Reason:
-    """Nothing was judged."""
+    """Say that nothing was judged."""
     return Reason(kind="baseline", text="no trial gave a value within the budget, so the baseline stays")
 
 
 def unbeaten(race: Race, trials: Sequence[Trial], ranked: Ranking, monitor: str) -> Iterator[Reason]:
-    """The baseline had the best value."""
+    """Say that the baseline had the best value, and what came next."""
     tried = len({trial.configuration.key for trial in trials})
     yield Reason(kind="baseline", text=f"nothing beat it: of {tried} configurations it had the best {monitor}")
     yield from runner_up(race, ranked, race.baseline, monitor)
 
 
 def baseline_untried(race: Race, best: Configuration) -> Reason:
-    """The budget was too small for it."""
+    """Say that the budget was too small for the baseline."""
     return Reason(
         kind="baseline",
         text=f"the budget paid for no trial of the baseline ({race.baseline.describe()}), so nothing shows that "
@@ -72,7 +72,7 @@ def baseline_untried(race: Race, best: Configuration) -> Reason:
 
 
 def tie(winner: Configuration, lead: Lead, monitor: str) -> Reason:
-    """The best is ahead by no more than noise."""
+    """Say that the best is ahead by no more than noise."""
     return Reason(
         kind="baseline",
         text=f"{winner.describe()} led the baseline by {lead.describe()} in {monitor}, which is no more than noise: "
@@ -85,7 +85,7 @@ def tie(winner: Configuration, lead: Lead, monitor: str) -> Reason:
 
 
 def baseline_failed(race: Race) -> Reason:
-    """It diverged or failed."""
+    """Say that the baseline diverged or failed."""
     return Reason(
         kind="trial",
         text=f"the baseline ({race.baseline.describe()}) gave no value to compare with; this was the best of the rest",
@@ -93,7 +93,7 @@ def baseline_failed(race: Race) -> Reason:
 
 
 def reached(race: Race, lead: Lead, monitor: str) -> Iterator[Reason]:
-    """What it was judged at beside the baseline, rung by rung."""
+    """Say what the winner was judged at beside the baseline, rung by rung."""
     did, by = ("its best was", "within") if race.keeps_best else ("it reached", "after")
     for rung, (base, own) in sorted(lead.values.items()):
         yield Reason(
@@ -105,12 +105,12 @@ def reached(race: Race, lead: Lead, monitor: str) -> Iterator[Reason]:
 
 
 def led(lead: Lead) -> Reason:
-    """By how much."""
+    """Say by how much the winner led."""
     return Reason(kind="lead", text=f"its lead is {lead.describe()}", value=lead.mean)
 
 
 def went_further(monitor: str, value: float, rung: int, shared: int) -> Reason:
-    """It had `value` at `rung`; the baseline was taken to `shared` alone."""
+    """Say that the winner had `value` at `rung`, while the baseline was taken to `shared` alone."""
     return Reason(
         kind="further",
         text=f"after {rung} micro-batches it had {monitor} {value:.4g}; the baseline was taken no further than "
@@ -120,7 +120,7 @@ def went_further(monitor: str, value: float, rung: int, shared: int) -> Reason:
 
 
 def runner_up(race: Race, ranked: Ranking, winner: Configuration, monitor: str) -> Iterator[Reason]:
-    """What came next, beside the baseline."""
+    """Say what came next, beside the baseline."""
     others = [item for item in ranked if item[0] not in (winner, race.baseline)]
     for other, loss in others[:1]:
         value = race.goal.loss(loss)
@@ -128,7 +128,7 @@ def runner_up(race: Race, ranked: Ranking, winner: Configuration, monitor: str) 
 
 
 def policy(configuration: Configuration, tried: Sequence[Policy]) -> Iterator[Reason]:
-    """Why its parts are treated differently."""
+    """Say why the parts of the model are treated differently."""
     chosen = configuration.fine_tuning
     for each in tried:
         if chosen and chosen == each.fine_tuning:
@@ -139,7 +139,7 @@ def policy(configuration: Configuration, tried: Sequence[Policy]) -> Iterator[Re
 
 
 def carried_over(race: Race, rate_factor: float) -> Reason:
-    """It was found on a shorter training."""
+    """Say that the winner was found on a shorter training."""
     rate = "" if rate_factor == 1.0 else f", its learning rate times {rate_factor:.2g}"
     return Reason(
         kind="transfer",
@@ -151,7 +151,7 @@ def carried_over(race: Race, rate_factor: float) -> Reason:
 
 
 def cost(race: Race, trials: Sequence[Trial]) -> Reason:
-    """What the choice cost, in the training's own steps."""
+    """Say what the choice cost, in the training's own steps."""
     spent = race.spent_with(trials)
     share = spent / race.whole if race.length_known else None
     said = "" if share is None else f", {share:.2f} of the training"

@@ -45,12 +45,11 @@ class TrialRunner:
     """Runs trials of one workload, inside `workload.borrowed()`.
 
     A trial that is continued goes on exactly where it stood; trials put aside are kept in memory up to
-    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly), and in `states` on
-    disk, for a later process. Divergence
-    is measured by `initial_loss`, the training loss at the borrowed weights, and by a trial's own first losses:
-    never by another trial's, which a search that goes on after a kill may not have run. Schedules are laid out for
-    `steps` optimizer steps (None: those of the workload). `anatomy` is that of the workload's model (None: described
-    here, without what a profile has seen).
+    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly), and in `states` on disk, for
+    a later process (`take_up` finds those of a study). Divergence is measured by `initial_loss`, the training loss at
+    the borrowed weights, and by a trial's own first losses: never by another trial's, which a search that goes on after
+    a kill may not have run. Schedules are laid out for `steps` optimizer steps (None: those of the workload). `anatomy`
+    is that of the workload's model (None: described here, without what a profile has seen).
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class TrialRunner:
 
     @contextmanager
     def laid_out_for(self, steps: int) -> Iterator[None]:
-        """Schedules laid out for `steps` optimizer steps inside."""
+        """Lay schedules out for `steps` optimizer steps inside."""
         before, self.steps = self.steps, steps
         try:
             yield
@@ -87,10 +86,12 @@ class TrialRunner:
         """Lay schedules out for `race`, and put trials aside only where any goes on; on disk beside `study`."""
         if race.training is not None:
             self.steps = race.horizon // self._workload.accumulate
+        # Asked for in any case: so what lies beside a storage of studies that are no more is cleared away.
+        states = states_beside(study) if study is not None else None
         if not race.takes_further:
             self._limit = 0
-        elif study is not None and self._workload.processes == 1 and self._limit:
-            self._states = states_beside(study)
+        elif self._workload.processes == 1 and self._limit:
+            self._states = states
 
     @property
     def validation_cost(self) -> float:
@@ -98,17 +99,17 @@ class TrialRunner:
         return self._workload.validation_batches * VALIDATION_COST
 
     def position(self, configuration: Configuration, seed: int) -> int:
-        """Micro-batches a trial need not run again."""
+        """Return how many micro-batches a trial need not run again."""
         paused = self._paused.get((configuration.key, seed))
         return paused[1] if paused else 0
 
     def untrained_value(self) -> float:
-        """What the monitor says at the borrowed weights."""
+        """Return what the monitor says at the borrowed weights."""
         self._workload.begin(self._builder(None), 0)
         return self._workload.validate()
 
     def seconds_per_micro_batch(self, configuration: Configuration) -> float | None:
-        """The median over a few micro-batches; None where they fail, which a trial will say more about."""
+        """Time a few micro-batches and return the median; None where they fail, which a trial will say more about."""
         seconds = []
         try:
             self._workload.begin(self._builder(configuration), self._seed, configuration.scales)
@@ -154,7 +155,7 @@ class TrialRunner:
         return Outcome(value=value if math.isfinite(value) else None, cost=cost, reached=reached)
 
     def end(self) -> None:
-        """The search is over: nothing will be gone on with."""
+        """Let go of the trials put aside: the search is over, and none of them goes on."""
         self._paused.clear()
         if self._states is not None:
             self._states.clear()
@@ -207,7 +208,7 @@ class TrialRunner:
         return build
 
     def _squeezed(self, configuration: Configuration) -> Configuration:
-        """With its thaws at their share of the trials' schedule, which may be laid out for fewer steps."""
+        """Keep its thaws at their share of the trials' schedule, which may be laid out for fewer steps."""
         policy, whole = configuration.fine_tuning, self._workload.steps
         if policy is None or whole is None or self.steps is None:
             return configuration

@@ -24,16 +24,16 @@ class Stage:
     name = ""
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """What to run, the most wanted first; the first job that fits the budget is run."""
+        """List what to run, the most wanted first; the first job that fits the budget is run."""
         raise NotImplementedError
 
     def reserve(self, board: Board) -> float:
-        """Micro-batches that the stages before leave to this one."""
+        """Return the micro-batches that the stages before leave to this one."""
         del board
         return 0.0
 
     def leaves(self, board: Board, later: Sequence[Stage]) -> float:
-        """Micro-batches that this stage leaves to those after it: quarters alone cannot see what will be overfit."""
+        """Return the micro-batches to leave to later stages: quarters alone cannot show what will be overfit."""
         if board.race.left == math.inf or board.race.trainings < board.race.tactics.halving:
             return 0.0
         return sum(stage.reserve(board) for stage in later)
@@ -57,7 +57,7 @@ class Arms(Stage):
     name = "arms"
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """The arms in their order, until as many as the layout wants are sound."""
+        """Yield the arms in their order, until as many as the layout wants are sound."""
         race, layout = board.race, board.race.layout
         until = layout.screen or layout.rung
         sound = 0
@@ -69,7 +69,7 @@ class Arms(Stage):
             sound += not board.diverged(arm)
 
     def leaves(self, board: Board, later: Sequence[Stage]) -> float:
-        """Nothing: without arms there is nothing to finish."""
+        """Leave nothing: without arms there is nothing to finish."""
         del board, later
         return 0.0
 
@@ -80,7 +80,7 @@ class Promotion(Stage):
     name = "promotion"
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """The leaders of the screening, then the baseline."""
+        """Yield the leaders of the screening, then the baseline."""
         race, layout = board.race, board.race.layout
         if layout.screen is None:
             return
@@ -88,7 +88,7 @@ class Promotion(Stage):
         yield from self._unjudged(board, [*leaders[: race.tactics.promoted - 1], race.baseline], layout.rung)
 
     def leaves(self, board: Board, later: Sequence[Stage]) -> float:
-        """Nothing, as with arms."""
+        """Leave nothing, as with arms."""
         del board, later
         return 0.0
 
@@ -103,7 +103,7 @@ class Escape(Stage):
     name = "escape"
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """The next step of the sweep."""
+        """Yield the next step of the sweep."""
         if not board.baseline_leads:
             return
         race = board.race
@@ -124,7 +124,7 @@ class Escape(Stage):
                 return
 
     def leaves(self, board: Board, later: Sequence[Stage]) -> float:
-        """Without a way out there are no leaders worth a half: only the end is kept for one and the baseline."""
+        """Keep only the end for one leader and the baseline: without a way out no leader is worth a half."""
         del later
         if board.race.left == math.inf or board.race.trainings < board.race.tactics.halving or not board.finishes:
             return 0.0
@@ -157,7 +157,7 @@ class Neighbours(_Around):
     name = "neighbours"
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """Around two leaders; around one of a trained model."""
+        """Look around two leaders; around one of a trained model."""
         if not board.race.policies:
             yield from self._around(board, leaders=2)
         elif not any(trial.configuration.fine_tuning for trial in board.trials):
@@ -170,7 +170,7 @@ class Policies(Stage):
     name = "policies"
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """The leader with the policies not yet tried."""
+        """Yield the leader with the policies not yet tried."""
         race = board.race
         able = {spec.name for spec in race.specs if spec.group_rates}
         # One leader alone: each further one would cost as many trials again.
@@ -188,7 +188,7 @@ class Others(_Around):
     name = "others"
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """Around two leaders, then the arms that are left."""
+        """Look around two leaders, then try the arms that are left."""
         if not board.race.policies:
             return
         yield from self._around(board, leaders=2)
@@ -202,7 +202,7 @@ class Refinement(Stage):
     name = "refinement"
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """What the process suggests."""
+        """Yield what the process suggests."""
         race = board.race
         if race.trainings < race.tactics.thorough or race.left == math.inf:
             return
@@ -227,7 +227,7 @@ class Halves(Stage):
     name = "halves"
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """Those four; then smaller rates while they help."""
+        """Take those four to the half; then try smaller rates while they help."""
         race = board.race
         # Without the baseline's own value nothing that goes on can replace it.
         if race.half is None or race.trainings < race.tactics.halving or not board.judged(race.baseline, 0, race.rung):
@@ -244,7 +244,7 @@ class Halves(Stage):
         yield from self._unjudged(board, distinct(wanted), race.half)
 
     def reserve(self, board: Board) -> float:
-        """For the leader, the baseline and a newcomer, without whose way to the end it is no use."""
+        """Keep enough for the leader, the baseline and a newcomer's whole way: with less the stage is no use."""
         race = board.race
         if race.half is None:
             return 0.0
@@ -263,7 +263,7 @@ class Confirmation(Stage):
     name = "confirmation"
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """The baseline first: without it no other seed compares."""
+        """Begin with the baseline: without it no other seed compares."""
         race = board.race
         if not _is_thorough(race) or race.left == math.inf:
             return
@@ -275,7 +275,7 @@ class Confirmation(Stage):
                     yield self._job(configuration, rung, seed)
 
     def reserve(self, board: Board) -> float:
-        """For all four."""
+        """Keep enough for all four."""
         race = board.race
         rung = race.half or race.rung
         costs = _is_thorough(race) * (race.tactics.confirmed + 1) * [rung + race.validation_cost]
@@ -294,7 +294,7 @@ class Finish(Stage):
     name = "finish"
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """Those three."""
+        """Take those three to the end."""
         race = board.race
         # Without the baseline's own value nothing that runs to the end can replace it.
         if not board.finishes or not board.judged(race.baseline, 0, race.rung):
@@ -307,7 +307,7 @@ class Finish(Stage):
         yield from self._unjudged(board, wanted, race.horizon)
 
     def reserve(self, board: Board) -> float:
-        """For two, or with a large budget all three."""
+        """Keep enough for two, or with a large budget for all three."""
         race = board.race
         if not board.finishes:
             return 0.0
@@ -330,22 +330,22 @@ STAGES: tuple[Stage, ...] = (
 
 
 def _is_thorough(race: Race) -> bool:
-    """Whether there is room for refinement and confirmation."""
+    """Tell whether there is room for refinement and confirmation."""
     return race.trainings >= race.tactics.thorough
 
 
 def _going_on(race: Race, start: int, end: int) -> float:
-    """Micro-batches of a trial from rung `start` to rung `end`."""
+    """Count the micro-batches of a trial from rung `start` to rung `end`."""
     return end - (start if race.continues else 0) + race.validation_cost
 
 
 def _unpaid(costs: Sequence[float], had: int) -> float:
-    """What is left of `costs` after the first `had`; the way of one newcomer is always kept."""
+    """Sum what is left of `costs` after the first `had`; the way of one newcomer is always kept."""
     return sum(costs[had:] or costs[-1:])
 
 
 def _steadier(board: Board, configuration: Configuration) -> list[Configuration]:
-    """`configuration` at half its rate, or what was tried near to that; empty where the bounds forbid it."""
+    """Find `configuration` at half its rate, or what was tried near to that; empty where the bounds forbid it."""
     race = board.race
     moved = race.rescaled(configuration, race.tactics.steadier)
     if moved is None:

@@ -23,7 +23,7 @@ _LONGER = 1.5
 
 
 def search_horizon(training: int, steps: int | None) -> int:
-    """Micro-batches of the training that is searched, for one of `training` and a budget of `steps` (None: no limit).
+    """Return the micro-batches of the training to search, for `training` and a budget of `steps` (None: no limit).
 
     It is as long as the budget, and at least what the catalogue's centres are for; a training that is hardly longer
     than that is searched itself.
@@ -34,7 +34,7 @@ def search_horizon(training: int, steps: int | None) -> int:
 
 
 def rate_factor(configuration: Configuration, profile: Profile, ratio: float) -> float:
-    """What a training `ratio` times as long as the one of `profile` does to a configuration's rate."""
+    """Return the factor on a configuration's rate for a training `ratio` times as long as the one of `profile`."""
     if configuration.optimizer == USER or not profile.steps:
         return 1.0
     there, here = (length_factor(configuration.optimizer, profile, profile.steps * each) for each in (ratio, 1.0))
@@ -42,7 +42,7 @@ def rate_factor(configuration: Configuration, profile: Profile, ratio: float) ->
 
 
 def carried_over(configuration: Configuration, ratio: float, factor: float) -> Configuration:
-    """`configuration` for a training `ratio` times as long: its rate times `factor`, its warmup the same share."""
+    """Fit `configuration` to a training `ratio` times as long: its rate times `factor`, its warmup the same share."""
     if configuration.optimizer == USER or ratio == 1.0:
         return configuration
     schedule = replace(configuration.schedule, warmup_steps=round(configuration.schedule.warmup_steps * ratio))
@@ -57,7 +57,7 @@ def for_the_whole_training(
     profile: Profile,
     rate_transfer: Callable[[Configuration, Profile, float], float] = rate_factor,
 ) -> Choice:
-    """What was chosen on a shorter training, carried over to the one to come, with a reason that says so.
+    """Carry what was chosen on a shorter training over to the one to come, with a reason that says so.
 
     The baseline stays as it is, and so does the user's own optimizer, whose schedule is that of the whole training.
     """

@@ -117,7 +117,7 @@ def _trial_of(job: Job, trials: Collection[Trial]) -> Trial | None:
 
 
 def _begun(study: TrialStudy, race: Race, trials: Collection[Trial], job: Job) -> int:
-    """The number of the job's trial in the study, a new one where there is none."""
+    """Return the number of the job's trial in the study, a new one where there is none."""
     trial = _trial_of(job, trials)
     if trial is not None and trial.state == "running":
         return trial.number
@@ -146,7 +146,7 @@ def _record(study: TrialStudy, number: int, *, job: Job, outcome: Outcome, cap: 
 
 
 def _cap(race: Race, trials: Collection[Trial], untrained: float) -> float:
-    """What a diverged trial counts as: no better than the untrained model and the worst trial so far.
+    """Return what a diverged trial counts as: no better than the untrained model and the worst trial so far.
 
     A finite value, so that samplers learn from it (a NaN would tell them nothing).
     """
@@ -156,18 +156,18 @@ def _cap(race: Race, trials: Collection[Trial], untrained: float) -> float:
 
 
 def _closed(study: TrialStudy, race: Race) -> list[Trial]:
-    """The trials, every open one ended: at the last rung complete, below it pruned."""
+    """End every open trial, at the last rung as complete, below it as pruned, and return all trials."""
     # First: were it last, a kill before it would leave a search that goes on with trials already ended.
     study.mark_ended(_limits(race))
     trials = study.trials()
     top = max((rung for trial in trials for rung in trial.judged), default=0)
-    nothing_stands = not Board(race, trials).standings(top)
+    nothing_ranked = not Board(race, trials).standings(top)
     for trial in trials:
         if trial.state != "running":
             continue
         if trial.diverged or not trial.values:
             study.finish(trial.number, "pruned" if trial.judged else "failed")
-        elif max(trial.values) == top or nothing_stands:
+        elif max(trial.values) == top or nothing_ranked:
             study.finish(trial.number, "complete", race.as_kept(trial).value)
         else:
             study.finish(trial.number, "pruned")

@@ -35,7 +35,7 @@ _WAITED_FOR = frozenset({6, 7})
 
 
 def journal_storage(path: str | os.PathLike[str]) -> JournalStorage:
-    """Optuna's journal file at `path`, a torn end cut off first.
+    """Open Optuna's journal file at `path`, a torn end cut off first.
 
     Raises `ValueError`, and leaves the file as it is, when it is no journal.
     """
@@ -151,7 +151,7 @@ def _held(lock: OwnedLock) -> Iterator[None]:
 
 @contextmanager
 def _one_at_a_time(path: str) -> Iterator[None]:
-    """Among the processes of this machine; the kernel takes it from one that dies."""
+    """Shut out the other processes of this machine inside; the kernel lets go for one that dies."""
     with Path(path).open("rb") as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -164,12 +164,12 @@ def _me() -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _identity(pid: int) -> dict[str, Any]:
-    """Of this process: a fork has another pid."""
+    """Describe this process; a fork has another pid."""
     return {"machine": _machine(), "pid": pid, "started": _started(pid)}
 
 
 def _machine() -> str:
-    """This machine since its boot, and the process namespace: where a pid means one process."""
+    """Identify this machine since its boot, and the process namespace: where a pid means one process."""
     facts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -178,7 +178,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in the kernel's words; None where it does not tell."""
+    """Tell when a process began, in the kernel's words; None where it does not tell."""
     try:
         # The name, in brackets, may hold anything; 22 is the start time, counted from 1.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -208,7 +208,7 @@ def _is_dead(holder: dict[str, Any] | None) -> bool:
 
 
 def _whole_size(path: str) -> int:
-    """Bytes up to the end of the last line that is whole: one that ends, and is the JSON of an operation."""
+    """Count the bytes up to the end of the last whole line: one that ends, and is the JSON of an operation."""
     with Path(path).open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
@@ -221,7 +221,7 @@ def _whole_size(path: str) -> int:
 
 
 def _line_begin(file: Any, end: int) -> int:
-    """Where the line begins whose last byte is before `end`."""
+    """Find where the line begins whose last byte is before `end`."""
     at = end - 1
     while at > 0:
         block = min(_BLOCK, at)

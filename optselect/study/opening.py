@@ -33,7 +33,7 @@ def open_study(
     identity: str = "",
     exact_name: bool = False,
 ) -> TrialStudy:
-    """The unfinished study called `name`, or a new one.
+    """Open the unfinished study called `name`, or a new one.
 
     `storage` is a path (an Optuna journal file), an Optuna URL, a storage object, or None for memory.
     A study whose training has ended is not continued: the next free `name-2`, `name-3`, … is taken,
@@ -92,14 +92,14 @@ def _created(
 
 
 def _unused(name: str, storage: BaseStorage) -> str:
-    """`name`, or the first of `name-2`, `name-3`, … whose training has not ended."""
+    """Return `name`, or the first of `name-2`, `name-3`, … whose training has not ended."""
     taken = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
     names = itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2)))
     return next(each for each in names if each not in taken or not taken[each].user_attrs.get(USED))
 
 
 def _another_makes_it(error: BaseException) -> bool:
-    """Whether another process was making the same tables or rows at that moment."""
+    """Tell whether another process was making the same tables or rows at that moment."""
     causes = causes_of(error)
     kinds = {type(cause).__name__ for cause in causes}
     words = " ".join(map(str, causes))

@@ -23,7 +23,7 @@ _SQLITE_WAIT_SECONDS = 60
 
 
 def storage_of(storage: Storage) -> BaseStorage:
-    """The storage that `storage` names."""
+    """Open the storage that `storage` names."""
     if storage is None:
         return optuna.storages.InMemoryStorage()
     if not isinstance(storage, str | os.PathLike):
@@ -37,14 +37,14 @@ def storage_of(storage: Storage) -> BaseStorage:
 
 
 def place_of(storage: Storage) -> str:
-    """Where it is, in words and without passwords."""
+    """Say where it is, without passwords."""
     if storage is None:
         return "memory"
     return without_passwords(str(storage)) if isinstance(storage, str | os.PathLike) else type(storage).__name__
 
 
 def file_of(backend: Any) -> str | None:
-    """The file that a journal or an SQLite database is kept in."""
+    """Return the file that a journal or an SQLite database is kept in; None for any other storage."""
     if isinstance(backend, JournalFileBackend):
         return backend._file_path  # noqa: SLF001  # it has no public name
     if isinstance(backend, RDBStorage) and backend.engine.url.get_backend_name() == "sqlite":
@@ -55,7 +55,7 @@ def file_of(backend: Any) -> str | None:
 
 @contextmanager
 def storage_errors(study: optuna.Study, where: str) -> Iterator[None]:
-    """Whatever a storage raises comes out as a `StorageError` that keeps passwords to itself."""
+    """Raise whatever a storage raises as a `StorageError` that keeps passwords to itself."""
     try:
         yield
     except Exception as error:
@@ -69,7 +69,7 @@ def storage_errors(study: optuna.Study, where: str) -> Iterator[None]:
 
 
 def causes_of(error: BaseException | None) -> list[BaseException]:
-    """`error`, what it was raised from, and so on."""
+    """Return `error`, what it was raised from, and so on."""
     causes: list[BaseException] = []
     while error is not None and error not in causes:
         causes.append(error)

@@ -49,7 +49,7 @@ class TrialStudy:
         self._ended: dict[int, Trial] = {}
 
     def trials(self) -> list[Trial]:
-        """All trials of ours, in the order they were begun."""
+        """Return all trials of ours, in the order they were begun."""
         found = [self._read(trial) for trial in self._frozen() if _CONFIGURATION in trial.user_attrs]
         # One that was taken up again in a new trial counts once, where it was begun.
         return list({(trial.configuration.key, trial.seed): trial for trial in found}.values())
@@ -73,7 +73,7 @@ class TrialStudy:
         optimizers: Sequence[str],
         values: Mapping[int, float] | None = None,
     ) -> int:
-        """A new running trial; returns its number. `values` are those of the trial that it takes up."""
+        """Begin a new running trial and return its number. `values` are those of the trial that it takes up."""
         values = values or {}
         parameters: dict[str, Value] = {
             "optimizer": configuration.optimizer,
@@ -112,7 +112,7 @@ class TrialStudy:
         note: str = "",
         seconds: float = 0.0,
     ) -> None:
-        """The value a trial is judged at for micro-batch `until`, and what it has cost since the last report.
+        """Store the value a trial is judged at for micro-batch `until`, and what it has cost since the last report.
 
         `reached` is less than `until` for a trial that ended early; `note` says why.
         """
@@ -136,7 +136,7 @@ class TrialStudy:
         return file_of(getattr(storage, "_backend", storage))
 
     def birthmarks(self) -> set[str]:
-        """Those of all studies in its storage."""
+        """Collect the birthmarks of all studies in its storage."""
         with storage_errors(self.study, self._where):
             summaries = optuna.get_all_study_summaries(self.study._storage)  # noqa: SLF001  # as above
         return {str(summary.user_attrs.get(BIRTHMARK)) for summary in summaries}
@@ -148,7 +148,7 @@ class TrialStudy:
             return str(self.study.user_attrs[BIRTHMARK])
 
     def remember(self, name: str, value: float) -> float:
-        """`value`, or what was remembered as `name` by an earlier process of the same search."""
+        """Store and return `value`, or return what an earlier process of the same search stored as `name`."""
         with storage_errors(self.study, self._where):
             known = self.study.user_attrs
             if name not in known:
@@ -156,17 +156,17 @@ class TrialStudy:
             return float(known.get(name, value))
 
     def mark_used(self) -> None:
-        """The training this search was for has ended: a later run of the same training searches anew."""
+        """Note that the training this search was for has ended: a later run of the same training searches anew."""
         with storage_errors(self.study, self._where):
             self.study.set_user_attr(USED, True)
 
     def mark_ended(self, limits: str) -> None:
-        """The search has ended at these limits: with the same ones there is nothing more to run."""
+        """Note that the search has ended at these limits: with the same ones there is nothing more to run."""
         with storage_errors(self.study, self._where):
             self.study.set_user_attr(_ENDED, limits)
 
     def ended_with(self, limits: str) -> bool:
-        """Whether a search has ended at these limits."""
+        """Tell whether a search has ended at these limits."""
         with storage_errors(self.study, self._where):
             return bool(self.study.user_attrs.get(_ENDED) == limits)
 

@@ -8,5 +8,5 @@ class ConformanceError(AssertionError):
 
 
 def said(error: Exception) -> str:
-    """What an error says in its first line, after its class."""
+    """Return what an error says in its first line, after its class."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -266,7 +266,7 @@ def _require(spec: OptimizerSpec, holds: bool, sentence: str) -> None:  # noqa: 
 
 
 def _agree(spec: OptimizerSpec, attempt: Callable[[], object], *, can: bool, fact: str, what: str) -> None:
-    """`attempt` succeeds exactly when the spec says so."""
+    """Check that `attempt` succeeds exactly when the spec says so."""
     try:
         attempt()
     except OptselectError:
@@ -280,7 +280,7 @@ def _agree(spec: OptimizerSpec, attempt: Callable[[], object], *, can: bool, fac
 
 
 def _trainable_shapes(spec: OptimizerSpec) -> Sequence[tuple[int, ...]]:
-    """Those of `SHAPES` that the spec says it trains; sparse gradients are rows of a table."""
+    """List those of `SHAPES` that the spec says it trains; sparse gradients are rows of a table."""
     if not spec.dense:
         return [(16, 8)]
     shapes = [shape for shape in SHAPES if spec.can_train(shape=shape, sparse=False)]
@@ -289,7 +289,7 @@ def _trainable_shapes(spec: OptimizerSpec) -> Sequence[tuple[int, ...]]:
 
 
 def _usual_shape(spec: OptimizerSpec) -> tuple[int, ...]:
-    """A matrix, where the spec says it trains one."""
+    """Choose a matrix, where the spec says it trains one."""
     return min(_trainable_shapes(spec), key=lambda shape: abs(len(shape) - 2))
 
 
@@ -300,7 +300,7 @@ def _parameter(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Para
 
 
 def _objective(parameter: Parameter, *, sparse: bool) -> float:
-    """A convex function that no few steps solve, of two rows only when `sparse`; fills in the gradient."""
+    """Evaluate a convex function that no few steps solve, of two rows only when `sparse`; fill in the gradient."""
     rows = [0, 2]
     weights = parameter.detach().clone().requires_grad_(True)
     seen = weights[rows] if sparse else weights
@@ -362,7 +362,7 @@ def _train(
     values: Mapping[str, Value] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> tuple[torch.optim.Optimizer, Parameter]:
-    """A few steps from the prior's centre. Raises `FloatingPointError` when the weights stay or diverge."""
+    """Take a few steps from the prior's centre. Raises `FloatingPointError` when the weights stay or diverge."""
     parameter = _parameter(shape, dtype)
     before = parameter.detach().clone()
     optimizer = _build(spec, [parameter], {**_decay_off(spec, sparse=sparse), **(values or {})}, extra)
@@ -375,7 +375,7 @@ def _train(
 
 
 def _bytes(value: object) -> int:
-    """Bytes of the tensors in a state. Those without dimensions are counters."""
+    """Count the bytes of the tensors in a state. Those without dimensions are counters."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size() if value.ndim else 0
     if isinstance(value, Mapping):

@@ -19,13 +19,13 @@ RECALIBRATION_BATCHES = 8
 
 
 def recalibrates(model: nn.Module) -> bool:
-    """Whether `model` has running statistics that its training moves."""
+    """Tell whether `model` has running statistics that its training moves."""
     return bool(_moving(model))
 
 
 @contextmanager
 def recalibrated(model: nn.Module, forward: Callable[[], None]) -> Iterator[None]:
-    """Running statistics of the present weights inside, over what `forward` runs; as they were afterwards."""
+    """Take the running statistics of the present weights inside, over what `forward` runs; put them back afterwards."""
     norms = _moving(model)
     if not norms:
         yield

@@ -59,7 +59,7 @@ class BatchCache:
         self._next = 0
 
     def __getitem__(self, index: int) -> Any:
-        """Batch `index`, counted from 0 over all epochs. Raises `UnsupportedModuleError` when the data end."""
+        """Return batch `index`, counted from 0 over all epochs. Raises `UnsupportedModuleError` when the data end."""
         if index < len(self._kept):
             return _copied(self._kept[index])
         if index < self._next:
@@ -74,7 +74,7 @@ class BatchCache:
                 return _copied((leaves, spec))
 
     def is_last_of_epoch(self, index: int) -> bool:
-        """Whether batch `index` ends its epoch."""
+        """Tell whether batch `index` ends its epoch."""
         if self._epoch_batches is not None:
             return (index + 1) % self._epoch_batches == 0
         if not self._ends or index >= self._ends[-1]:
@@ -82,7 +82,7 @@ class BatchCache:
         return index + 1 in self._ends
 
     def epoch_after(self, index: int) -> int:
-        """Index of the first batch of the epoch after that of batch `index`."""
+        """Find the first batch of the epoch after that of batch `index`."""
         while not self.is_last_of_epoch(index):
             index += 1
         return index + 1
@@ -139,14 +139,14 @@ class TrialBatches:
         self._by_seed: dict[int, BatchCache] = {}
 
     def of(self, seed: int) -> BatchCache:
-        """The batches in this seed's order."""
+        """Return the batches in this seed's order."""
         if seed not in self._by_seed:
             opened = functools.partial(self._open_loader, seed)
             self._by_seed[seed] = BatchCache(opened, seed=seed, epoch_batches=self._epoch_batches)
         return self._by_seed[seed]
 
     def first(self, count: int) -> list[Any]:
-        """The first batches that the training itself would draw."""
+        """Read the first batches that the training itself would draw."""
         return [self.of(0)[index] for index in range(count)]
 
 
@@ -157,7 +157,7 @@ def _seeded(seed: int) -> RngState:
 
 
 def _nbytes(value: Any, depth: int = 4) -> int:
-    """About the memory that `value` holds: also where tensors or arrays are inside objects of other libraries."""
+    """Estimate the memory that `value` holds: also where tensors or arrays are inside objects of other libraries."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, np.ndarray):
@@ -171,7 +171,7 @@ def _nbytes(value: Any, depth: int = 4) -> int:
 
 
 def _copied(batch: tuple[list[Any], TreeSpec]) -> Any:
-    """A copy that a training step may change in place (many do: `batch.pop("labels")`, `x.sub_(mean)`)."""
+    """Copy a batch that a training step may change in place (many do: `batch.pop("labels")`, `x.sub_(mean)`)."""
     leaves, spec = batch
     return tree_unflatten(
         [leaf.clone() if isinstance(leaf, torch.Tensor) else copy.deepcopy(leaf) for leaf in leaves], spec

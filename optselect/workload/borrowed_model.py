@@ -72,7 +72,7 @@ class BorrowedModel:
         self._grad_contents = [(grad, grad.detach().clone()) for _, _, grad in self._start.grads if grad is not None]
 
     def begin(self) -> None:
-        """The borrowed weights, gradients cleared, fresh stand-ins for all attributes."""
+        """Start from the borrowed weights, with gradients cleared and fresh stand-ins for all attributes."""
         memo = self._memo()
         attributes = tuple((module, copy.deepcopy(values, memo)) for module, values in self._pristine)
         self._write(ModelState(tensors=self._start.tensors, grads=(), attributes=attributes, rng=self._start.rng))
@@ -81,18 +81,18 @@ class BorrowedModel:
             parameter.grad = None
 
     def pause(self) -> ModelState:
-        """The present state. Attributes are handed over, not copied: the next `begin` makes new ones."""
+        """Return the present state. Attributes are handed over, not copied: the next `begin` makes new ones."""
         return self._read(tuple((module, self._present(module)) for module in self.model.modules()))
 
     def resume(self, state: ModelState) -> None:
-        """Back to a paused state."""
+        """Go back to a paused state."""
         self._write(state)
         for parameter, requires_grad, grad in state.grads:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
 
     def restore(self) -> None:
-        """Everything as it was when borrowed: the same objects with the same contents."""
+        """Put everything back as it was when borrowed: the same objects with the same contents."""
         for module, values in self._originals:
             vars(module).clear()
             vars(module).update(values)
@@ -105,7 +105,7 @@ class BorrowedModel:
                 grad.copy_(content)
 
     def store(self) -> dict[str, Any]:
-        """The present state in builtins and tensors. Raises `NotPlainError` when these cannot say it."""
+        """Return the present state in builtins and tensors. Raises `NotPlainError` when these cannot say it."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         writable = [tensor for tensor in tensors if _is_writable(tensor)]
         if list(map(id, writable)) != [id(tensor) for tensor, _ in self._start.tensors]:
@@ -130,7 +130,7 @@ class BorrowedModel:
         }
 
     def restore_stored(self, stored: dict[str, Any]) -> None:
-        """Back to a stored state, from the borrowed one."""
+        """Go back to a stored state, from the borrowed one."""
         self.begin()
         attributes = tuple(
             (module, {**self._present(module), **unplain(changed)})
@@ -171,8 +171,19 @@ class BorrowedModel:
 
 
 @contextmanager
+def requires_grad_restored(model: nn.Module) -> Iterator[None]:
+    """Leave every parameter as frozen, or not, as it was."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode inside; each in the mode it had, afterwards."""
+    """Put every module into evaluation mode inside, and back into the mode it had afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -183,7 +194,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def weights_digest(model: nn.Module) -> bytes:
-    """Names the parameters: their names, shapes and sums of magnitudes."""
+    """Digest the parameters: their names, shapes and sums of magnitudes."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
@@ -192,7 +203,7 @@ def weights_digest(model: nn.Module) -> bytes:
 
 
 def training_bytes(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> int:
-    """Bytes in the parameters and buffers of `model` and in the states of `optimizers`."""
+    """Count the bytes in the parameters and buffers of `model` and in the states of `optimizers`."""
     slots = (slot for optimizer in optimizers for state in optimizer.state.values() for slot in state.values())
     states = (slot for slot in slots if isinstance(slot, torch.Tensor))
     return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers(), *states))
@@ -200,7 +211,7 @@ def training_bytes(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> in
 
 @contextmanager
 def attributes_restored(owner: object) -> Iterator[None]:
-    """An ordinary object's attributes on leaving: the same objects, small builtin containers with the same content.
+    """Restore an object's attributes on leaving: the same objects, small builtin containers with the same content.
 
     Lists, dicts and sets are copied one level deep and refilled, so a counter, a cache or a queue that
     the object keeps is as it was; what they contain is taken to be immutable. Longer ones are data.
@@ -239,7 +250,7 @@ def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any])
 
 
 def _shared_objects(model: nn.Module) -> list[object]:
-    """What modules hold and stand-ins share: data sets and loaders, whose copies could cost any memory, and imports."""
+    """List what modules hold and stand-ins share: data sets and loaders, whose copies could be huge, and imports."""
     return [
         value
         for module in model.modules()
@@ -258,7 +269,7 @@ def _refuse_lazy(model: nn.Module) -> None:
 
 
 def _is_writable(tensor: torch.Tensor) -> bool:
-    """Whether its content can have changed: not on the meta device, nor where entries share memory."""
+    """Tell whether its content can have changed: not on the meta device, nor where entries share memory."""
     shared = tensor.layout is torch.strided and any(
         size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     )
@@ -266,7 +277,7 @@ def _is_writable(tensor: torch.Tensor) -> bool:
 
 
 def _with_history(value: Any) -> Iterator[torch.Tensor]:
-    """Tensors in `value` that autograd computed: a trial works on plain copies, since these refuse to be copied."""
+    """Yield the tensors in `value` that autograd computed: they refuse to be copied, so trials work on plain copies."""
     if isinstance(value, torch.Tensor):
         if not value.is_leaf:
             yield value

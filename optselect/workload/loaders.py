@@ -24,7 +24,7 @@ _GENERATORS = get_args(Generator)
 
 
 def trial_loader(loader: Iterable[Any], seed: int = 0) -> Iterable[Any]:
-    """`loader` for trials: a twin of it, iterated once for each epoch.
+    """Make a twin of `loader` for trials, iterated once for each epoch.
 
     A DataLoader's twin has no persistent workers (the loader's own would be left in the middle of an epoch, which
     silently shortened the real run: measured), shallow copies of the data set of a stream and of the
@@ -50,7 +50,7 @@ def trial_loader(loader: Iterable[Any], seed: int = 0) -> Iterable[Any]:
 
 
 def is_one_shot(loader: Iterable[Any]) -> bool:
-    """Whether what is read from `loader` is gone: an iterator, or a stream that holds one, such as an open file."""
+    """Tell whether what is read from `loader` is gone: an iterator, or a stream that holds one, as of an open file."""
     dataset = getattr(loader, "dataset", None)
     held = vars(dataset).values() if isinstance(dataset, IterableDataset) else ()
     return any(isinstance(value, Iterator) for value in (loader, dataset, *held))
@@ -97,7 +97,7 @@ def _cloned(generator: Generator, seed: int) -> Generator:
 
 
 def rows_digest(loader: Any) -> str:
-    """Names the data behind `loader`: how many there are, and three rows, read under fixed random numbers.
+    """Digest the data behind `loader`: how many rows there are, and three of them, read under fixed random numbers.
 
     Empty where the data cannot be indexed.
     """
@@ -128,14 +128,14 @@ def _is_loader(value: Any) -> bool:
 
 
 def _held_loaders(value: Any) -> Iterator[DataLoader[Any]]:
-    """The DataLoaders that an attribute of a loader made of others is, or holds in a list, tuple or dict."""
+    """Yield the DataLoaders that an attribute of a loader made of others is, or holds in a list, tuple or dict."""
     parts = value.values() if type(value) is dict else value if type(value) in (list, tuple) else (value,)
     yield from filter(_is_loader, parts)
 
 
 @contextmanager
 def loader_borrowed(loader: Any) -> Iterator[None]:
-    """The loader, its samplers, its data set and their generators as they were, on leaving."""
+    """Leave the loader, its samplers, its data set and their generators as they came."""
     with ExitStack() as stack:
         stack.enter_context(generators_restored(loader_generators(loader)))
         for part in (loader, *loader_parts(loader)):
@@ -145,7 +145,7 @@ def loader_borrowed(loader: Any) -> Iterator[None]:
 
 
 def loader_parts(loader: Any) -> tuple[Any, ...]:
-    """The samplers and the data set of `loader`, where it has them; and of the DataLoaders it is made of."""
+    """List the samplers and the data set of `loader`, where it has them; and of the DataLoaders it is made of."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     parts = (getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
     own = tuple(part for part in (*parts, getattr(loader, "dataset", None)) if part is not None)
@@ -154,7 +154,7 @@ def loader_parts(loader: Any) -> tuple[Any, ...]:
 
 
 def loader_generators(loader: Any) -> Iterator[Generator]:
-    """Random generators that `loader`, its samplers and its data set hold."""
+    """Yield the random generators that `loader`, its samplers and its data set hold."""
     for owner in (loader, *loader_parts(loader)):
         for value in _attributes(owner):
             if isinstance(value, _GENERATORS):

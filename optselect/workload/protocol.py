@@ -47,7 +47,7 @@ class DataSource:
 
     @classmethod
     def of(cls, loader: Any, *, batches: int | None, head: Callable[[int], list[Any]]) -> DataSource:
-        """The data behind `loader`: its data set, where it is a DataLoader over one that can be indexed."""
+        """Describe the data behind `loader`: its data set, where it is a DataLoader over one that can be indexed."""
         indexed = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
         return cls(
             dataset=loader.dataset if indexed else None,
@@ -110,13 +110,13 @@ class Workload(Protocol):
         """Names model, data and length: equal for a rerun of the same training, different for another one."""
 
     def borrowed(self) -> AbstractContextManager[None]:
-        """Everything as it was on leaving, whatever happens inside. Nested calls borrow once."""
+        """Leave everything as it came, whatever happens inside. Nested calls borrow once."""
 
     def source(self) -> DataSource:
-        """The training data, for the profile."""
+        """Return the training data, for the profile."""
 
     def backward(self, batch: Any) -> float:
-        """The training loss of `batch`; its gradients are left in the parameters' `.grad`."""
+        """Return the training loss of `batch`, and leave its gradients in the parameters' `.grad`."""
 
     def begin(self, build: Build | None, seed: int, scales: Mapping[str, float] = UNSCALED) -> None:
         """Start a training from the borrowed weights with a new optimizer; None: the user's own, at `scales`.
@@ -126,10 +126,10 @@ class Workload(Protocol):
         """
 
     def train(self, micro_batches: int) -> Sequence[float | None]:
-        """Go on with the training that was begun; the loss of every micro-batch (None where it gave none)."""
+        """Go on with the training that was begun; return the loss of every micro-batch (None where it gave none)."""
 
     def validate(self) -> float:
-        """The value a trial is judged by, at the present weights."""
+        """Measure the value a trial is judged by, at the present weights."""
 
     def pause(self) -> Any:
         """Put the training that was begun aside, to go on with it later."""
@@ -138,7 +138,7 @@ class Workload(Protocol):
         """Go on with what `pause` put aside, exactly where it stood. A paused training can be resumed once."""
 
     def store(self) -> dict[str, Any] | None:
-        """The training that was begun, in builtins and tensors; None where these cannot say all of it."""
+        """Return the training that was begun, in builtins and tensors; None where these cannot say all of it."""
 
     def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = UNSCALED) -> None:
         """Go on with what `store` said, in this or in a later process, exactly where it stood.
@@ -148,11 +148,11 @@ class Workload(Protocol):
         """
 
     def paused_bytes(self) -> int:
-        """Memory that putting the present training aside would hold."""
+        """Estimate the memory that putting the present training aside would hold."""
 
     @property
     def processes(self) -> int:
         """Processes that train together, in lock-step."""
 
     def agree(self, value: T) -> T:
-        """What the first process says, in every process of a distributed training."""
+        """Return what the first process says, in every process of a distributed training."""

@@ -52,11 +52,11 @@ class RecordedLoader:
             yield from iter(self._loader) if opened is None else opened
 
     def reader(self) -> Iterable[Any]:
-        """For trials: each iteration is the next epoch, the first one first."""
+        """Return a reader for trials: each iteration of it is the next epoch, the first one first."""
         return _Reader(self)
 
     def epoch(self, index: int) -> Iterator[Any]:
-        """Epoch `index` from its beginning: what was read of it, then what the stream still has."""
+        """Yield epoch `index` from its beginning: what was read of it, then what the stream still has."""
         if index == len(self._epochs):
             self._epochs.append([])
             self._live = iter(self._loader)

@@ -26,7 +26,7 @@ class RngState:
     python: tuple[Any, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Loadable with `weights_only=True`."""
+        """Return builtins that `weights_only=True` loads."""
         return {
             "torch": _as_builtins(self.torch),
             "cuda": list(map(_as_builtins, self.cuda)),
@@ -36,7 +36,7 @@ class RngState:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RngState:
-        """The state that `to_dict` wrote."""
+        """Rebuild the state that `to_dict` wrote."""
         return cls(
             torch=torch.as_tensor(_from_builtins(data["torch"])),
             cuda=tuple(torch.as_tensor(_from_builtins(state)) for state in data["cuda"]),
@@ -46,7 +46,7 @@ class RngState:
 
 
 def rng_state() -> RngState:
-    """Where the generators stand now."""
+    """Return where the generators stand now."""
     cuda = tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()
     return RngState(
         torch=torch.get_rng_state(),
@@ -78,7 +78,7 @@ def seed_rng(seed: int) -> None:
 
 @contextmanager
 def rng_isolated() -> Iterator[None]:
-    """All generators where they were, on leaving."""
+    """Leave all generators where they stood."""
     state = rng_state()
     try:
         yield
@@ -88,7 +88,7 @@ def rng_isolated() -> Iterator[None]:
 
 @contextmanager
 def generators_restored(generators: Iterable[Generator]) -> Iterator[None]:
-    """Generator objects (a loader's `generator=`, a sampler's) where they were, on leaving."""
+    """Leave generator objects (a loader's `generator=`, a sampler's) where they stood."""
     distinct = {id(generator): generator for generator in generators}.values()
     states = [(generator, _state_of(generator)) for generator in distinct]
     try:
@@ -99,7 +99,7 @@ def generators_restored(generators: Iterable[Generator]) -> Iterator[None]:
 
 
 def generator_state(generator: Generator) -> Any:
-    """Where a generator object stands: builtins only, loadable with `weights_only=True`."""
+    """Return where a generator object stands: builtins only, loadable with `weights_only=True`."""
     return _as_builtins(_state_of(generator))
 
 

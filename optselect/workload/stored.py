@@ -28,7 +28,7 @@ class NotPlainError(Exception):
 
 
 def plain(value: Any, seen: set[int] | None = None) -> Any:
-    """`value` in builtins and tensors; inverse of `unplain`. Raises `NotPlainError`.
+    """Say `value` in builtins and tensors; inverse of `unplain`. Raises `NotPlainError`.
 
     What is held in two places is refused: it would come back as two.
     """
@@ -55,7 +55,7 @@ def plain(value: Any, seen: set[int] | None = None) -> Any:
 
 
 def unplain(value: Any) -> Any:
-    """What `plain` was given."""
+    """Rebuild what `plain` was given."""
     if not isinstance(value, list):
         return value
     kind, inside = value[:2]
@@ -68,7 +68,7 @@ def unplain(value: Any) -> Any:
 
 
 def unchanged(now: Any, before: Any, pinned: Collection[int] = ()) -> bool:
-    """Whether `now` is as its copy `before` was, as far as can be told without asking it; in doubt not.
+    """Tell whether `now` is as its copy `before` was, as far as can be told without asking it; in doubt not.
 
     `pinned` are ids of objects that both share.
     """
@@ -98,7 +98,7 @@ def unchanged(now: Any, before: Any, pinned: Collection[int] = ()) -> bool:
 
 
 def stored_optimizer(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> list[Any]:
-    """Groups and state of an optimizer of a known kind. Raises `NotPlainError` for any other."""
+    """Return groups and state of an optimizer of a known kind. Raises `NotPlainError` for any other."""
     for part in (optimizer, *getattr(optimizer, "children", {}).values()):
         _refuse_unknown(part)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -131,7 +131,7 @@ def restore_optimizer(optimizer: Optimizer, stored: list[Any]) -> None:
 
 
 def stored_schedulers(schedulers: Sequence[Any]) -> list[Any]:
-    """The states of torch's schedulers and ours. Raises `NotPlainError` for any other."""
+    """Return the states of torch's schedulers and ours. Raises `NotPlainError` for any other."""
     for scheduler in schedulers:
         _refuse_unknown(scheduler)
     return [[type(scheduler).__qualname__, plain(scheduler.state_dict())] for scheduler in schedulers]

@@ -115,7 +115,7 @@ class TorchWorkload:
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """Weights, gradients, attributes, modes and random numbers as they were, on leaving."""
+        """Leave weights, gradients, attributes, modes and random numbers as they came."""
         if self._borrowed is not None:
             yield
             return
@@ -150,7 +150,7 @@ class TorchWorkload:
             self.user_passes = passes(optimizer)
 
     def source(self) -> DataSource:
-        """The data set behind `train_loader`, or its first batches when it has none that can be indexed."""
+        """Return the data set behind `train_loader`, or its first batches when it has none that can be indexed."""
         loader = self._train_loader
         return DataSource.of(loader, batches=_length(loader), head=self._first_batches)
 
@@ -158,7 +158,7 @@ class TorchWorkload:
         return self._train_batches.first(count)
 
     def backward(self, batch: Any) -> float:
-        """The loss of `batch` in training mode, its gradients in `.grad`."""
+        """Return the loss of `batch` in training mode, and leave its gradients in `.grad`."""
         self.model.train()
         loss = self._loss(batch)
         loss.backward()
@@ -178,7 +178,7 @@ class TorchWorkload:
         to_training(self._training.optimizers)
 
     def train(self, micro_batches: int) -> Sequence[float | None]:
-        """One optimizer step, and one of the scheduler, for each batch."""
+        """Take one optimizer step, and one of the scheduler, for each batch."""
         training = self._training
         (optimizer,) = training.optimizers
         batches = self._train_batches.of(training.seed)
@@ -208,7 +208,7 @@ class TorchWorkload:
         return loss
 
     def validate(self) -> float:
-        """The mean loss over the validation batches, weighted by their sizes, in evaluation mode."""
+        """Return the mean loss over the validation batches, weighted by their sizes, in evaluation mode."""
         held_back = self._val_loader is None
         batches = self._train_batches.of(0) if held_back else self._val_batches
         total, weight = 0.0, 0
@@ -234,7 +234,7 @@ class TorchWorkload:
             self._loss(batches[index])
 
     def pause(self) -> Paused[Training]:
-        """The training and the model's state."""
+        """Put the training and the model's state aside."""
         return Paused(training=self._training, model=self._model().pause())
 
     def resume(self, paused: Paused[Training]) -> None:
@@ -243,7 +243,7 @@ class TorchWorkload:
         self._model().resume(paused.model)
 
     def store(self) -> dict[str, Any] | None:
-        """Optimizer, scheduler, position and the model's state."""
+        """Return optimizer, scheduler, position and the model's state, in builtins and tensors."""
         return self._training.store(self._model())
 
     def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = UNSCALED) -> None:
@@ -253,11 +253,11 @@ class TorchWorkload:
         self._training.restore(self._model(), stored)
 
     def paused_bytes(self) -> int:
-        """Weights, buffers and optimizer state."""
+        """Count the bytes of weights, buffers and optimizer state."""
         return training_bytes(self.model, self._training.optimizers)
 
     def agree(self, value: T) -> T:
-        """One process: its own word."""
+        """Return `value`: there is one process, and its own word counts."""
         return value
 
     def _model(self) -> BorrowedModel:

@@ -41,16 +41,16 @@ class Training:
     position: int = 0
 
     def torch_schedulers(self) -> list[LRScheduler]:
-        """The schedulers themselves, where `schedulers` holds something around them."""
+        """Return the schedulers themselves, where `schedulers` holds something around them."""
         return self.schedulers
 
     def recent_batches(self, held_back: int) -> range:
-        """The batches that BatchNorm's statistics are taken over: the last it has seen, or its first ones."""
+        """Name the batches that BatchNorm's statistics are taken over: the last it has seen, or its first ones."""
         first = held_back + max(self.position - RECALIBRATION_BATCHES, 0)
         return range(first, first + RECALIBRATION_BATCHES)
 
     def store(self, model: BorrowedModel) -> dict[str, Any] | None:
-        """The training and its model in builtins and tensors; None where these cannot say it."""
+        """Return the training and its model in builtins and tensors; None where these cannot say it."""
         try:
             return {
                 "model": model.store(),
@@ -82,7 +82,7 @@ class Paused(Generic[SomeTraining]):
 
 
 def inspected(model: BorrowedModel, configure: Callable[[], Sequence[Optimizer]]) -> Sequence[Optimizer]:
-    """The optimizers that `configure` makes, for a look at them: whatever it does to the model is undone."""
+    """Make the optimizers of `configure` for a look at them: whatever it does to the model is undone."""
     model.begin()
     optimizers = configure()
     model.begin()
@@ -90,5 +90,5 @@ def inspected(model: BorrowedModel, configure: Callable[[], Sequence[Optimizer]]
 
 
 def identity_of(model: nn.Module, facts: Sequence[object]) -> str:
-    """Names a training by its weights, and by `facts` about it that JSON can say."""
+    """Identify a training by its weights, and by `facts` about it that JSON can say."""
     return hashlib.sha256(json.dumps(facts).encode() + weights_digest(model)).hexdigest()[:16]

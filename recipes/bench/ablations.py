@@ -21,7 +21,7 @@ from optselect.space import Value
 
 
 def without_rules(arena: methods.Arena, amount: float) -> methods.Choice:
-    """Every optimizer of the oracle's grid that can train the model, by name, each at the catalogue's centre."""
+    """Race every optimizer of the oracle's grid that can train the model, by name, each at the catalogue's centre."""
 
     def centre(name: str, _: Profile) -> tuple[dict[str, Value], Schedule]:
         return catalogue.get(name).defaults(), methods.COSINE
@@ -41,22 +41,22 @@ class WholeArms(Arms):
     """The arms one after another, each to the end of the training."""
 
     def jobs(self, board: Board) -> Iterable[Job]:
-        """Those not yet run."""
+        """Yield the arms not yet run."""
         yield from self._unjudged(board, board.race.arms, board.race.horizon)
 
 
 def without_race(arena: methods.Arena, amount: float) -> methods.Choice:
-    """Complete trainings of the arms alone."""
+    """Train the arms completely, and nothing else."""
     return methods.ours(arena, amount, method=replace(METHOD, stages=(WholeArms(),)))
 
 
 def without_refinement(arena: methods.Arena, amount: float) -> methods.Choice:
-    """What is left of a large budget goes to confirmation and the finish alone."""
+    """Leave what is left of a large budget to confirmation and the finish alone."""
     return methods.ours(arena, amount, method=_without_stage("refinement"))
 
 
 def without_halves(arena: methods.Arena, amount: float) -> methods.Choice:
-    """From a quarter straight to the end."""
+    """Go from a quarter straight to the end."""
     return methods.ours(arena, amount, method=_without_stage("halves"))
 
 
@@ -72,28 +72,28 @@ class CompleteRungs(TrialRunner):
 
 
 def complete_rungs(arena: methods.Arena, amount: float) -> methods.Choice:
-    """Short trainings whole, not cut."""
+    """Train short trainings whole, not cut."""
     # With no memory for what is put aside nothing is continued, and the race counts with that.
     return methods.ours(arena, amount, method=replace(METHOD, runner=CompleteRungs, paused_bytes=0))
 
 
 def without_transfer(arena: methods.Arena, amount: float) -> methods.Choice:
-    """What a shorter training found is taken as it is for a longer one, though rates start higher there."""
+    """Take what a shorter training found as it is for a longer one, though rates start higher there."""
     return methods.ours(arena, amount, method=replace(METHOD, rate_transfer=lambda *_: 1.0))
 
 
 def poisoned_up(arena: methods.Arena, amount: float) -> methods.Choice:
-    """Every rate that the rules start from a thousand times too high, beyond the catalogue's bounds."""
+    """Start every rate that the rules start from a thousand times too high, beyond the catalogue's bounds."""
     return methods.ours(arena, amount, method=replace(METHOD, prior=poisoned(1e3)))
 
 
 def poisoned_down(arena: methods.Arena, amount: float) -> methods.Choice:
-    """Every rate that the rules start from a thousand times too low."""
+    """Start every rate that the rules start from a thousand times too low."""
     return methods.ours(arena, amount, method=replace(METHOD, prior=poisoned(1e-3)))
 
 
 def poisoned(factor: float) -> Prior:
-    """The prior with every learning rate `factor` times what it is."""
+    """Make the prior with every learning rate `factor` times what it is."""
 
     def prior(name: str, profile: Profile) -> tuple[dict[str, Value], Schedule]:
         values, schedule = configuration(name, profile)

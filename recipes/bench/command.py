@@ -45,7 +45,7 @@ class Settings:
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    """`optselect bench` with its parsed arguments."""
+    """Run `optselect bench` with its parsed arguments."""
     names = {field.name for field in fields(Settings)}
     run(Settings(**{name: value for name, value in vars(arguments).items() if name in names}))
 
@@ -90,7 +90,7 @@ class _Session:
             self.say(oracle.described(task, made))
 
     def run_methods(self, references: Mapping[str, Reference]) -> None:
-        """Method by method: a run that is stopped has whole columns to show."""
+        """Run method by method: a run that is stopped has whole columns to show."""
         if self.settings.redo:
             self._forget()
         done = {_key(row) for row in self.results.rows}
@@ -103,7 +103,7 @@ class _Session:
                         self._say_result(row, references)
 
     def write(self, references: Mapping[str, Reference]) -> None:
-        """The tables and the picture of all results of these tasks, those of earlier calls among them."""
+        """Write the tables and the picture of all results of these tasks, those of earlier calls among them."""
         out = self.settings.out
         found = scores.scores(self.results.rows, references)
         table = scores.markdown(found, references)
@@ -136,7 +136,7 @@ def _chosen_tasks(settings: Settings) -> list[Task]:
 
 
 def _run_one(task: Task, data: Splits, name: str, seed: int, trainings: Trainings) -> dict[str, Any]:
-    """One search, and the full trainings with its choice on fresh seeds."""
+    """Run one search, and the full trainings with its choice on fresh seeds."""
     started = time.perf_counter()
     choice = method(name)(Arena(task=task, data=data, seed=seed, trainings=trainings))
     seconds = time.perf_counter() - started
@@ -161,7 +161,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, int, str, int]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from more, and sums come out the same on every machine."""
+    """Compute on one thread: tiny tensors gain nothing from more, and sums come out the same on every machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

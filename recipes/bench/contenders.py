@@ -44,7 +44,7 @@ STANDARD = (
 
 
 def method(name: str) -> Method:
-    """The method called `name`: `default`, `tpe@20`, `ours@0.25`, … Raises `ConfigurationError`."""
+    """Find the method called `name`: `default`, `tpe@20`, `ours@0.25`, … Raises `ConfigurationError`."""
     kind, separator, amount = name.partition("@")
     if kind in FIXED and not separator:
         return FIXED[kind]

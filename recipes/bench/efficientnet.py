@@ -24,13 +24,13 @@ class EfficientNetClassifier(nn.Module):
         self.head = nn.Linear(WIDTH, classes)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Class scores, (batch, classes), of pictures, (batch, 3, side, side), in [-1, 1]."""
+        """Score the classes, (batch, classes), of pictures, (batch, 3, side, side), in [-1, 1]."""
         scores: Tensor = self.head(self.backbone(pictures))
         return scores
 
 
 def efficientnet() -> nn.Module:
-    """EfficientNet-lite0 with its pretrained weights, from pictures to 1,280 features."""
+    """Load EfficientNet-lite0 with its pretrained weights, from pictures to 1,280 features."""
     net: nn.Module = tool("efficientnet_lite_pytorch").EfficientNet.from_name(
         "efficientnet-lite0", batch_norm_momentum=1 - _BATCH_NORM_MOMENTUM
     )
@@ -42,7 +42,7 @@ def efficientnet() -> nn.Module:
 
 
 def large_digits(side: int = SIDE) -> Tensors:
-    """MNIST's pictures as EfficientNet takes them, (3, side, side) in [-1, 1], and the digit."""
+    """Read MNIST's pictures as EfficientNet takes them, (3, side, side) in [-1, 1], and the digit."""
     pictures, digit = mnist()
     large = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
     return (2 * large - 1).expand(-1, 3, -1, -1), digit

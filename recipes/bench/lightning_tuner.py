@@ -18,7 +18,7 @@ _STEPS = 100  # Lightning's default
 def suggested_lr(
     model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], loader: DataLoader[Any], *, folder: str
 ) -> tuple[float | None, int]:
-    """What `Tuner.lr_find` suggests for AdamW (None: nothing), and its steps. Its files go to `folder`."""
+    """Ask `Tuner.lr_find` for a rate for AdamW (None: it suggests nothing), and its steps. Its files go to `folder`."""
     trainer = _trainer(_STEPS, folder)
     found = Tuner(trainer).lr_find(_Wrapped(model, loss), loader, num_training=_STEPS)
     if found is None:

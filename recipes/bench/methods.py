@@ -53,7 +53,7 @@ class Arena:
     trainings: Trainings
 
     def value(self, recipe: Recipe) -> float:
-        """The validation loss after a full training with the search's seed."""
+        """Return the validation loss after a full training with the search's seed."""
         return self.trainings.run(self.task, self.data, recipe, self.seed).val
 
     @property
@@ -77,17 +77,17 @@ Method = Callable[[Arena], Choice]
 
 
 def default(_: Arena) -> Choice:
-    """AdamW at 1e-3, constant."""
+    """Choose AdamW at 1e-3, constant."""
     return Choice(recipe=by_hand(torch.optim.AdamW, Schedule(), lr=1e-3), search_steps=0)
 
 
 def prodigy(_: Arena) -> Choice:
-    """As its README recommends: lr 1 and a cosine."""
+    """Choose Prodigy as its README recommends: lr 1 and a cosine."""
     return Choice(recipe=by_hand(tool("prodigyopt").Prodigy, COSINE, lr=1.0), search_steps=0)
 
 
 def schedule_free(arena: Arena) -> Choice:
-    """AdamW as its README sets it up, with a warmup of a twentieth."""
+    """Choose schedule-free AdamW as its README sets it up, with a warmup of a twentieth."""
     factory = tool("schedulefree").AdamWScheduleFree
     warmup = round(arena.task.steps / 20)
     return Choice(recipe=by_hand(factory, Schedule(), lr=2.5e-3, warmup_steps=warmup), search_steps=0)
@@ -97,13 +97,13 @@ def schedule_free(arena: Arena) -> Choice:
 
 
 def sweep(arena: Arena) -> Choice:
-    """AdamW with a cosine at five rates from 1e-4 to 1e-1, each trained in full."""
+    """Train AdamW with a cosine at five rates from 1e-4 to 1e-1, each in full, and choose the best."""
     recipes = [by_hand(torch.optim.AdamW, COSINE, lr=lr) for lr in SWEEP]
     return Choice(recipe=min(recipes, key=arena.value), search_steps=len(recipes) * arena.trial_cost)
 
 
 def lr_find(arena: Arena) -> Choice:
-    """AdamW, constant, at what Lightning's learning rate finder suggests, or at 1e-3 if that is nothing."""
+    """Choose AdamW, constant, at what Lightning's learning rate finder suggests, or at 1e-3 if that is nothing."""
     model = arena.task.new_model(arena.seed, sparse=False)
     loader = training_loader(arena.task, arena.data, arena.seed)
     with quiet(), tempfile.TemporaryDirectory() as folder:
@@ -112,12 +112,12 @@ def lr_find(arena: Arena) -> Choice:
 
 
 def random_search(arena: Arena, amount: float) -> Choice:
-    """The best of `amount` full trainings with random configurations."""
+    """Choose the best of `amount` full trainings with random configurations."""
     return _sampled(arena, optuna.samplers.RandomSampler(seed=arena.seed), int(amount))
 
 
 def tpe(arena: Arena, amount: float) -> Choice:
-    """The best of `amount` full trainings that Optuna's default sampler asks for."""
+    """Choose the best of `amount` full trainings that Optuna's default sampler asks for."""
     return _sampled(arena, optuna.samplers.TPESampler(seed=arena.seed), int(amount))
 
 
@@ -129,7 +129,7 @@ def _sampled(arena: Arena, sampler: Any, trials: int) -> Choice:
 
 
 def _drawn(trial: Any) -> Recipe:
-    """A point of the conditional space: an optimizer, its own learning rate, and a schedule."""
+    """Draw a point of the conditional space: an optimizer, its own learning rate, and a schedule."""
     optimizer = trial.suggest_categorical("optimizer", list(HALF_DECADES))
     lrs = HALF_DECADES[optimizer]
     lr = trial.suggest_float(f"lr_{optimizer}", lrs[0], lrs[-1], log=True)
@@ -138,7 +138,7 @@ def _drawn(trial: Any) -> Recipe:
 
 
 def grid_point(optimizer: str, lr: float, schedule: Schedule = COSINE) -> Recipe:
-    """An optimizer at `lr`, everything else as the catalogue has it."""
+    """Make an optimizer at `lr`, everything else as the catalogue has it."""
     hyperparameters = {**catalogue.get(optimizer).defaults(), "lr": lr}
     return configured(Configuration(optimizer=optimizer, hyperparameters=hyperparameters, schedule=schedule))
 
@@ -147,7 +147,7 @@ def grid_point(optimizer: str, lr: float, schedule: Schedule = COSINE) -> Recipe
 
 
 def ours(arena: Arena, amount: float, *, method: briefing.Method = briefing.METHOD, **settings: Any) -> Choice:
-    """A search of `amount` trainings; `method` and further `settings` are for variants."""
+    """Search with a budget of `amount` trainings; `method` and further `settings` are for variants."""
     asked = Settings(budget=amount, seed=arena.seed, **settings)
     with quiet():
         training = workload(arena.task, arena.data, arena.seed)
@@ -156,13 +156,13 @@ def ours(arena: Arena, amount: float, *, method: briefing.Method = briefing.METH
 
 
 def classic_rules(arena: Arena, amount: float) -> Choice:
-    """The same with the textbook's rules alone."""
+    """Search the same way with the textbook's rules alone."""
     return ours(arena, amount, rules="classic")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Trials that diverge, and Lightning's advice, are not news here."""
+    """Keep quiet about trials that diverge, and about Lightning's advice: they are not news here."""
     loggers = [logging.getLogger(name) for name in ("optselect", "lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

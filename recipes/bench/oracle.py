@@ -57,7 +57,7 @@ class Reference:
         return self.gap >= _CLEAR_GAP * self.deviation
 
     def regret(self, tests: Sequence[float]) -> float:
-        """0 for the best of the grid, 1 for AdamW 1e-3, of test losses on the fresh seeds."""
+        """Return the regret of test losses on the fresh seeds: 0 for the best of the grid, 1 for AdamW 1e-3."""
         # The ends are of the same seeds, so that what is common to a seed cancels.
         return (statistics.fmean(tests) - statistics.fmean(self.oracle.values())) / self.gap
 
@@ -88,7 +88,7 @@ def make_reference(task: Task, data: Splits, trainings: Trainings, grid: Sequenc
 
 
 def described(task: Task, reference: Reference) -> str:
-    """One line: both ends, what the oracle is, and how clear the gap."""
+    """Say in one line both ends, what the oracle is, and how clear the gap."""
     ends = [statistics.fmean(end.values()) for end in (reference.default, reference.oracle)]
     clear = reference.gap / reference.deviation
     return f"{task.name:<10} default {ends[0]:.4g}, oracle {ends[1]:.4g}, gap {clear:.1f} sd: {reference.recipe}"
@@ -102,7 +102,7 @@ def write(file: Path, references: Mapping[str, Reference], command: str) -> None
 
 
 def read(folder: Path, tasks: Sequence[Task]) -> dict[str, Reference]:
-    """The references of `tasks`: those made in `folder`, or the package's own.
+    """Read the references of `tasks`: those made in `folder`, or the package's own.
 
     Raises `ConfigurationError` when there is none for a task, or only one of another length.
     """

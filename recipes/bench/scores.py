@@ -46,7 +46,7 @@ class Summary:
 
 
 def scores(rows: Iterable[Mapping[str, Any]], references: Mapping[str, Reference]) -> list[Score]:
-    """The regret of every result whose task has a reference of the same length."""
+    """Return the regret of every result whose task has a reference of the same length."""
     return [
         Score(
             task=row["task"],
@@ -62,7 +62,7 @@ def scores(rows: Iterable[Mapping[str, Any]], references: Mapping[str, Reference
 
 
 def summaries(found: Sequence[Score], references: Mapping[str, Reference]) -> list[Summary]:
-    """One for each method, in the order in which methods first appear."""
+    """Make one summary for each method, in the order in which methods first appear."""
     made = []
     for method in dict.fromkeys(score.method for score in found):
         by_task: dict[str, list[Score]] = {}
@@ -89,7 +89,7 @@ def summaries(found: Sequence[Score], references: Mapping[str, Reference]) -> li
 
 
 def markdown(found: Sequence[Score], references: Mapping[str, Reference]) -> str:
-    """Three tables: the methods, the tasks' scales, and the regret of each method on each task."""
+    """Write three tables: the methods, the tasks' scales, and the regret of each method on each task."""
     rows = summaries(found, references)
     lines = [
         "| method | search cost | mean regret | 90 % interval | median | loses to default on | searches |",
@@ -123,7 +123,7 @@ def _cell(found: Sequence[Score]) -> str:
 
 
 def _error(found: Sequence[Score]) -> float:
-    """Of a task's mean regret: from the spread of searches, or that of the trainings' seeds if it is more."""
+    """Estimate the error of a task's mean regret: the spread of searches, or of the trainings' seeds if it is more."""
     between = statistics.stdev(score.regret for score in found) / len(found) ** 0.5 if len(found) > 1 else 0.0
     within = statistics.fmean(score.error for score in found)
     return max(between, within)
@@ -134,7 +134,7 @@ def _is_worse(found: Sequence[Score]) -> bool:
 
 
 def _interval(regrets: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Tasks are drawn with replacement, then the searches of each."""
+    """Bootstrap the interval: tasks are drawn with replacement, then the searches of each."""
     generator = np.random.default_rng(0)
     means = [
         np.mean([generator.choice(regrets[task], len(regrets[task])).mean() for task in tasks])

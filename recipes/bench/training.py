@@ -59,7 +59,7 @@ class Recipe:
 
 
 def by_hand(factory: Callable[..., Any], schedule: Schedule, **arguments: Any) -> Recipe:
-    """All parameters in one group, as one writes it without thinking: `AdamW(model.parameters(), …)`."""
+    """Put all parameters in one group, as one writes it without thinking: `AdamW(model.parameters(), …)`."""
     name = factory.__name__
 
     def build(model: nn.Module, steps: int) -> tuple[Optimizer, LRScheduler | None]:
@@ -75,7 +75,7 @@ def by_hand(factory: Callable[..., Any], schedule: Schedule, **arguments: Any) -
 
 
 def configured(configuration: Configuration) -> Recipe:
-    """A catalogue optimizer as optselect lays it out: no weight decay on biases, AdamW beside Muon."""
+    """Lay a catalogue optimizer out as optselect does: no weight decay on biases, AdamW beside Muon."""
 
     def build(model: nn.Module, steps: int) -> tuple[Optimizer, LRScheduler | None]:
         return build_groups(param_groups(anatomy_of(model), configuration), configuration.schedule, model, steps)
@@ -84,7 +84,7 @@ def configured(configuration: Configuration) -> Recipe:
 
 
 def planned(plan: OptimizerPlan) -> Recipe:
-    """What `select` chose."""
+    """Make a recipe of what `select` chose."""
     described = plan.to_dict()
     chosen = {key: described[key] for key in ("optimizer", "hyperparameters", "param_groups", "schedule")}
     configuration = Configuration(
@@ -151,7 +151,7 @@ def fit(task: Task, data: Tensors, recipe: Recipe, model: nn.Module, seed: int) 
 
 
 def evaluate(task: Task, model: nn.Module, part: Tensors) -> float:
-    """The mean loss over `part`, in evaluation mode."""
+    """Return the mean loss over `part`, in evaluation mode."""
     model.eval()
     total = 0.0
     with torch.no_grad():
@@ -161,7 +161,7 @@ def evaluate(task: Task, model: nn.Module, part: Tensors) -> float:
 
 
 def _turn(optimizer: Optimizer, mode: str) -> bool:
-    """Schedule-Free optimizers keep one set of weights to train and another to judge."""
+    """Switch Schedule-Free optimizers, which keep one set of weights to train and another to judge."""
     turn = getattr(optimizer, mode, None)
     if turn is None:
         return False
@@ -211,7 +211,7 @@ class Trainings:
         return len(self._known)
 
     def run(self, task: Task, data: Splits, recipe: Recipe, seed: int) -> Run:
-        """The full training of `task` with `recipe` and `seed`."""
+        """Return the full training of `task` with `recipe` and `seed`, run where it is not known yet."""
         row = {"task": task.name, "steps": task.steps, "recipe": recipe.key, "seed": seed}
         if self._key(row) not in self._known:
             done = train(task, data, recipe, seed)

@@ -18,7 +18,7 @@ _CHECKPOINT_WORDS = frozenset({"last", "best", "hpc", "registry"})
 
 
 def checked_checkpoint(given: str | None) -> str | None:
-    """`given`, looked at before anything is set up."""
+    """Return `given`, looked at before anything is set up."""
     if given is None or given in _CHECKPOINT_WORDS or "://" in given or Path(given).is_dir():
         return given
     try:
@@ -37,7 +37,7 @@ def checked_checkpoint(given: str | None) -> str | None:
 
 
 def last_checkpoint(trainer: pl.Trainer) -> Path | None:
-    """The checkpoint that the fit wrote last; None: there is none."""
+    """Find the checkpoint that the fit wrote last; None: there is none."""
     files = [
         Path(path)
         for callback in trainer.checkpoint_callbacks

@@ -88,7 +88,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; `fit`, `tune` and `profile` leave their arguments to LightningCLI."""
+    """Make the parser of all commands; `fit`, `tune` and `profile` leave their arguments to LightningCLI."""
     parser = _Parser(
         prog="optselect",
         description="Choose, tune and explain the optimizer of a PyTorch Lightning training.",
@@ -140,7 +140,7 @@ def command_parser() -> argparse.ArgumentParser:
 
 
 def _recipes() -> dict[str, str]:
-    """The text of each recipe's YAML by the recipe's name."""
+    """Read the text of each recipe's YAML, by the recipe's name."""
     files = {file.name: file for file in resources.files("optselect.recipes").iterdir()}
     return {
         name.removesuffix(".yaml"): files[name].read_text(encoding="utf-8")
@@ -182,7 +182,7 @@ def _say(message: str) -> None:
 
 @contextmanager
 def _progress_shown() -> Iterator[None]:
-    """What the core logs goes to stdout; stderr keeps its one line."""
+    """Show on stdout what the core logs; stderr keeps its one line."""
     logger = logging.getLogger("optselect")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -21,7 +21,7 @@ _SHOWN = "or see the traceback with -v"
 
 
 def as_input_error(error: Exception, model: nn.Module, ckpt_path: str | None) -> OptselectError | None:
-    """What is wrong with the input that a fit died of; `None` for what is no fault of the input."""
+    """Say what is wrong with the input that a fit died of; `None` for what is no fault of the input."""
     if isinstance(error, lightning_of(model).MisconfigurationException):
         return ConfigurationError(f"{readable(str(error))}; mend the config")
     if ckpt_path is not None and "loading state_dict" in str(error):
@@ -48,7 +48,7 @@ def as_input_error(error: Exception, model: nn.Module, ckpt_path: str | None) ->
 
 
 def unreadable(ckpt_path: str, error: Exception) -> ResumeError:
-    """What is wrong with a checkpoint that torch cannot load, or will not because it would run code."""
+    """Say what is wrong with a checkpoint that torch cannot load, or will not because it would run code."""
     # The first line says it; then torch explains at length how to switch off what protects.
     first = str(error).partition("\n")[0]
     return ResumeError(
@@ -57,7 +57,7 @@ def unreadable(ckpt_path: str, error: Exception) -> ResumeError:
 
 
 def readable(message: str) -> str:
-    """A message of jsonargparse's many lines as one: the key, and what was wrong with what came."""
+    """Put a message of jsonargparse's many lines into one: the key, and what was wrong with what came."""
     message = re.sub(r"<class '([\w.]+)'>", r"\1", message).replace("Expected a typing.Literal", "Expected one of ")
     key = re.match(r'Parser key "([^"]+)":\s*', message)
     where = f"{key.group(1)}: " if key else ""
@@ -76,7 +76,7 @@ def readable(message: str) -> str:
 
 
 def _where(frames: list[_Frame]) -> str:
-    """The last line of the user's own code that was passed, as ` (in training_step, model.py, line 30)`."""
+    """Name the last line of the user's own code that was passed, as ` (in training_step, model.py, line 30)`."""
     own = [frame for frame in frames if frame.own]
     return f" (in {own[-1].function}, {Path(own[-1].file).name}, line {own[-1].line})" if own else ""
 

@@ -26,7 +26,7 @@ else:
 
 
 def build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str]) -> AutoCLI:
-    """The trainer, model and data of a command line, with a `callback` among them.
+    """Build the trainer, model and data of a command line, with a `callback` among them.
 
     Raises an `OptselectError` for what cannot be built.
     """
@@ -46,7 +46,7 @@ def build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str])
 
 
 def parser_of(command: str) -> LightningArgumentParser:
-    """The parser of `fit`, `tune` or `profile`, for what asks about its options."""
+    """Return the parser of `fit`, `tune` or `profile`, for what asks about its options."""
     try:
         lightning = installed()[0]
         made_for(lightning.LightningCLI, _ParserAsked)(command, AutoOptimizer, [], lightning)

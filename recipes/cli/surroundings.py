@@ -19,7 +19,7 @@ from optselect.words import without_passwords
 
 @contextmanager
 def here_importable() -> Iterator[None]:
-    """As with `python script.py`: modules in the current folder can be named in a config."""
+    """Let a config name modules in the current folder, as with `python script.py`."""
     here = os.getcwd()  # noqa: PTH109  # sys.path holds strings
     sys.path.insert(0, here)
     try:
@@ -30,7 +30,7 @@ def here_importable() -> Iterator[None]:
 
 @contextmanager
 def passwords_hidden() -> Iterator[None]:
-    """What the parser prints (--help, --print_config) holds no password, not even one out of the environment."""
+    """Hide every password in what the parser prints (--help, --print_config), even one out of the environment."""
     said = io.StringIO()
     try:
         with redirect_stdout(said):
@@ -41,7 +41,7 @@ def passwords_hidden() -> Iterator[None]:
 
 @contextmanager
 def sigint_restored() -> Iterator[None]:
-    """Lightning ignores further Ctrl-C while it shuts down, and leaves it at that."""
+    """Restore Ctrl-C on leaving: Lightning ignores it while it shuts down, and leaves it at that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -54,7 +54,7 @@ def sigint_restored() -> Iterator[None]:
 
 @contextmanager
 def chatter_muted() -> Iterator[None]:
-    """Lightning says nothing below a warning, and warnings are one line on stdout."""
+    """Mute what Lightning says below a warning; warnings are one line on stdout."""
     loggers = [logging.getLogger(name) for package in installed() for name in (package.pytorch, package.fabric)]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

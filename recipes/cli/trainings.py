@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,7 +16,6 @@ from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from optselect.callbacks.lightning_names import lightning_of
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, OptselectError, UnsupportedModuleError
-from optselect.plan import OptimizerPlan
 from optselect.profile.model import measured_anatomy
 from optselect.profile.text import describe
 from optselect.recipes.cli.checkpoints import checked_checkpoint, last_checkpoint
@@ -25,6 +23,7 @@ from optselect.recipes.cli.input_errors import as_input_error
 from optselect.recipes.cli.lightning_cli import AutoCLI, build_cli
 from optselect.recipes.cli.surroundings import chatter_muted, here_importable, sigint_restored
 from optselect.report.groups import LAYER_HEADER, LAYER_NUMBERS, aligned, layer_rows
+from optselect.report.text import choice_as_text
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -55,7 +54,7 @@ def _fit(arguments: list[str]) -> None:
     if _nothing_trained(trainer):
         raise ConfigurationError("the training data gave no batch, so nothing was trained; look at data: and limits")
     if auto.plan is not None:
-        print("\n".join(_choice(auto.plan)))
+        print(choice_as_text(auto.plan))
     for name, value in sorted(trainer.callback_metrics.items()):
         print(f"{name:<20} {float(value):.5g}")
     checkpoint = last_checkpoint(trainer)
@@ -76,7 +75,7 @@ def _tune(arguments: list[str]) -> None:
             raise UnsupportedModuleError(str(warning.__cause__ or warning)) from warning
     if auto.plan is None or auto.plan_path is None:
         raise ConfigurationError("nothing was searched: fast_dev_run and auto.plan leave nothing to tune; remove them")
-    print("\n".join(_choice(auto.plan)))
+    print(choice_as_text(auto.plan))
     print(f"plan                 {_relative(auto.plan_path)}")
     if auto.report_path is not None:
         print(f"report               {_relative(auto.report_path)}")
@@ -145,7 +144,7 @@ def _train(cli: AutoCLI, *, ckpt_path: str | None = None) -> None:
 
 
 def _nothing_trained(trainer: pl.Trainer) -> bool:
-    """Whether the fit ended well without a single batch, though it was to have some."""
+    """Tell whether the fit ended well without a single batch, though it was to have some."""
     wanted = trainer.max_epochs != 0 and trainer.max_steps != 0
     return wanted and not trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
@@ -158,11 +157,6 @@ def _how_to_go_on(cli: AutoCLI) -> str:
     return f"{anew}; to go on from the last checkpoint add --ckpt_path {_relative(checkpoint)}" if checkpoint else anew
 
 
-def _choice(plan: OptimizerPlan) -> Iterator[str]:
-    """The explanation without profile, proposals and trials, which the search has just shown."""
-    return takewhile(lambda line: line != "profile", plan.explain().splitlines())
-
-
 def _relative(path: Path) -> str:
-    """Relative where that is shorter to read."""
+    """Make the path relative where that is shorter to read."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

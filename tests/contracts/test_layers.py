@@ -5,6 +5,7 @@ The files are read, not imported, so an import inside a function or under `if TY
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,8 +41,6 @@ ROWS = {
     13: {"recipes", "testing"},
 }
 ROW_OF = {f"optselect.{name}": row for row, names in ROWS.items() for name in names}
-# Judgements on numbers, and what they are written down in.
-TORCH_FREE = ("optselect.configuration", "optselect.rules", "optselect.plan")
 
 # `optselect` itself re-exports every row, callbacks included, on first use. Only the last row may import from it.
 FACADE = "optselect"
@@ -193,6 +192,14 @@ def test_every_module_has_a_row() -> None:
     )
 
 
+def test_contributing_names_the_same_rows() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## The layers\n")[2].partition("\n## ")[0]
+
+    told = {int(row): set(re.findall(r"`(\w+)`", rooms)) for row, rooms in re.findall(r"(?m)^(\d+)\. (.*)$", section)}
+
+    assert told == ROWS
+
+
 def test_a_module_imports_only_its_own_row_and_rows_above() -> None:
     rows = {FACADE: max(ROWS), **ROW_OF}
 
@@ -219,18 +226,6 @@ def test_every_named_exception_is_still_needed() -> None:
     used = {(found.module, found.function, unit(as_module(found.target) or "")) for found in IMPORTS}
 
     assert used >= EXCEPTIONS
-
-
-def test_rules_and_plan_import_nothing_that_imports_torch() -> None:
-    offenders = [
-        " -> ".join(chain)
-        for module in FILES
-        if unit(module) in TORCH_FREE
-        for chain in chains_on_import(module)
-        if chain[-1].split(".")[0] == "torch"
-    ]
-
-    assert not offenders, "torch is imported at import time by:\n" + "\n".join(offenders)
 
 
 def test_the_core_imports_no_lightning() -> None:
@@ -325,27 +320,6 @@ def first_circle(edges: dict[str, set[str]]) -> list[str]:
         return []
 
     return next((circle for module in sorted(edges) if (circle := visit(module, []))), [])
-
-
-def chains_on_import(module: str) -> Iterator[list[str]]:
-    """Each way from `module` to something outside optselect, along what Python executes when importing it."""
-    seen: set[str] = set()
-
-    def visit(current: str, path: list[str]) -> Iterator[list[str]]:
-        if current in seen or current == FACADE:
-            return
-        seen.add(current)
-        # Importing optselect.profile.values executes optselect/profile/__init__.py first.
-        yield from visit(current.rpartition(".")[0], path)
-        for found in IMPORTS:
-            if found.module == current and found.runs_on_import:
-                target = as_module(found.target)
-                if target is None:
-                    yield [*path, current, found.target]
-                else:
-                    yield from visit(target, [*path, current])
-
-    return visit(module, [])
 
 
 def modules_after(statement: str) -> set[str]:

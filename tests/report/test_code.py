@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
-from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
 from optselect import AutoOptimizer, OptimizerPlan, catalogue
@@ -23,7 +20,7 @@ from optselect.configuration.schedule import Schedule
 from optselect.errors import ConfigurationError
 from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import ModelFingerprint, ParamGroup
-from optselect.report.code import as_python, as_yaml
+from optselect.report.code import as_python
 from tests.support.modules import Classifier, equal_states, fit, made
 from tests.support.small import net, sentences, vectors, words
 
@@ -155,42 +152,6 @@ def test_in_lightning_the_code_trains_and_resumes_like_the_plan(name: str, tmp_p
 
 
 # --- YAML -----------------------------------------------------------------------------------------
-
-
-def one_group(model: nn.Module) -> OptimizerPlan:
-    values = {"lr": 1e-05, "beta1": 0.85, "beta2": 0.99, "weight_decay": 0.1}
-    names = tuple(name for name, _ in model.named_parameters())
-    group = ParamGroup(name="adamw", optimizer="adamw", parameters=names, hyperparameters=values)
-    return OptimizerPlan(
-        configuration=Configuration(optimizer="adamw", hyperparameters=values),
-        param_groups=(group,),
-        model_fingerprint=ModelFingerprint.of(model),
-    )
-
-
-def test_one_group_at_a_constant_rate_is_an_optimizer_entry_of_a_lightning_config(tmp_path: Path) -> None:
-    plan = one_group(Classifier())
-    (tmp_path / "config.yaml").write_text(as_yaml(plan) + "trainer: {logger: false, accelerator: cpu}\n")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # LightningCLI's own remarks, on sys.argv
-        cli = LightningCLI(
-            Classifier,
-            args=["--config", str(tmp_path / "config.yaml")],
-            run=False,
-            save_config_callback=None,
-        )
-
-    theirs = cli.model.configure_optimizers()
-    ours, _ = plan.build(cli.model)
-    assert type(theirs) is type(ours)
-    assert [{**group, "name": "adamw"} for group in groups_of(theirs)] == groups_of(ours)
-
-
-def test_what_an_optimizer_entry_cannot_say_is_a_module_with_the_python_code() -> None:
-    plan = plan_for(net(), "adamw", Schedule(kind="cosine"))
-
-    assert yaml.safe_load(as_yaml(plan)) == {"model": {"class_path": "chosen_optimizer.Chosen"}}
 
 
 # --- nothing to write -----------------------------------------------------------------------------

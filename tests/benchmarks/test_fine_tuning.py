@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from optselect.errors import ConfigurationError
-from optselect.recipes.bench import fine_tuning, sources
-from optselect.recipes.bench.fine_tuning import METHODS, TASKS, Arena, Known, Result, Way, run
+from optselect.recipes.bench import sources
 from optselect.recipes.bench.lightning_tuner import tune_backbone
 from optselect.recipes.bench.methods import quiet
 from optselect.recipes.bench.tasks import Splits, Task, orders, training_loader
+from tests.benchmarks import fine_tuning
+from tests.benchmarks.fine_tuning import METHODS, TASKS, Arena, Known, Result, Way, run
 
 
 class Small(nn.Module):

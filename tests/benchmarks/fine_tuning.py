@@ -1,6 +1,6 @@
 """Ways to fine-tune two pretrained models, at equal steps and judged on data that no choice has seen.
 
-    python -m optselect.recipes.bench.fine_tuning --out bench_runs
+    python -m tests.benchmarks.fine_tuning --out bench_runs
 
 Each seed is a user: it draws the head, the batches and the dropout, runs what its method runs, keeps what ends
 with the lowest validation loss, and is judged on the test data. What has been run is not run again.
@@ -128,13 +128,13 @@ class Arena:
     run: Callable[[Way], Result]
 
     def best(self, ways: Iterable[Way]) -> Choice:
-        """The way that ends with the lowest validation loss."""
+        """Choose the way that ends with the lowest validation loss."""
         results = {way.name: self.run(way) for way in ways}
         name = min(results, key=lambda each: results[each].val)
         return Choice(way=name, result=results[name], trainings=len(results))
 
     def sweep(self, way: Callable[[float], Way]) -> Choice:
-        """The best learning rate: half a decade up and down from the usual one, until both sides are worse."""
+        """Find the best learning rate: half a decade up and down from the usual one, until both sides are worse."""
         low = _RATES.index(_MIDDLE[self.task.name]) - 1
         high = low + 2
         while True:
@@ -167,7 +167,7 @@ def trained(task: Task, data: Splits, way: Way, seed: int) -> Result:
 
 @torch.no_grad()
 def judged(task: Task, model: nn.Module, part: Tensors) -> tuple[float, float]:
-    """The mean loss over `part` and the share of it that is right, in evaluation mode."""
+    """Return the mean loss over `part` and the share of it that is right, in evaluation mode."""
     model.eval()
     *inputs, target = part
     scores = torch.cat([model(*batch) for batch in zip(*(each.split(64) for each in inputs), strict=True)])
@@ -175,7 +175,7 @@ def judged(task: Task, model: nn.Module, part: Tensors) -> tuple[float, float]:
 
 
 def _looped(recipe: Recipe) -> Way:
-    """A training in the bare loop of the benchmark."""
+    """Make a training in the bare loop of the benchmark."""
 
     def train(task: Task, data: Splits, model: nn.Module, seed: int) -> None:
         fit(task, data.train, recipe, model, seed)
@@ -187,17 +187,17 @@ def _looped(recipe: Recipe) -> Way:
 
 
 def one_rate(arena: Arena) -> Choice:
-    """AdamW with one learning rate for all parameters."""
+    """Sweep AdamW with one learning rate for all parameters."""
     return arena.sweep(lambda lr: _layered(arena.task, lr, decay=1.0))
 
 
 def layer_decay(arena: Arena) -> Choice:
-    """AdamW whose rate falls by a tenth from layer to layer below the head."""
+    """Sweep AdamW whose rate falls by a tenth from layer to layer below the head."""
     return arena.sweep(lambda lr: _layered(arena.task, lr, decay=_LAYER_DECAY))
 
 
 def backbone_finetuning(arena: Arena) -> Choice:
-    """Lightning's callback: the head alone in the first epoch, then all."""
+    """Sweep with Lightning's callback: the head alone in the first epoch, then all."""
     return arena.sweep(_backbone_later)
 
 
@@ -230,7 +230,7 @@ def _backbone_later(lr: float) -> Way:
 
 
 def by_hand(policy: FineTuning, lr: float) -> Way:
-    """AdamW with a policy that somebody wrote down."""
+    """Make AdamW with a policy that somebody wrote down."""
     hyperparameters = {**catalogue.get("adamw").defaults(), "lr": lr, "weight_decay": _WEIGHT_DECAY}
     return _looped(
         configured(
@@ -240,12 +240,12 @@ def by_hand(policy: FineTuning, lr: float) -> Way:
 
 
 def _hand_written(arena: Arena, policy: FineTuning) -> Choice:
-    """A policy with the best learning rate for it."""
+    """Find the best learning rate for a policy."""
     return arena.sweep(lambda lr: by_hand(policy, lr))
 
 
 def ours(arena: Arena, amount: float) -> Choice:
-    """`select` with a budget of `amount` trainings, and the training with its plan."""
+    """Run `select` with a budget of `amount` trainings, and the training with its plan."""
     with quiet():
         plan = select(workload(arena.task, arena.data, arena.seed), budget=amount, seed=arena.seed, progress=Silent())
     done = arena.run(_looped(planned(plan)))
@@ -282,7 +282,7 @@ class Known:
         self._lines = Lines(file)
 
     def run(self, task: Task, data: Splits, seed: int, way: Way) -> Result:
-        """The full training of `task`."""
+        """Return the full training of `task`, run where it is not known yet."""
         row = {"task": task.name, "steps": task.steps, "seed": seed, "way": way.name}
         for known in self._lines.rows:
             if row.items() <= known.items():
@@ -301,7 +301,7 @@ def run(
     cache: Path,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Seed by seed, so that a run that is stopped has whole seeds to show; then the table."""
+    """Run seed by seed, so that a run that is stopped has whole seeds to show; then print the table."""
     for name in methods:
         if name not in METHODS:
             raise ConfigurationError(
@@ -327,7 +327,7 @@ def run(
 
 
 def table(rows: Iterable[Mapping[str, Any]], tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> str:
-    """Test loss and accuracy of each method, mean ± standard deviation over the seeds there are, as Markdown."""
+    """Tabulate test loss and accuracy of each method, mean ± standard deviation over the seeds so far, in Markdown."""
     rows = list(rows)
     lines = ["| task | method | seeds | test loss | accuracy | trainings |", "|---|---|---|---|---|---|"]
     for task in tasks:
