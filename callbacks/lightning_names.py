@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.trainer.connectors.logger_connector import result
     from lightning.pytorch.utilities import combined_loader, exceptions
     from lightning.pytorch.utilities import types as pl_types
-
-_log = logging.getLogger("optselect")
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -92,6 +89,7 @@ class Lightning:
     CombinedLoader: ClassVar[_From[type[combined_loader.CombinedLoader]]] = _From("pytorch.utilities.combined_loader")
     SIGTERMException: ClassVar[_From[type[exceptions.SIGTERMException]]] = _From("pytorch.utilities.exceptions")
     _TunerExitException: ClassVar[_From[type[exceptions._TunerExitException]]] = _From("pytorch.utilities.exceptions")
+    _call_lightning_module_hook: ClassVar[_From[Callable[..., Any]]] = _From("pytorch.trainer.call")
     is_overridden: ClassVar[_From[Callable[[str, object], bool]]] = _From("pytorch.utilities.model_helpers")
     is_param_in_hook_signature: ClassVar[_From[Callable[..., bool]]] = _From("pytorch.utilities.signature_utils")
     LRSchedulerConfig: ClassVar[_From[type[pl_types.LRSchedulerConfig]]] = _From("pytorch.utilities.types")
@@ -144,23 +142,22 @@ def mixed(one: str, ours: Lightning, other: str, theirs: Lightning) -> str:
 def installed() -> tuple[Lightning, ...]:
     """List the packages that are here.
 
-    Both are imported: what makes Lightning slow to import is what they share, so the second adds a twentieth.
+    Both are: what makes Lightning slow to import is what they share, so the second adds a twentieth.
     Raises `MissingExtraError` when there is none.
     """
-    packages = tuple(_importable())
-    if not packages:
-        raise MissingExtraError("AutoOptimizer needs Lightning, and there is none: pip install lightning")
-    return packages
-
-
-def _importable() -> Iterator[Lightning]:
+    packages, refusals = [], []
     for package in (LIGHTNING, PYTORCH_LIGHTNING):
         try:
             package.module("pytorch")
         except Exception as error:  # noqa: BLE001  # one too old for this torch, say, which is not the one in use
-            _log.debug("%s cannot be imported (%s: %s)", package.name, type(error).__name__, error)
+            refusals.append(f"{type(error).__name__}: {error}")
         else:
-            yield package
+            packages.append(package)
+    if not packages:
+        raise MissingExtraError(
+            f"AutoOptimizer needs Lightning, and it cannot be imported ({'; '.join(refusals)}); pip install lightning"
+        )
+    return tuple(packages)
 
 
 if TYPE_CHECKING:
@@ -173,7 +170,7 @@ else:
 
 
 def made_for(base: type, own: type[C]) -> type[C]:
-    """`own`, which says what is different, as a subclass of `base`, a class of one of the packages."""
+    """Make `own`, which says what is different, a subclass of `base`, a class of one of the packages."""
     made: type[C] = _subclass(cast("Any", own), base)
     return made
 

@@ -7,17 +7,18 @@ import types
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.trainer.call import _call_lightning_module_hook
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.other_callbacks import is_named
 from optselect.configuration.schedule import Schedule
 from optselect.optim.scheduler import ScheduledLR
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 # What a module finds its schedulers by.
 _LOOKS_UP = frozenset({"lr_schedulers", "lr_scheduler_configs"})
@@ -39,7 +40,7 @@ def standing_still(optimizer: Optimizer) -> LRScheduler:
 
 
 def looks_schedulers_up(module: pl.LightningModule) -> bool:
-    """Whether the code of the module's classes asks for its schedulers, and so may break where there is none."""
+    """Tell whether the code of the module's classes asks for its schedulers, and so may break where there is none."""
     return any(
         not _LOOKS_UP.isdisjoint(code.co_names)
         for kind in type(module).__mro__
@@ -68,7 +69,7 @@ class ModulesMoves:
 def obstacle_to_scheduling(
     module: pl.LightningModule, callbacks: Iterable[Any], moves: ModulesMoves, override: str | None
 ) -> str | None:
-    """Why a schedule would not move once a step, or once a batch in manual optimization; None: it would.
+    """Say why a schedule would not move once a step, or once a batch in manual optimization; None: it would.
 
     `moves` are the module's own over some passes; `override` is what speaks against its `lr_scheduler_step`.
     """
@@ -102,7 +103,7 @@ def obstacle_in_override(trainer: Any, scheduler: LRScheduler) -> str | None:
         loop.automatic_optimization.optim_progress.optimizer.step.increment_completed()
         loop._batches_that_stepped += 1
         try:
-            _call_lightning_module_hook(trainer, "lr_scheduler_step", scheduler, None)
+            lightning_of(trainer)._call_lightning_module_hook(trainer, "lr_scheduler_step", scheduler, None)
         except Exception as error:  # noqa: BLE001  # whatever it wants of a scheduler that ours has not
             return (
                 f"the module's lr_scheduler_step takes no scheduler of torch's kind ({type(error).__name__}: {error})"
@@ -146,7 +147,8 @@ class ScheduleWatch:
             steps=_steps(trainer, module),
             epoch=trainer.current_epoch,
             # Where a module ends an epoch early, Lightning steps the schedule once more.
-            exact=module.automatic_optimization and not is_overridden("on_train_batch_start", module),
+            exact=module.automatic_optimization
+            and not lightning_of(trainer).is_overridden("on_train_batch_start", module),
         )
 
     def look(self, trainer: Any, module: pl.LightningModule, *, epoch_ends: bool) -> None:
@@ -190,7 +192,7 @@ def _rates(trainer: Any) -> list[float]:
 
 
 def _steps(trainer: Any, module: pl.LightningModule) -> int:
-    """How often a schedule should have moved: in manual optimization it is laid out for a step with each batch."""
+    """Count how often a schedule should have moved: in manual optimization it is laid out for a step with each batch."""
     if module.automatic_optimization:
         return int(trainer.global_step)
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.completed)

@@ -37,11 +37,12 @@ from optselect.callbacks.schedules import (
 )
 from optselect.callbacks.thawing import obstacle_to_thawing
 from optselect.configuration.goal import Mode
+from optselect.configuration.own_optimizer import OwnOptimizer
 from optselect.errors import UnsupportedModuleError
 from optselect.optim.modes import to_training
 from optselect.optim.rescaling import scaled
 from optselect.workload.borrowed_model import BorrowedModel, training_bytes
-from optselect.workload.own_optimizer import OwnOptimizer, own_optimizer_of
+from optselect.workload.own_optimizer import own_optimizer_of
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
 from optselect.workload.training import Paused, identity_of

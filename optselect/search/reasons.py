@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from optselect.configuration import Configuration, Trial
+from optselect.configuration.own_optimizer import OwnGroup, OwnOptimizer
 from optselect.plan import Reason
 from optselect.rules import Policy, Proposal
 from optselect.search.board import Ranking
 from optselect.search.lead import Lead
 from optselect.search.race import Race
 from optselect.words import format_value, some
-from optselect.workload.own_optimizer import OwnGroup, OwnOptimizer
 
 BEST_COUNTS = Reason(
     kind="best counts",

@@ -1,43 +1,19 @@
-"""The optimizer that a training brings with it: what it trains, in which groups, and what it leaves out."""
+"""A look at the optimizer that a training brings with it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from torch import nn
 from torch.optim import Optimizer
 
+from optselect.configuration.own_optimizer import OwnGroup, OwnOptimizer
 from optselect.errors import UnsupportedModuleError
 from optselect.optim.passes import passes
 from optselect.words import some
 from optselect.workload.borrowed_model import BorrowedModel
 
 _TOLD = ("lr", "weight_decay")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnGroup:
-    """One of its parameter groups: the parameters' names, and the rate and decay they have."""
-
-    parameters: tuple[str, ...]
-    hyperparameters: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnOptimizer:
-    """What a look at it tells.
-
-    name      of its class
-    groups    its parameter groups, in its order
-    left_out  the model's parameters that it does not train, though they are not frozen
-    passes    forward and backward passes that one of its micro-batches takes
-    """
-
-    name: str
-    groups: tuple[OwnGroup, ...]
-    left_out: tuple[str, ...] = ()
-    passes: int = 1
 
 
 def left_out_by(workload: object) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.configuration.goal import Mode
-from optselect.workload.own_optimizer import OwnOptimizer
+from optselect.configuration.own_optimizer import OwnOptimizer
 
 T = TypeVar("T")
 Build = Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from optselect.configuration.goal import Mode
+from optselect.configuration.own_optimizer import OwnOptimizer
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.optim.modes import evaluated, to_training
 from optselect.optim.rescaling import scaled
@@ -19,7 +20,7 @@ from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, r
 from optselect.workload.batches import HELD_BACK_BATCHES, BatchCache, TrialBatches
 from optselect.workload.borrowed_model import BorrowedModel, evaluation_mode, training_bytes
 from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
-from optselect.workload.own_optimizer import OwnOptimizer, own_optimizer_of
+from optselect.workload.own_optimizer import own_optimizer_of
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
 from optselect.workload.training import Paused, Training, identity_of

@@ -48,7 +48,7 @@ def _class_paths(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each option with the word that follows it, those of the environment first."""
+    """Pair each option with the word that follows it, those of the environment first."""
     for name, value in os.environ.items():
         if name.startswith("OPTSELECT_"):
             yield name.removeprefix("OPTSELECT_").lower().replace("__", "."), value
