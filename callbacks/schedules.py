@@ -192,7 +192,7 @@ def _rates(trainer: Any) -> list[float]:
 
 
 def _steps(trainer: Any, module: pl.LightningModule) -> int:
-    """Count how often a schedule should have moved: in manual optimization it is laid out for a step with each batch."""
+    """Count how often a schedule should have moved: in manual optimization it is laid out for a step each batch."""
     if module.automatic_optimization:
         return int(trainer.global_step)
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.completed)
