@@ -23,6 +23,7 @@ from optselect.search.stages import STAGES, Stage
 from optselect.search.tactics import TACTICS, Tactics
 from optselect.search.transfer import rate_factor
 from optselect.settings import Settings
+from optselect.study.identity import digest_of, measured_figures
 from optselect.study.opening import open_study
 from optselect.study.study import TrialStudy
 from optselect.workload.borrowed_model import training_bytes
@@ -125,7 +126,14 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
     if not brief.budget.searches:
         return None
     settings = brief.settings
-    identity, limited = settings.identities(workload.identity)
+    gradient = profile.gradient
+    numbers = {
+        # Their mean: of other batches it is another.
+        f"loss of {gradient.passes} batches": measured_figures([gradient.initial_loss]),
+        "gradients": measured_figures(gradient.norms),
+    }
+    identity = workload.identity.joined(settings.facts, numbers)
+    limited = digest_of([identity.digest, repr(settings.budget)])
     return open_study(
         storage=settings.storage,
         name=settings.study_name or f"optselect-{limited}",

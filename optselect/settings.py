@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from optselect import catalogue
 from optselect.budget import Budget, resolve_budget
@@ -45,12 +44,12 @@ class Settings:
             if name != USER and name not in catalogue.names():
                 raise UnknownOptimizerError.named(name, (*catalogue.names(), USER))
 
-    def identities(self, workload_identity: str) -> tuple[str, str]:
-        """Digests of what changes a search of that training: without its limits, and with them."""
-        rules = self.rules if isinstance(self.rules, str) else [rule.name for rule in self.rules]
-        told = self.fine_tuning.to_dict() if isinstance(self.fine_tuning, FineTuning) else self.fine_tuning
-        parts = [workload_identity, list(self.candidates or ()), rules, self.seed, told]
-        without, limited = (
-            hashlib.sha256(json.dumps(each).encode()).hexdigest()[:12] for each in (parts, [*parts, repr(self.budget)])
-        )
-        return without, limited
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What changes a search beside the training itself and its limits, in builtins."""
+        return {
+            "candidates": list(self.candidates or ()),
+            "rules": self.rules if isinstance(self.rules, str) else [rule.name for rule in self.rules],
+            "seed": self.seed,
+            "fine-tuning": self.fine_tuning.to_dict() if isinstance(self.fine_tuning, FineTuning) else self.fine_tuning,
+        }

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.configuration.goal import Mode
+from optselect.study.identity import Identity
 
 T = TypeVar("T")
 Build = Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]]
@@ -106,8 +107,8 @@ class Workload(Protocol):
         """Whether the training keeps the weights of its best value, not of its last."""
 
     @property
-    def identity(self) -> str:
-        """Names model, data and length: equal for a rerun of the same training, different for another one."""
+    def identity(self) -> Identity:
+        """What tells this training from another: equal, as far as machines agree, for a rerun of the same one."""
 
     def borrowed(self) -> AbstractContextManager[None]:
         """Everything as it was on leaving, whatever happens inside. Nested calls borrow once."""

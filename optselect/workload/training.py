@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.workload.batch_norm import RECALIBRATION_BATCHES
-from optselect.workload.borrowed_model import BorrowedModel, ModelState, weights_digest
+from optselect.workload.borrowed_model import BorrowedModel, ModelState
 from optselect.workload.stored import (
     NotPlainError,
     restore_optimizer,
@@ -23,6 +20,7 @@ from optselect.workload.stored import (
 )
 
 SomeTraining = TypeVar("SomeTraining", bound="Training")
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -81,14 +79,9 @@ class Paused(Generic[SomeTraining]):
     model: ModelState
 
 
-def inspected(model: BorrowedModel, configure: Callable[[], Sequence[Optimizer]]) -> Sequence[Optimizer]:
-    """The optimizers that `configure` makes, for a look at them: whatever it does to the model is undone."""
+def inspected(model: BorrowedModel, configure: Callable[[], T]) -> T:
+    """What `configure` makes, for a look at it: whatever it does to the model is undone."""
     model.begin()
-    optimizers = configure()
+    made = configure()
     model.begin()
-    return optimizers
-
-
-def identity_of(model: nn.Module, facts: Sequence[object]) -> str:
-    """Names a training by its weights, and by `facts` about it that JSON can say."""
-    return hashlib.sha256(json.dumps(facts).encode() + weights_digest(model)).hexdigest()[:16]
+    return made

@@ -22,6 +22,7 @@ from optselect.configuration import USER, Configuration
 from optselect.configuration.goal import Mode
 from optselect.configuration.schedule import Schedule
 from optselect.errors import StorageError
+from optselect.study.identity import Identity
 from optselect.study.journal import journal_storage
 from optselect.study.opening import open_study
 from optselect.study.study import TrialStudy
@@ -30,6 +31,7 @@ SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1}, schedule=Sched
 ADAMW = Configuration(optimizer="adamw", hyperparameters={"lr": 1e-3, "weight_decay": 0.01})
 OWN = Configuration(optimizer=USER)
 NAMES = ["adamw", "sgd", "user"]
+ONE = Identity(facts={"model": "one"})
 
 
 def opened(storage: Any = None, name: str = "study", mode: Mode = "min", **options: Any) -> TrialStudy:
@@ -175,12 +177,12 @@ def test_an_exact_name_is_continued_even_when_finished(tmp_path: Path) -> None:
 
 def test_a_study_of_another_training_is_never_continued(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
-    filled(opened(path, identity="one"))
+    filled(opened(path, identity=ONE))
 
     with pytest.raises(StorageError, match=r"'study' is of another training.*pass another study_name"):
-        opened(path, identity="two", exact_name=True)
+        opened(path, identity=Identity(facts={"model": "two"}), exact_name=True)
 
-    assert len(opened(path, identity="one").trials()) == 4
+    assert len(opened(path, identity=ONE).trials()) == 4
 
 
 def test_an_ended_search_is_known_by_its_limits(tmp_path: Path) -> None:
@@ -280,7 +282,7 @@ moment = time.time() + 0.3
 [os.fork() for _ in range(3)]  # eight processes
 while time.time() < moment:
     pass
-study = open_study(storage=sys.argv[1], name="study", mode="min", facts={"monitor": "val_loss"}, identity="one")
+study = open_study(storage=sys.argv[1], name="study", mode="min", facts={"monitor": "val_loss"})
 os.write(1, f"{study.study.study_name} {study.study.user_attrs['monitor']}\\n".encode())
 while True:
     try:

@@ -9,7 +9,7 @@ from torch import nn
 
 from optselect.workload.borrowed_model import BorrowedModel
 from optselect.workload.stored import NotPlainError
-from optselect.workload.training import Training, identity_of, inspected
+from optselect.workload.training import Training, inspected
 
 
 def begun(model: nn.Module, *, momentum: float = 0.9) -> Training:
@@ -96,11 +96,3 @@ def test_a_look_at_optimizers_leaves_the_model_as_it_was() -> None:
 
     assert isinstance(optimizer, torch.optim.SGD)
     assert weights(model) == before
-
-
-def test_other_weights_or_other_facts_are_another_training() -> None:
-    one, other = nn.Linear(3, 2), nn.Linear(3, 2)
-
-    assert identity_of(one, [40, "val_loss"]) == identity_of(one, [40, "val_loss"])
-    assert identity_of(one, [40, "val_loss"]) != identity_of(one, [80, "val_loss"])
-    assert identity_of(one, [40]) != identity_of(other, [40])
