@@ -25,7 +25,7 @@ from optselect.rules import Proposal
 from optselect.search.outcome import Outcome
 from optselect.search.progress import Progress, Silent
 from optselect.search.race import Job, Race
-from optselect.words import format_value
+from optselect.words import format_value, printable
 
 _log = logging.getLogger("optselect")
 
@@ -108,7 +108,7 @@ class TableProgress(Silent):
         for title, lines in (("profile", describe(profile)), ("proposals", list(proposal_lines(proposals)))):
             self._console.print(title, style="bold")
             for line in lines:
-                self._console.print(line, highlight=False, markup=False)
+                self._console.print(printable(line), highlight=False, markup=False)
 
     def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
         """Show the job as running, and the budget; at the first, what the search may cost and what was run before."""
@@ -136,7 +136,7 @@ class TableProgress(Silent):
         """Print it below the table."""
         self._console.print("chosen", style="bold")
         for line in (headline(plan), *map(str, plan.reasons_of("cost"))):
-            self._console.print(f"  {line}", highlight=False, markup=False)
+            self._console.print(printable(f"  {line}"), highlight=False, markup=False)
 
     def _show(self) -> None:
         if self._live is not None:
@@ -159,7 +159,7 @@ class TableProgress(Silent):
         if len(rows) < len(self._rows):
             table.add_row(f"{len(self._rows) - len(rows)} more")
         for row in rows:
-            table.add_row(*(cell for column, cell in zip(_COLUMNS, row, strict=True) if column in shown))
+            table.add_row(*(printable(cell) for column, cell in zip(_COLUMNS, row, strict=True) if column in shown))
         return table
 
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from optselect import __version__
 from optselect.errors import ConfigurationError, OptselectError, nearest
-from optselect.words import without_passwords
+from optselect.words import printable, without_passwords
 
 DONE, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -177,7 +177,7 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"optselect: {without_passwords(message)}", file=sys.stderr)
+    print(f"optselect: {printable(without_passwords(message))}", file=sys.stderr)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from optselect.recipes.cli.input_errors import as_input_error
 from optselect.recipes.cli.lightning_cli import AutoCLI, build_cli
 from optselect.recipes.cli.surroundings import chatter_muted, here_importable, sigint_restored
 from optselect.report.groups import LAYER_HEADER, LAYER_NUMBERS, aligned, layer_rows
+from optselect.words import printable
 
 
 def run(command: str, arguments: list[str], *, verbose: bool) -> None:
@@ -54,9 +55,9 @@ def _fit(arguments: list[str]) -> None:
     if _nothing_trained(trainer):
         raise ConfigurationError("the training data gave no batch, so nothing was trained; look at data: and limits")
     if auto.plan is not None:
-        print("\n".join(_choice(auto.plan)))
+        print(printable("\n".join(_choice(auto.plan))))
     for name, value in sorted(trainer.callback_metrics.items()):
-        print(f"{name:<20} {float(value):.5g}")
+        print(f"{printable(name):<20} {float(value):.5g}")
     checkpoint = last_checkpoint(trainer)
     for what, file in (("plan", auto.plan_path), ("report", auto.report_path), ("checkpoint", checkpoint)):
         if file is not None:
@@ -75,7 +76,7 @@ def _tune(arguments: list[str]) -> None:
             raise UnsupportedModuleError(str(warning.__cause__ or warning)) from warning
     if auto.plan is None or auto.plan_path is None:
         raise ConfigurationError("nothing was searched: fast_dev_run and auto.plan leave nothing to tune; remove them")
-    print("\n".join(_choice(auto.plan)))
+    print(printable("\n".join(_choice(auto.plan))))
     print(f"plan                 {_relative(auto.plan_path)}")
     if auto.report_path is not None:
         print(f"report               {_relative(auto.report_path)}")
@@ -86,9 +87,9 @@ def _profile(arguments: list[str]) -> None:
     cli = build_cli("profile", _Profiling, arguments)
     _train(cli)
     if cli.auto.profile is not None:
-        print("\n".join(describe(cli.auto.profile)))
+        print(printable("\n".join(describe(cli.auto.profile))))
     if isinstance(cli.auto, _Profiling) and cli.auto.layers:
-        print("\n".join(("", *cli.auto.layers)))
+        print(printable("\n".join(("", *cli.auto.layers))))
 
 
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": _fit, "tune": _tune, "profile": _profile}
