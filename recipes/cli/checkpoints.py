@@ -15,8 +15,8 @@ from optselect.recipes.cli.input_errors import unreadable
 _CHECKPOINT_WORDS = frozenset({"last", "best", "hpc", "registry"})
 
 
-def checked_checkpoint(given: str | None) -> str | None:
-    """`given`, looked at before anything is set up."""
+def checked_checkpoint(given: str | None, *, weights_only: bool | None = None) -> str | None:
+    """`given`, looked at before anything is set up; with `weights_only=False` its objects are its owner's affair."""
     if given is None or given in _CHECKPOINT_WORDS or "://" in given or Path(given).is_dir():
         return given
     try:
@@ -25,6 +25,8 @@ def checked_checkpoint(given: str | None) -> str | None:
         raise ResumeError(f"the checkpoint {given} cannot be read ({error.strerror}); pass a .ckpt file") from error
     if not zipfile.is_zipfile(given):
         raise ResumeError(f"{given} is not a checkpoint; pass a .ckpt file that Lightning wrote")
+    if weights_only is False:
+        return given
     try:
         # Before 2.6 Lightning itself would unpickle whatever is in it.
         read_checkpoint(given)

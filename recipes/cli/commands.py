@@ -2,7 +2,7 @@
 
 Nothing heavy is imported here: torch and Lightning come in with the subcommand that needs them, so that
 `optselect --help` and `optselect ls` answer at once. Exit status: 0 done; 2 wrong input, one line on stderr;
-130 interrupted, and how to go on.
+130 interrupted, 143 ended by SIGTERM, and how to go on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from optselect import __version__
 from optselect.errors import ConfigurationError, OptselectError, nearest
+from optselect.recipes.cli.ending import TERMINATED, Terminated
 from optselect.words import printable, without_passwords
 
 DONE, WRONG_INPUT, INTERRUPTED = 0, 2, 130
@@ -49,12 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run(arguments, verbose=verbose)
     except OptselectError as error:
         if verbose:
-            print(without_passwords(traceback.format_exc()), file=sys.stderr, end="")
+            print(printable(without_passwords(traceback.format_exc())), file=sys.stderr, end="")
         _say(f"{type(error).__name__}: {' '.join(str(error).split())}")
         return WRONG_INPUT
     except KeyboardInterrupt as interrupt:
         _say(f"interrupted; {interrupt if interrupt.args else 'the same line starts anew'}")
         return INTERRUPTED
+    except Terminated as ended:
+        _say(f"ended by SIGTERM; {ended.how_to_go_on or 'the same line starts anew'}")
+        return TERMINATED
     except BrokenPipeError:
         # Whoever read us, `head` for one, has seen enough. Closing stdout would raise once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import takewhile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities.exceptions import _TunerExitException
+from lightning.pytorch.utilities.exceptions import SIGTERMException, _TunerExitException
 
 from optselect import measure
 from optselect.building.fitting_policy import policy_for
@@ -23,21 +24,25 @@ from optselect.plan import OptimizerPlan
 from optselect.profile.model import measured_anatomy
 from optselect.profile.text import describe
 from optselect.recipes.cli.checkpoints import checked_checkpoint, last_checkpoint
+from optselect.recipes.cli.ending import Terminated, sigterm_heeded
 from optselect.recipes.cli.input_errors import as_input_error
 from optselect.recipes.cli.lightning_cli import AutoCLI, build_cli
 from optselect.recipes.cli.surroundings import chatter_muted, here_importable, sigint_restored
 from optselect.report.groups import LAYER_HEADER, LAYER_NUMBERS, aligned, layer_rows
 from optselect.words import printable
 
+_LIMITS_OBJECTS = "weights_only" in inspect.signature(pl.Trainer.fit).parameters
+
 
 def run(command: str, arguments: list[str], *, verbose: bool) -> None:
     """Run `fit`, `tune` or `profile` with LightningCLI's `arguments`.
 
-    Raises `OptselectError` on wrong input, and `KeyboardInterrupt` with a hint on how to go on.
+    Raises `OptselectError` on wrong input, and `KeyboardInterrupt` or `Terminated` with a hint on how to go on.
     """
     with ExitStack() as stack:
         stack.enter_context(here_importable())
         stack.enter_context(sigint_restored())
+        stack.enter_context(sigterm_heeded())
         if not verbose:
             stack.enter_context(chatter_muted())
         try:
@@ -50,7 +55,10 @@ def run(command: str, arguments: list[str], *, verbose: bool) -> None:
 
 def _fit(arguments: list[str]) -> None:
     cli = build_cli("fit", AutoOptimizer, arguments)
-    _train(cli, ckpt_path=checked_checkpoint(cli.config.ckpt_path))
+    weights_only = cli.config.weights_only
+    _train(
+        cli, ckpt_path=checked_checkpoint(cli.config.ckpt_path, weights_only=weights_only), weights_only=weights_only
+    )
     auto, trainer = cli.auto, cli.trainer
     if _nothing_trained(trainer):
         raise ConfigurationError("the training data gave no batch, so nothing was trained; look at data: and limits")
@@ -125,11 +133,19 @@ class _Profiling(AutoOptimizer):
         raise _TunerExitException
 
 
-def _train(cli: AutoCLI, *, ckpt_path: str | None = None) -> None:
+def _train(cli: AutoCLI, *, ckpt_path: str | None = None, weights_only: bool | None = None) -> None:
+    # Before 2.6 `fit` does not take it, and reads whatever is in the file.
+    own: dict[str, Any] = {} if weights_only is None or not _LIMITS_OBJECTS else {"weights_only": weights_only}
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, **own)
+        if cli.trainer.received_sigterm:
+            raise Terminated
+    except Terminated as leaving:
+        raise Terminated(_how_to_go_on(cli)) from leaving
     except SystemExit as leaving:
-        # Lightning turns Ctrl-C into exit status 1.
+        # Lightning turns Ctrl-C into exit status 1, and SIGTERM into 0.
+        if isinstance(leaving, SIGTERMException) or cli.trainer.received_sigterm:
+            raise Terminated(_how_to_go_on(cli)) from leaving
         if isinstance(leaving.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt(_how_to_go_on(cli)) from leaving
         raise
