@@ -208,8 +208,8 @@ class OptimizerPlan:
         )
         if self.total_steps is not None and self.schedule.warmup_steps > max(self.total_steps, _SHORT_STEPS):
             raise PlanFormatError(
-                f"the plan warms up for {self.schedule.warmup_steps} steps and the training has {self.total_steps}, so it "
-                "would never reach its rate; mend one of the two"
+                f"the plan warms up for {self.schedule.warmup_steps} steps and the training has {self.total_steps}, so "
+                "it would never reach its rate; mend one of the two"
             )
         if self.param_groups or to_build:
             check_groups(self.configuration, self.param_groups, self.model_fingerprint)

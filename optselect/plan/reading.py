@@ -26,10 +26,12 @@ class Opaque:
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
-    def __new__(cls, *_: Any, **__: Any) -> Opaque:  # noqa: PYI034  # what a pickle calls may be any of its classes
+    def __new__(cls, *_: Any, **__: Any) -> Opaque:  # noqa: PYI034  # a pickle calls any of its classes
+        """Take any arguments."""
         return object.__new__(cls)
 
     def __call__(self, *_: Any, **__: Any) -> Opaque:
+        """Do nothing."""
         return self
 
     def __setstate__(self, state: Any) -> None:
@@ -73,8 +75,8 @@ def checkpoint_skeleton(file: Path) -> Any:
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise ResumeError(
-            f"{file} cannot be read as a checkpoint ({type(error).__name__}: {first}); pass a .ckpt file that Lightning "
-            "wrote, or the plan.json that was written beside it"
+            f"{file} cannot be read as a checkpoint ({type(error).__name__}: {first}); pass a .ckpt file that "
+            "Lightning wrote, or the plan.json that was written beside it"
         ) from error
 
 

@@ -56,9 +56,8 @@ def run(command: str, arguments: list[str], *, verbose: bool) -> None:
 def _fit(arguments: list[str]) -> None:
     cli = build_cli("fit", AutoOptimizer, arguments)
     weights_only = cli.config.weights_only
-    _train(
-        cli, ckpt_path=checked_checkpoint(cli.config.ckpt_path, weights_only=weights_only), weights_only=weights_only
-    )
+    checkpoint = checked_checkpoint(cli.config.ckpt_path, weights_only=weights_only)
+    _train(cli, ckpt_path=checkpoint, weights_only=weights_only)
     auto, trainer = cli.auto, cli.trainer
     if _nothing_trained(trainer):
         raise ConfigurationError("the training data gave no batch, so nothing was trained; look at data: and limits")
@@ -66,8 +65,8 @@ def _fit(arguments: list[str]) -> None:
         print(printable("\n".join(_choice(auto.plan))))
     for name, value in sorted(trainer.callback_metrics.items()):
         print(f"{printable(name):<20} {float(value):.5g}")
-    checkpoint = last_checkpoint(trainer)
-    for what, file in (("plan", auto.plan_path), ("report", auto.report_path), ("checkpoint", checkpoint)):
+    last = last_checkpoint(trainer)
+    for what, file in (("plan", auto.plan_path), ("report", auto.report_path), ("checkpoint", last)):
         if file is not None:
             print(f"{what:<20} {_relative(file)}")
 
@@ -138,8 +137,6 @@ def _train(cli: AutoCLI, *, ckpt_path: str | None = None, weights_only: bool | N
     own: dict[str, Any] = {} if weights_only is None or not _LIMITS_OBJECTS else {"weights_only": weights_only}
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, **own)
-        if cli.trainer.received_sigterm:
-            raise Terminated
     except Terminated as leaving:
         raise Terminated(_how_to_go_on(cli)) from leaving
     except SystemExit as leaving:
@@ -158,6 +155,9 @@ def _train(cli: AutoCLI, *, ckpt_path: str | None = None, weights_only: bool | N
         if refusal is None:
             raise
         raise refusal from error
+    if cli.trainer.received_sigterm:
+        # It came too late for Lightning to look at it.
+        raise Terminated(_how_to_go_on(cli))
 
 
 def _nothing_trained(trainer: pl.Trainer) -> bool:
