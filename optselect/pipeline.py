@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optselect.briefing import METHOD, Method, at_pace, briefed, measured, opened, proposed, raced, runner_for
+from optselect.briefing import (
+    METHOD,
+    Method,
+    at_pace,
+    briefed,
+    measured,
+    opened,
+    proposed,
+    raced,
+    runner_for,
+    with_room,
+)
 from optselect.budget import Budget
 from optselect.configuration.policy import FineTuningWord
 from optselect.plan import OptimizerPlan
@@ -77,6 +88,7 @@ def make_selection(
         proposals, policies = proposed(workload, brief, profile, anatomy, method)
         progress.proposed(profile, proposals)
         study = opened(workload, brief, profile) if first_process else None
+        brief = with_room(workload, brief, profile, study, method)
         runner = runner_for(workload, brief, profile, anatomy, method)
         brief = at_pace(workload, brief, profile, proposals, runner=runner, study=study)
         race = raced(brief, profile, proposals, policies, method)
