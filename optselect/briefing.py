@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+
+from torch import nn
 
 from optselect.budget import Budget, resolve_budget
 from optselect.building.fitting_policy import fitting, policy_for, with_policy
@@ -97,6 +100,7 @@ def measured(workload: Workload, brief: Brief) -> tuple[Profile, Anatomy]:
 
     The user's word on whether the model is trained already stands in place of the measured one.
     """
+    frozen = {name for name, parameter in workload.model.named_parameters() if not parameter.requires_grad}
     profile = measure(workload, passes=_passes(brief.budget))
     told = brief.settings.fine_tuning
     if told != "auto":
@@ -104,7 +108,24 @@ def measured(workload: Workload, brief: Brief) -> tuple[Profile, Anatomy]:
         model = replace(profile.model, at_initialisation=not told, initialisation_evidence=f"{word} was given")
         profile = replace(profile, model=model)
     profile = workload.agree(profile)
-    return profile, measured_anatomy(profile, workload.model)
+    with _frozen_as(workload.model, frozen):
+        return profile, measured_anatomy(profile, workload.model)
+
+
+@contextmanager
+def _frozen_as(model: nn.Module, frozen: Collection[str]) -> Iterator[None]:
+    """The parameters called so are frozen inside, and no others: the passes may run hooks that freeze some for a time.
+
+    The groups hold what was to be trained when the model came, or it would never be.
+    """
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        yield
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)
 
 
 def _passes(budget: Budget) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from optselect import catalogue
@@ -13,6 +14,10 @@ from optselect.configuration.policy import FineTuningWord
 from optselect.errors import ConfigurationError, UnknownOptimizerError
 from optselect.rules import Rule, resolve
 from optselect.study.storage import Storage
+
+# A trial's seed is this one and a few more, and torch takes 64 bits.
+_SEEDS = 10**18
+_LONGEST_NAME = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,13 @@ class Settings:
         if not isinstance(self.budget, Budget | None):
             resolve_budget(self.budget, horizon=1)
         resolve(self.rules)
+        if not isinstance(self.seed, Integral) or isinstance(self.seed, bool) or abs(int(self.seed)) >= _SEEDS:
+            raise ConfigurationError(f"seed is a whole number of at most 18 digits, but got {str(self.seed)[:40]}")
+        if self.study_name is not None and not 0 < len(self.study_name) <= _LONGEST_NAME:
+            raise ConfigurationError(
+                f"study_name has 1 to {_LONGEST_NAME} characters, but got {len(self.study_name)}; "
+                "pass another, or None for one made of the training"
+            )
         if isinstance(self.candidates, str):
             raise ConfigurationError(
                 f"candidates is a sequence of names, but got {self.candidates!r}; write [{self.candidates!r}]"
@@ -50,6 +62,6 @@ class Settings:
         return {
             "candidates": list(self.candidates or ()),
             "rules": self.rules if isinstance(self.rules, str) else [rule.name for rule in self.rules],
-            "seed": self.seed,
+            "seed": int(self.seed),
             "fine-tuning": self.fine_tuning.to_dict() if isinstance(self.fine_tuning, FineTuning) else self.fine_tuning,
         }

@@ -17,9 +17,11 @@ _CHECKPOINT_WORDS = frozenset({"last", "best", "hpc", "registry"})
 
 def checked_checkpoint(given: str | None, *, weights_only: bool | None = None) -> str | None:
     """`given`, looked at before anything is set up; with `weights_only=False` its objects are its owner's affair."""
-    if given is None or given in _CHECKPOINT_WORDS or "://" in given or Path(given).is_dir():
+    if given is None or given in _CHECKPOINT_WORDS or "://" in given:
         return given
     try:
+        if Path(given).is_dir():
+            return given
         Path(given).open("rb").close()
     except OSError as error:
         raise ResumeError(f"the checkpoint {given} cannot be read ({error.strerror}); pass a .ckpt file") from error
