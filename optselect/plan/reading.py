@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,15 +51,26 @@ class Opaque:
         """Take what a pickle adds to a set of its own kind."""
 
 
+def _bytes(text: str, *_: Any) -> bytes:
+    return text.encode("latin-1")
+
+
+# As which torch's pickles write bytes and ordered dictionaries, of which our own entry has some.
+_HARMLESS: Mapping[tuple[str, str], Any] = {("_codecs", "encode"): _bytes, ("collections", "OrderedDict"): OrderedDict}
+
+
 class _Reader(pickle.Unpickler):
     """Builtins as they are, everything else as an `Opaque`."""
 
     def find_class(self, module: str, name: str) -> Any:
-        return type("Opaque", (Opaque,), {"name": f"{module}.{name}"})
+        return _HARMLESS.get((module, name)) or type("Opaque", (Opaque,), {"name": f"{module}.{name}"})
 
-    def persistent_load(self, pid: Any) -> Opaque:
-        del pid
-        return Opaque()
+    def persistent_load(self, pid: Any) -> Any:
+        # Of old, the classes of modules went this way, with their source.
+        is_class = (
+            isinstance(pid, tuple) and len(pid) > 1 and isinstance(pid[1], type) and pid[0] in ("module", b"module")
+        )
+        return pid[1] if is_class else Opaque()
 
 
 def checkpoint_skeleton(file: Path) -> Any:

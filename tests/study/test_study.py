@@ -448,3 +448,56 @@ def test_the_users_own_optimizer_is_laid_out_by_the_factor_on_its_rate() -> None
         study.begin(configuration, 0, NAMES)
 
     assert [trial.params["lr"] for trial in study.study.get_trials()] == [1.0, 0.1, 10.0]
+
+
+# --- what somebody else has written ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_trial_judged_at_no_number_is_left_out_and_the_log_says_so(
+    value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = opened()
+    number = study.begin(SGD, 0, NAMES)
+    study.report(number, until=10, reached=10, value=value, cost=1.0)
+
+    left = [study.trials() for _ in range(3)]
+
+    assert left == [[], [], []]
+    assert len([message for message in caplog.messages if "left out and run anew" in message]) == 1
+
+
+@pytest.mark.parametrize(
+    "name, wrong",
+    [
+        ("optselect:configuration", "no JSON"),
+        ("optselect:configuration", "[1]"),
+        ("optselect:configuration", 5),
+        ("optselect:configuration", '{"optimizer": "sgd", "hyperparameters": {}, "schedule": {"kind": "whim"}}'),
+        ("optselect:seed", "one"),
+        ("optselect:seed", None),
+        ("optselect:at 10", 5),
+        ("optselect:at 10", {}),
+        ("optselect:at 10", {"cost": float("nan"), "reached": 10, "note": ""}),
+        ("optselect:at 10", {"cost": -1.0, "reached": 10, "note": ""}),
+        ("optselect:at 10", {"cost": 1.0, "reached": "ten", "note": ""}),
+        ("optselect:at 10", {"cost": 1.0, "reached": 10, "note": 5}),
+    ],
+)
+def test_a_trial_that_was_edited_is_a_named_error(name: str, wrong: Any) -> None:
+    study = opened()
+    number = study.begin(SGD, 0, NAMES)
+    study.report(number, until=10, reached=10, value=1.0, cost=1.0)
+    study._live(number).set_user_attr(name, wrong)
+
+    with pytest.raises(StorageError, match="trial 0 of the study 'study' in memory is not as optselect wrote it"):
+        study.trials()
+
+
+@pytest.mark.parametrize("wrong", ["fast", float("nan"), -1.0, None, [1]])
+def test_what_a_study_remembers_is_a_number(wrong: Any) -> None:
+    study = opened()
+    study.study.set_user_attr("pace", wrong)
+
+    with pytest.raises(StorageError, match="as pace"):
+        study.remember("pace", 1.0)
