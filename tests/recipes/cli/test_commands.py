@@ -365,6 +365,7 @@ class Holding(DigitsModel):
 """
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_checkpoint_with_objects_is_explained_refused_and_gone_on_with_where_that_is_asked_for(run: Run) -> None:
     Path("holding.py").write_text(HOLDING)
     line = ("fit", "--config", "tiny.yaml", "--model", "holding.Holding", "--auto.budget", "0")
@@ -374,7 +375,7 @@ def test_a_checkpoint_with_objects_is_explained_refused_and_gone_on_with_where_t
 
     refused, trusted, explained = run(*on), run(*on, "--weights_only", "false"), run("explain", checkpoint)
 
-    assert [each.status for each in (refused, trusted, explained)] == [2, 0, 0]
+    assert [each.status for each in (refused, trusted, explained)] == [2, 0, 0], trusted.err
     assert "holds objects (holding.Scale)" in refused.err
     assert "weights_only" not in refused.err
 
