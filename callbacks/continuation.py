@@ -9,6 +9,15 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from optselect.callbacks.entry import (
+    Entry,
+    are_implementations,
+    are_names,
+    are_random_numbers,
+    are_states,
+    is_count,
+    is_mapping,
+)
 from optselect.callbacks.frames import active_frames
 from optselect.callbacks.lightning_names import Lightning
 from optselect.callbacks.outputs import PLAN_FILE, sidecars_of
@@ -22,7 +31,7 @@ from optselect.optim.implementation import (
     other_versions,
 )
 from optselect.plan import OptimizerPlan
-from optselect.plan.stored import callback_state, plan_in, read_checkpoint
+from optselect.plan.stored import plan_in, read_checkpoint
 
 # What FSDP and ModelParallel write beside the shards of one checkpoint: everything but weights and states.
 _SHARDED_METADATA = "meta.pt"
@@ -185,25 +194,31 @@ def _what_is_built(plan: OptimizerPlan) -> tuple[object, ...]:
 
 def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *, readable: bool = True) -> Continuation:
     """Read what `checkpoint` says; its optimizer states are compared where they are `readable`."""
+    entry = Entry(path=str(path), what="the checkpoint", data=checkpoint)
+    states = entry.get("optimizer_states", are_states, "a list of states with groups") if readable else None
     found = Continuation(
         path=str(path),
-        steps=checkpoint.get("global_step", 0),
-        states=tuple(checkpoint["optimizer_states"]) if readable and "optimizer_states" in checkpoint else None,
-        weights_only=readable and "optimizer_states" not in checkpoint,
+        steps=entry.get("global_step", is_count, "a whole number") or 0,
+        states=tuple(states) if states is not None else None,
+        weights_only=readable and states is None,
     )
-    state = callback_state(checkpoint, state_key)
-    if state is None:
+    callbacks = entry.get("callbacks", is_mapping, "a mapping")
+    if callbacks is None or callbacks.get(state_key) is None:
         return found
-    optimizers, schedulers = state.get("optimizers"), state.get("schedulers")
+    own = Entry(path=str(path), what=f"{state_key} in the checkpoint", data=callbacks[state_key])
+    if "plan" not in own.data:
+        raise own.refused("plan", "missing", "a plan, or null")
+    optimizers = own.get("optimizers", are_implementations, "a list of classes with package and version")
+    schedulers = own.get("schedulers", are_names, "a list of names")
     return replace(
         found,
         recorded=True,
-        plan=plan_in(state),
+        plan=plan_in(own.data),
         optimizers=tuple(optimizers) if optimizers is not None else None,
         schedulers=tuple(schedulers) if schedulers is not None else None,
         # Those written before there were any lack it.
-        thawed=state.get("thawed", 0),
-        rng=state["rng"],
+        thawed=own.get("thawed", is_count, "a whole number") or 0,
+        rng=own.get("rng", are_random_numbers, "the states of random number generators", needed=True),
     )
 
 

@@ -13,8 +13,10 @@ from torch.utils._pytree import tree_map
 
 from optselect.callbacks.lightning_names import Lightning, lightning_of, made_for
 from optselect.errors import UnsupportedModuleError
+from optselect.study.identity import Identity
 from optselect.workload.batches import BatchCache, TrialBatches
-from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
+from optselect.workload.identity import data_identity
+from optselect.workload.loaders import is_one_shot, loader_borrowed, trial_loader
 from optselect.workload.protocol import DataSource
 from optselect.workload.replay import RecordedLoader
 
@@ -67,6 +69,7 @@ class TrialData:
         )
         self.validates = False
         self.validation_batches = 0
+        self._validation: tuple[Any, BatchCache] | None = None
         if trainer.enable_validation:
             val_loop._combined_loader = None
             val_loop.setup_data()
@@ -85,16 +88,28 @@ class TrialData:
         alone = len(self._combined.flattened) == 1
         return source if alone else replace(source, dataset=None, collate=None)
 
-    def digest(self) -> str:
+    def identity(self) -> Identity:
         """Digest the data set's size and a few of its rows."""
-        return rows_digest(self.first_loader)
+        loaders = self._combined.flattened
+        streams = not all(hasattr(getattr(loader, "dataset", loader), "__getitem__") for loader in loaders)
+        heads = [self.batches.first(1)] if streams else []
+        first, cache = self._validation or (None, None)
+        if cache is None:
+            return data_identity("training data", loaders, heads)
+        # Drawn as the trials draw it, and kept for them.
+        unindexed = not hasattr(getattr(first, "dataset", first), "__getitem__")
+        return data_identity("training data", loaders, heads).merged(
+            data_identity("validation data", [first], [[cache[0]]] if unindexed else [])
+        )
 
     def _cache_validation(self, val_loop: Any, stack: ExitStack, lightning: Lightning) -> None:
         loaders = list(val_loop._combined_loader.flattened)
         for loader in loaders:
             stack.enter_context(loader_borrowed(loader))
         self.validation_batches = int(min(val_loop._max_batches[0], _MAX_VALIDATION_BATCHES))
-        first = _FirstBatches(BatchCache(lambda: trial_loader(loaders[0])), self.validation_batches)
+        cache = BatchCache(lambda: trial_loader(loaders[0]))
+        self._validation = (loaders[0], cache)
+        first = _FirstBatches(cache, self.validation_batches)
         others: list[list[Any]] = [[] for _ in loaders[1:]]
         val_loop._combined_loader = lightning.CombinedLoader([first, *others], "sequential")
         val_loop._max_batches = [self.validation_batches, *(0 for _ in others)]

@@ -26,6 +26,7 @@ from optselect.optim.rescaling import scaled
 from optselect.parameters.anatomy import anatomy_of
 from optselect.pipeline import Selection, make_selection
 from optselect.plan import OptimizerPlan
+from optselect.report.live import default_progress
 from optselect.search.arms import baseline
 from optselect.settings import Settings
 
@@ -121,7 +122,9 @@ class FitRequest:
         if settings.storage is None:
             settings = replace(settings, storage=Path(trainer.default_root_dir) / STUDY_FILE)
         try:
-            return make_selection(workload, settings, first_process=trainer.is_global_zero)
+            first = trainer.is_global_zero
+            progress = default_progress(quiet=trainer.progress_bar_callback is None) if first else None
+            return make_selection(workload, settings, first_process=first, progress=progress)
         except UnsupportedModuleError as error:
             own = "its own optimizers" if self.user is not None else "plain AdamW(1e-3)"
             warnings.warn(

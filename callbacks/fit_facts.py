@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.other_callbacks import leaves_length_open
 from optselect.errors import UnsupportedModuleError
+from optselect.workload.identity import plain
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -39,6 +40,30 @@ def steps_to_come(trainer: Any, callbacks: Iterable[Any], steps_done: int) -> in
         return None
     estimate = trainer.estimated_stepping_batches
     return int(estimate) - trainer.global_step - steps_done if 0 < estimate < math.inf else None
+
+
+# What of a trainer changes its steps; devices and speed are the machine's.
+_SETTINGS = (
+    "accumulate_grad_batches",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "limit_train_batches",
+    "limit_val_batches",
+    "max_epochs",
+    "max_steps",
+    "min_epochs",
+    "min_steps",
+    "overfit_batches",
+    "precision",
+    "world_size",
+)
+
+
+def trainer_facts(trainer: Any, callbacks: Iterable[Any]) -> dict[str, Any]:
+    """List the settings of `trainer` that change what it trains, in builtins; with accumulation that changes."""
+    changing = [each.scheduling for each in callbacks if isinstance(getattr(each, "scheduling", None), dict)]
+    facts: dict[str, Any] = plain({name: getattr(trainer, name, None) for name in _SETTINGS})
+    return {**facts, "scheduling": plain(changing)}
 
 
 def users_optimizers(

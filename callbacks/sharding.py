@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optselect import catalogue
-from optselect.building.optimizer import build_groups
+from optselect.building.optimizer import build_groups, refused_values
 from optselect.errors import PlanMismatchError, UnsupportedModuleError
 from optselect.plan import OptimizerPlan
 
@@ -50,7 +50,11 @@ class Unwrapped:
 
 
 def check_fits(plan: OptimizerPlan, module: nn.Module) -> None:
-    """Raise `PlanMismatchError`, naming the parameters, unless `plan` is for `module`, sharded or not."""
+    """Raise `PlanMismatchError`, naming the parameters, unless `plan` is for `module`, sharded or not.
+
+    And `PlanFormatError` for one from which nothing can be built.
+    """
+    plan.check(to_build=True)
     plan.model_fingerprint.check(Unwrapped(module, whole=True))
 
 
@@ -76,7 +80,8 @@ def build_on(plan: OptimizerPlan, module: nn.Module, *, thawed: int = 0) -> tupl
             "use ModelParallelStrategy, which keeps their shape, or a plan for another optimizer"
         )
     model = cast("nn.Module", Unwrapped(module))
-    return build_groups(plan.param_groups, plan.schedule, model, plan.total_steps, thawed=thawed)
+    with refused_values(plan):
+        return build_groups(plan.param_groups, plan.schedule, model, plan.total_steps, thawed=thawed)
 
 
 def _sees_shapes(optimizer: str) -> bool:

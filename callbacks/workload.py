@@ -22,7 +22,7 @@ from optselect.callbacks.counters import (
     stored_progress,
 )
 from optselect.callbacks.data import TrialData
-from optselect.callbacks.fit_facts import refuse_unsearchable, steps_to_come, users_optimizers
+from optselect.callbacks.fit_facts import refuse_unsearchable, steps_to_come, trainer_facts, users_optimizers
 from optselect.callbacks.judging import Judge
 from optselect.callbacks.lightning_names import check_unmixed, lightning_of
 from optselect.callbacks.loop import LightningTraining, TrialLoop
@@ -41,11 +41,13 @@ from optselect.configuration.own_optimizer import OwnOptimizer
 from optselect.errors import UnsupportedModuleError
 from optselect.optim.modes import to_training
 from optselect.optim.rescaling import scaled
+from optselect.study.identity import Identity
 from optselect.workload.borrowed_model import BorrowedModel, training_bytes
+from optselect.workload.identity import model_identity, optimizer_facts, plain
 from optselect.workload.own_optimizer import own_optimizer_of
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
-from optselect.workload.training import Paused, identity_of
+from optselect.workload.training import Paused
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -94,6 +96,7 @@ class LightningWorkload:
         self._callbacks: list[Any] = list(self._trainer.callbacks)
         self._user = user
         self.own_optimizer: OwnOptimizer | None = None
+        self._own_facts: Any = None
         self._judge = Judge(trainer, module, monitor)
         self._steps_done = steps_done
         self._moves = ModulesMoves()
@@ -157,11 +160,16 @@ class LightningWorkload:
         return any(keeps_best(callback, self.monitor, self.mode) for callback in self._callbacks)
 
     @property
-    def identity(self) -> str:
-        """A digest of the module's class and weights, of the data set's size and two rows, and the length."""
-        length = (self.steps, self._data.epoch_batches)
-        facts = [self._data.digest(), type(self.model).__qualname__, *length, self.monitor, self.mode]
-        return identity_of(self.model, facts)
+    def identity(self) -> Identity:
+        """Of the module and its hyperparameters, the data, the length, the trainer and the user's own optimizer."""
+        facts = {
+            "length": (self.steps, self._data.epoch_batches),
+            "judgement": (self.monitor, self.mode, self.validation_batches, self.keeps_best),
+            "own optimizer": self._own_facts,
+            "hyperparameters": plain(getattr(self.model, "hparams", {})),
+            "trainer": trainer_facts(self._trainer, self._callbacks),
+        }
+        return model_identity(self.model).joined(facts).merged(self._data.identity())
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -323,11 +331,13 @@ class LightningWorkload:
             self.own_optimizer = own_optimizer_of(model, self._only_optimizer)
 
     def _only_optimizer(self) -> Optimizer:
-        optimizers, _ = users_optimizers(self.model, self._user)
+        optimizers, schedulers = users_optimizers(self.model, self._user)
         if len(optimizers) != 1:
             raise UnsupportedModuleError(
                 f"configure_optimizers returns {len(optimizers)} optimizers; a search chooses exactly one"
             )
+        steps = [(each.scheduler, each.interval, each.frequency) for each in schedulers]
+        self._own_facts = optimizer_facts(optimizers, steps)
         return optimizers[0]
 
 

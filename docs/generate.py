@@ -181,6 +181,7 @@ _STATUS = (
     ("0", "done"),
     ("2", "wrong input: one line on stderr that says what and how to mend it; no plan is written"),
     ("130", "interrupted by Ctrl-C: one line on stderr that says how to go on"),
+    ("143", "ended by SIGTERM, as SLURM and containers do: the same line"),
 )
 
 

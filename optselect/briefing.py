@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from optselect.search.stages import STAGES, Stage
 from optselect.search.tactics import TACTICS, Tactics
 from optselect.search.transfer import rate_factor
 from optselect.settings import Settings
+from optselect.study.identity import digest_of, measured_figures
 from optselect.study.opening import open_study
 from optselect.study.study import TrialStudy
 from optselect.workload.borrowed_model import requires_grad_restored, training_bytes
@@ -30,6 +32,12 @@ from optselect.workload.protocol import Workload
 
 # Backward passes of the profile; one for so many micro-batches where the whole search is short; without any trial.
 _PASSES, _STEPS_FOR_A_PASS, _RULES_ALONE_PASSES = 8, 25, 5
+# Of the memory that is free where the model lives: the training itself, its data and its workers need the rest.
+_SHARE_OF_FREE = 0.125
+# A model that takes so much of that room is a large one.
+_WORTH_SAYING = 1 / 64
+
+_log = logging.getLogger("optselect")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +48,7 @@ class Method:
     stages         of the search, in their order
     tactics        its thresholds
     runner         what runs its trials
-    paused_bytes   memory for trials that are put aside
+    paused_bytes   memory for trials that are put aside, at most
     rate_transfer  what a training so many times as long does to a configuration's rate
     """
 
@@ -135,7 +143,14 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
     if not brief.budget.searches:
         return None
     settings = brief.settings
-    identity, limited = settings.identities(workload.identity)
+    gradient = profile.gradient
+    numbers = {
+        # Their mean: of other batches it is another.
+        f"loss of {gradient.passes} batches": measured_figures([gradient.initial_loss]),
+        "gradients": measured_figures(gradient.norms),
+    }
+    identity = workload.identity.joined(settings.facts, numbers)
+    limited = digest_of([identity.digest, repr(settings.budget)])
     return open_study(
         storage=settings.storage,
         name=settings.study_name or f"optselect-{limited}",
@@ -144,6 +159,28 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
         facts={"monitor": brief.monitor, "profile": profile.to_dict()},
         exact_name=settings.study_name is not None,
     )
+
+
+def with_room(
+    workload: Workload, brief: Brief, profile: Profile, study: TrialStudy | None, method: Method = METHOD
+) -> Brief:
+    """Give `brief` the memory that trials may take which are put aside: a share of what is free, up to a bound.
+
+    What an earlier process of the same search had counts, so that it goes on in the same way.
+    """
+    free = profile.model.memory_free
+    room = method.paused_bytes if free is None else min(method.paused_bytes, int(_SHARE_OF_FREE * free))
+    if study is not None:
+        room = int(study.remember("bytes for trials put aside", room))
+    room = workload.agree(room)
+    if brief.budget.searches and study is not None and brief.training_bytes > room * _WORTH_SAYING:
+        _log.info(
+            "trials that are put aside take up to %.2f GiB of memory (at most %.0f %% of what is free, the model %.2f)",
+            room / 2**30,
+            100 * _SHARE_OF_FREE,
+            brief.training_bytes / 2**30,
+        )
+    return replace(brief, paused_bytes=room)
 
 
 def runner_for(
@@ -155,7 +192,7 @@ def runner_for(
         anatomy=anatomy,
         seed=brief.settings.seed,
         initial_loss=profile.gradient.initial_loss,
-        paused_bytes=method.paused_bytes,
+        paused_bytes=brief.paused_bytes,
     )
 
 

@@ -23,13 +23,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from optselect.words import printable
+
 
 class OptselectError(Exception):
     """The root: catch this to catch everything optselect raises on purpose."""
 
     def __str__(self) -> str:
         # KeyError quotes its argument; a sentence must come out as a sentence.
-        return Exception.__str__(self)
+        # And it may quote a name out of somebody's file, which a terminal must not obey.
+        return printable(Exception.__str__(self))
 
 
 class UnknownOptimizerError(OptselectError, KeyError):

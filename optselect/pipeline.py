@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optselect.briefing import METHOD, Method, at_pace, briefed, measured, opened, proposed, runner_for
+from optselect.briefing import (
+    METHOD,
+    Method,
+    at_pace,
+    briefed,
+    measured,
+    opened,
+    proposed,
+    runner_for,
+    with_room,
+)
 from optselect.budget import Budget
 from optselect.configuration.policy import FineTuningWord
 from optselect.plan import OptimizerPlan
@@ -78,9 +88,10 @@ def make_selection(
         proposals, policies = proposed(workload, brief, profile, anatomy, method)
         progress.proposed(profile, proposals)
         study = opened(workload, brief, profile) if first_process else None
+        brief = with_room(workload, brief, profile, study, method)
         runner = runner_for(workload, brief, profile, anatomy, method)
         brief = at_pace(workload, brief, profile, proposals, runner=runner, study=study)
-        race = race_for(brief, profile, proposals, policies, paused_bytes=method.paused_bytes, tactics=method.tactics)
+        race = race_for(brief, profile, proposals, policies, paused_bytes=brief.paused_bytes, tactics=method.tactics)
         trials = search(workload, race, study, runner, progress=progress, stages=method.stages)
     choice = decide(race, trials, proposals, brief.monitor, policies=policies)
     choice = for_the_whole_training(choice, race, trials, profile, method.rate_transfer)

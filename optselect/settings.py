@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 from optselect import catalogue
 from optselect.budget import Budget, resolve_budget
@@ -14,6 +14,10 @@ from optselect.configuration.policy import FineTuningWord
 from optselect.errors import ConfigurationError, UnknownOptimizerError
 from optselect.rules import Rule, resolve
 from optselect.study.storage import Storage
+
+# A trial's seed is this one and a few more, and torch takes 64 bits.
+_SEEDS = 10**18
+_LONGEST_NAME = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,13 @@ class Settings:
         if not isinstance(self.budget, Budget | None):
             resolve_budget(self.budget, horizon=1)
         resolve(self.rules)
+        if not isinstance(self.seed, Integral) or isinstance(self.seed, bool) or abs(int(self.seed)) >= _SEEDS:
+            raise ConfigurationError(f"seed is a whole number of at most 18 digits, but got {str(self.seed)[:40]}")
+        if self.study_name is not None and not 0 < len(self.study_name) <= _LONGEST_NAME:
+            raise ConfigurationError(
+                f"study_name has 1 to {_LONGEST_NAME} characters, but got {len(self.study_name)}; "
+                "pass another, or None for one made of the training"
+            )
         if isinstance(self.candidates, str):
             raise ConfigurationError(
                 f"candidates is a sequence of names, but got {self.candidates!r}; write [{self.candidates!r}]"
@@ -45,12 +56,12 @@ class Settings:
             if name != USER and name not in catalogue.names():
                 raise UnknownOptimizerError.named(name, (*catalogue.names(), USER))
 
-    def identities(self, workload_identity: str) -> tuple[str, str]:
+    @property
+    def facts(self) -> dict[str, Any]:
         """Return two digests of what changes a search of that training: without its limits, and with them."""
-        rules = self.rules if isinstance(self.rules, str) else [rule.name for rule in self.rules]
-        told = self.fine_tuning.to_dict() if isinstance(self.fine_tuning, FineTuning) else self.fine_tuning
-        parts = [workload_identity, list(self.candidates or ()), rules, self.seed, told]
-        without, limited = (
-            hashlib.sha256(json.dumps(each).encode()).hexdigest()[:12] for each in (parts, [*parts, repr(self.budget)])
-        )
-        return without, limited
+        return {
+            "candidates": list(self.candidates or ()),
+            "rules": self.rules if isinstance(self.rules, str) else [rule.name for rule in self.rules],
+            "seed": int(self.seed),
+            "fine-tuning": self.fine_tuning.to_dict() if isinstance(self.fine_tuning, FineTuning) else self.fine_tuning,
+        }

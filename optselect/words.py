@@ -2,17 +2,83 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import unicodedata
 from collections.abc import Sequence
 
-# Greedy up to the last @ before a blank: a password may hold an @ itself.
-_LOGIN = re.compile(r"(?<=://)[^\s@]*(?:@[^\s@]*)*@")
-_SECRET_VALUE = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
+# --- passwords ------------------------------------------------------------------------------------
+
+# A colon, an at sign and an equals sign as they stand, percent-encoded, or that once more.
+_COLON, _AT, _EQUALS = "(?::|%(?:25)*3A)", "(?:@|%(?:25)*40)", "(?:=|%(?:25)*3D)"
+_SCHEME = f"{_COLON}(?:/|%(?:25)*2F){{2}}"
+# Greedy up to the last @ before a blank: a password may hold an @ itself. After a colon it may hold blanks, too.
+_LOGIN = re.compile(
+    rf"(?P<scheme>{_SCHEME})(?:[^\s@'\"]*?{_AT}(?:[^\s@]*@)*|[^:/@\n%]*{_COLON}[^@\n]*@(?:[^\s@]*@)*)", re.IGNORECASE
+)
+# What a query calls a password; its value ends where the next one begins, or with the text.
+_IN_QUERY = re.compile(
+    r"(?P<name>[?&;][^=&;\s]*(?:pass|pw|secret|token|key|credential|auth)[^=&;\s]*=)"
+    r"(?P<value>'[^']*'|\"[^\"]*\"|\{[^}]*\}|[^&\s;]*?(?=[\"')\]},]*(?:[&\s;]|$)))",
+    re.IGNORECASE,
+)
+# `password=…` wherever it stands: a DSN of libpq, of ODBC, the arguments of a driver, JSON and YAML.
+_NAMED = re.compile(
+    r"(?P<name>(?:password|passwd|passphrase|pwd|secret|api_?key|access_?key|auth_?token|(?<![A-Za-z])(?:pw|pass))"
+    rf"[\"']?\s*(?:{_EQUALS}|:(?=\s|[\"']))\s*)"
+    # In quotes, where a backslash or a doubled quote takes one in; in braces; up to a semicolon; or up to a blank.
+    r"(?P<value>'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|\{(?:[^}]|\}\})*\}|%(?:25)*7B.*?%(?:25)*7D"
+    r"|[^;&'\"\n=]*?(?=;|%(?:25)*3B)|(?:\\.|[^\s;&'\",)}\]])+)",
+    re.IGNORECASE,
+)
+_HIDDEN = "…"
 
 
 def without_passwords(text: str) -> str:
-    """Replace the login of every URL in `text`, and what its query calls a password, by `…`."""
-    return _SECRET_VALUE.sub(r"\1…", _LOGIN.sub("…@", text))
+    """Replace every login in `text`, and the value of what is called a password, by `…`.
+
+    In URLs, in their queries, in the key-value lists that drivers take, also percent-encoded.
+    """
+    text = _LOGIN.sub(lambda found: f"{found['scheme']}{_HIDDEN}@", text)
+    for pattern in (_IN_QUERY, _NAMED):
+        text = pattern.sub(lambda found: f"{found['name']}{_HIDDEN}", text)
+    return text
+
+
+# --- terminals ------------------------------------------------------------------------------------
+
+# Control characters move the cursor, set titles and colours; those for the direction of writing let a line read
+# otherwise than it is; a lone half of a pair cannot be written at all.
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str) -> str:
+    """Write out whatever in `text` a terminal would obey in place of showing it; line breaks stay."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    return "".join(each if _is_shown(each) else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def _is_shown(character: str) -> bool:
+    if character == "\n":
+        return True
+    return unicodedata.category(character) not in _UNPRINTABLE and character not in _DIRECTIONS
+
+
+class PrintableFilter(logging.Filter):
+    """Writes out what a terminal would obey in a message, whatever names and values are in it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, in plain characters."""
+        message = record.getMessage()
+        if (shown := printable(message)) != message:
+            record.msg, record.args = shown, ()
+        return True
+
+
+# Of the logger itself, so that it holds for every handler.
+logging.getLogger("optselect").addFilter(PrintableFilter())
 
 
 def format_value(value: object) -> str:

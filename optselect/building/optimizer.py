@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optselect import catalogue
 from optselect.configuration import USER
 from optselect.configuration.schedule import Schedule
-from optselect.errors import PlanMismatchError, UnsupportedModuleError
+from optselect.errors import OptselectError, PlanFormatError, PlanMismatchError, UnsupportedModuleError
 from optselect.optim.composite import CompositeOptimizer
 from optselect.optim.rescaling import scaled
 from optselect.optim.scheduler import ScheduledLR
@@ -40,8 +41,24 @@ def build(
                 "model that builds it, or fit the module with AutoOptimizer"
             )
         return scaled(own(model), **plan.configuration.scales)
+    plan.check(to_build=True)
     length = plan.total_steps if total_steps is None else total_steps
-    return build_groups(plan.param_groups, plan.schedule, model, length, thawed=thawed)
+    with refused_values(plan):
+        return build_groups(plan.param_groups, plan.schedule, model, length, thawed=thawed)
+
+
+@contextmanager
+def refused_values(plan: OptimizerPlan) -> Iterator[None]:
+    """Hyperparameters that the optimizer of `plan` does not take are a `PlanFormatError`."""
+    try:
+        yield
+    except OptselectError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise PlanFormatError(
+            f"{plan.optimizer} does not take the plan's hyperparameters ({error}); mend them in its groups and in its "
+            "headline, or search anew"
+        ) from error
 
 
 def build_groups(

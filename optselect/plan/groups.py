@@ -67,6 +67,19 @@ class ParamGroup:
         """Whether the group never trains."""
         return self.joins is not None and self.joins.never
 
+    @property
+    def ranges(self) -> tuple[tuple[str, tuple[float | None, float]], ...]:
+        """Its numbers, each with the least that it may be (None: there is none)."""
+        joins = self.joins or Joining()
+        rate = self.hyperparameters.get("lr")
+        return (
+            ("phase", (joins.phase, 0)),
+            ("step", (joins.step, 0)),
+            ("patience", (joins.patience, 1)),
+            ("rate", (self.rate, 0)),
+            ("lr", (float(rate) if isinstance(rate, int | float) else None, 0)),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Write as builtins; inverse of `from_dict`."""
         return {
@@ -91,5 +104,5 @@ class ParamGroup:
             joins=Joining.from_dict(data["joins"]) if data.get("joins") else None,
             rate=data.get("rate", 1.0),
             roles=tuple(data.get("roles", ())),
-            layers=(data["layers"][0], data["layers"][1]) if data.get("layers") else None,
+            layers=tuple(data["layers"]) if data.get("layers") else None,
         )

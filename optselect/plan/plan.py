@@ -14,6 +14,7 @@ from optselect.configuration.goal import Goal, Mode
 from optselect.configuration.trial import Trial
 from optselect.errors import PlanFormatError, PlanVersionError
 from optselect.files import write_whole
+from optselect.plan.checking import check_groups, check_ranges, check_types, strict_json
 from optselect.plan.fingerprint import ModelFingerprint
 from optselect.plan.groups import ParamGroup
 from optselect.plan.reason import Kind, Reason
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
 PLAN_VERSION = 2
+# A training so short may be one that is warmed up throughout.
+_SHORT_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +166,7 @@ class OptimizerPlan:
         try:
             if version == 1:
                 data = upgraded(data)
-            return cls(
+            plan = cls(
                 configuration=Configuration.from_dict(data),
                 total_steps=data["total_steps"],
                 reasons=tuple(map(Reason.from_dict, data["reasons"])),
@@ -180,10 +183,36 @@ class OptimizerPlan:
                 versions=dict(data["versions"]),
                 model_fingerprint=ModelFingerprint.from_dict(data["model_fingerprint"]),
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            plan.check()
+        except PlanFormatError:
+            raise
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             raise PlanFormatError(
                 f"the plan is incomplete or malformed ({type(error).__name__}: {error}); write it anew with a search"
             ) from error
+        return plan
+
+    def check(self, *, to_build: bool = False) -> None:
+        """Raise `PlanFormatError` for what cannot be meant: a wrong type, a parameter in no group, two rates for one.
+
+        A plan without groups is of an optimizer alone, from which nothing can be built: an error `to_build` from it.
+        """
+        check_types(self, OptimizerPlan)
+        check_ranges(
+            {
+                "total_steps": (self.total_steps, 1),
+                "search_steps": (self.search_steps, 0),
+                **{f"{name} of {group.name}": value for group in self.param_groups for name, value in group.ranges},
+                **{f"reached of trial {place}": (trial.reached, 0) for place, trial in enumerate(self.trials)},
+            }
+        )
+        if self.total_steps is not None and self.schedule.warmup_steps > max(self.total_steps, _SHORT_STEPS):
+            raise PlanFormatError(
+                f"the plan warms up for {self.schedule.warmup_steps} steps and the training has {self.total_steps}, so "
+                "it would never reach its rate; mend one of the two"
+            )
+        if self.param_groups or to_build:
+            check_groups(self.configuration, self.param_groups, self.model_fingerprint)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan as JSON; the file is whole or absent, never half written."""
@@ -193,8 +222,8 @@ class OptimizerPlan:
     def load(cls, path: str | os.PathLike[str]) -> OptimizerPlan:
         """Read the plan in the file at `path`. Raises `PlanFormatError` when there is none in it."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            data = strict_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError, MemoryError) as error:
             raise PlanFormatError(
                 f"no plan can be read from {os.fspath(path)} ({error}); pass a plan.json that optselect wrote"
             ) from error

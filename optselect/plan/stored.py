@@ -1,6 +1,6 @@
 """A plan as a file holds it: plan.json, or a checkpoint of a run that AutoOptimizer was part of.
 
-A checkpoint is read without running any code that is in it. torch comes in only then.
+A checkpoint is read without running any code that is in it; for the plan alone, without torch either.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from optselect.errors import ResumeError
 from optselect.plan.plan import OptimizerPlan
+from optselect.plan.reading import Opaque, checkpoint_skeleton, opaque_in
 
 CALLBACK_KEY = "AutoOptimizer"
 """Under which a checkpoint's "callbacks" hold the state of AutoOptimizer: Lightning takes the class's name."""
@@ -26,16 +27,17 @@ def stored_plan(file: Path) -> OptimizerPlan:
     if not zipfile.is_zipfile(file) and file.suffix != ".ckpt":
         return OptimizerPlan.load(file)
     try:
-        checkpoint = read_checkpoint(file)
+        checkpoint = checkpoint_skeleton(file)
     except OSError as error:
         raise ResumeError(f"{file} cannot be read ({error.strerror}); pass a plan.json or a checkpoint") from error
-    # torch raises what the file leads it to: RuntimeError, UnpicklingError, EOFError, ...
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
+    state = callback_state(checkpoint) or {}
+    if isinstance(checkpoint, Opaque) or (name := opaque_in(state.get("plan"))):
+        name = checkpoint.name if isinstance(checkpoint, Opaque) else name
         raise ResumeError(
-            f"{file} cannot be read as a checkpoint ({reason}); pass the plan.json that was written beside it"
-        ) from error
-    plan = plan_in(callback_state(checkpoint) or {})
+            f"{file} cannot be read as a checkpoint: where its plan belongs there is something that would run code "
+            f"({name}); pass the plan.json that was written beside it"
+        )
+    plan = plan_in(state)
     if plan is None:
         raise ResumeError(f"the checkpoint {file} holds no optimizer plan; pass one that was made with AutoOptimizer")
     return plan
@@ -62,4 +64,4 @@ def plan_in(state: Mapping[str, Any]) -> OptimizerPlan | None:
     Raises `PlanFormatError` or `PlanVersionError` for what is no plan of ours.
     """
     plan = state.get("plan")
-    return OptimizerPlan.from_dict(plan) if plan else None
+    return None if plan is None else OptimizerPlan.from_dict(plan)

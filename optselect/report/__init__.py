@@ -12,6 +12,7 @@ from optselect.report.logged import logged_facts
 from optselect.report.markdown import as_markdown
 from optselect.report.page import as_html, is_page_of
 from optselect.report.text import as_text
+from optselect.words import printable
 
 __all__ = ["as_html", "can_draw", "explain", "headline", "is_page_of", "logged_facts", "write_report"]
 
@@ -19,9 +20,9 @@ __all__ = ["as_html", "can_draw", "explain", "headline", "is_page_of", "logged_f
 def explain(plan: OptimizerPlan, *, markdown: bool = False) -> str:
     """Explain why this optimizer: the choice, its reasons and cost, and all that it rests on.
 
-    Plain text is at most 100 columns wide.
+    Plain text is at most 100 columns wide. What a terminal would obey is written out.
     """
-    return as_markdown(plan) if markdown else as_text(plan)
+    return printable(as_markdown(plan) if markdown else as_text(plan))
 
 
 def write_report(plan: OptimizerPlan, path: str | os.PathLike[str]) -> None:

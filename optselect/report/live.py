@@ -25,7 +25,7 @@ from optselect.rules import Proposal
 from optselect.search.outcome import Outcome
 from optselect.search.progress import Progress, Silent
 from optselect.search.race import Job, Race
-from optselect.words import format_value
+from optselect.words import format_value, printable
 
 _log = logging.getLogger("optselect")
 
@@ -36,26 +36,50 @@ _OTHER_LINES = 7
 
 
 class LogProgress(Silent):
-    """One log line for each job."""
+    """One log line for each job; where none is run there is nothing to say.
 
-    def __init__(self) -> None:
+    Where nobody has set up logging, lines go to stderr while a search runs: a batch job's output would say nothing of
+    one that takes its time. Not if that is not `shown`.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
         self._share = ""
         self._begun = False
-        if not _log.hasHandlers():
-            # Nobody has set up logging: a batch job's output would say nothing of a search that takes its time.
-            _log.addHandler(logging.StreamHandler())
-            _log.setLevel(logging.INFO)
+        self._before: list[str] = []
+        self._shown = shown
+        self._own: tuple[logging.Handler, int] | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._leave()
 
     def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
         """Log the profile and the proposals, line by line."""
-        for line in ("profile", *describe(profile), "proposals", *proposal_lines(proposals)):
-            _log.info("%s", line)
+        self._before = ["profile", *describe(profile), "proposals", *proposal_lines(proposals)]
+        # Now: what the study is gone on with, or not, is said next.
+        self._enter()
+
+    def _enter(self) -> None:
+        if self._shown and not _log.hasHandlers():
+            self._own = logging.StreamHandler(), _log.level
+            _log.addHandler(self._own[0])
+            _log.setLevel(logging.INFO)
+
+    def _leave(self) -> None:
+        if self._own is not None:
+            handler, level = self._own
+            _log.removeHandler(handler)
+            _log.setLevel(level)
+        self._own = None
 
     def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:  # said when it ends
         """Remember how far the budget is; before the first job, say what the search may cost and what was run."""
         del job
         if not self._begun:
-            _log.info("%s", cost_at_most(race))
+            for line in (*self._before, cost_at_most(race)):
+                _log.info("%s", line)
             for trial in _judged(trials):
                 _log.info("earlier: %s", _in_words(trial))
         self._begun = True
@@ -75,8 +99,10 @@ class LogProgress(Silent):
         )
 
     def chosen(self, plan: OptimizerPlan) -> None:
-        """Say so."""
-        _log.info("chosen: %s; %s", headline(plan), "; ".join(map(str, plan.reasons_of("cost"))))
+        """Say so, after a search."""
+        level = logging.INFO if self._begun else logging.DEBUG
+        _log.log(level, "chosen: %s; %s", headline(plan), "; ".join(map(str, plan.reasons_of("cost"))))
+        self._leave()
 
 
 class TableProgress(Silent):
@@ -85,6 +111,7 @@ class TableProgress(Silent):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._rows: list[tuple[str, ...]] = []
+        self._above: Sequence[tuple[str, list[str]]] = ()
         self._caption = ""
         self._begun = time.monotonic()
         self._before: float | None = None
@@ -104,17 +131,21 @@ class TableProgress(Silent):
             self._live.__exit__(kind, error, trace)
 
     def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
-        """Print the profile and the proposals above the table."""
-        for title, lines in (("profile", describe(profile)), ("proposals", list(proposal_lines(proposals)))):
+        """Keep the profile and the proposals, to print them above the table."""
+        self._above = (("profile", describe(profile)), ("proposals", list(proposal_lines(proposals))))
+
+    def _print_above(self) -> None:
+        for title, lines in self._above:
             self._console.print(title, style="bold")
             for line in lines:
-                self._console.print(line, highlight=False, markup=False)
+                self._console.print(printable(line), highlight=False, markup=False)
 
     def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
         """Show the job as running, and the budget; at the first, what the search may cost and what was run before."""
         spent = race.spent_with(trials)
         if self._before is None:
             self._before = spent
+            self._print_above()
             self._console.print(cost_at_most(race), highlight=False, markup=False)
             self._rows += map(_earlier, _judged(trials))
         self._caption = f"{spent:.0f} micro-batches spent"
@@ -133,10 +164,12 @@ class TableProgress(Silent):
         self._show()
 
     def chosen(self, plan: OptimizerPlan) -> None:
-        """Print it below the table."""
+        """Print it below the table, where there is one."""
+        if self._before is None:
+            return
         self._console.print("chosen", style="bold")
         for line in (headline(plan), *map(str, plan.reasons_of("cost"))):
-            self._console.print(f"  {line}", highlight=False, markup=False)
+            self._console.print(printable(f"  {line}"), highlight=False, markup=False)
 
     def _show(self) -> None:
         if self._live is not None:
@@ -159,14 +192,17 @@ class TableProgress(Silent):
         if len(rows) < len(self._rows):
             table.add_row(f"{len(self._rows) - len(rows)} more")
         for row in rows:
-            table.add_row(*(cell for column, cell in zip(_COLUMNS, row, strict=True) if column in shown))
+            table.add_row(*(printable(cell) for column, cell in zip(_COLUMNS, row, strict=True) if column in shown))
         return table
 
 
-def default_progress() -> Progress:
-    """Choose a table where the output is a terminal, log lines elsewhere."""
+def default_progress(*, quiet: bool = False) -> Progress:
+    """Choose a table where the output is a terminal, log lines elsewhere.
+
+    `quiet`: those alone, for whoever has set up logging.
+    """
     console = Console()
-    return TableProgress(console) if console.is_terminal else LogProgress()
+    return TableProgress(console) if console.is_terminal and not quiet else LogProgress(shown=not quiet)
 
 
 _COLUMNS = ("stage", "candidate", "lr", "schedule", "seed", "to", "value", "state")

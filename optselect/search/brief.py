@@ -26,6 +26,7 @@ class Brief:
     training_bytes      bytes in parameters and buffers
     policy              the user's own way to train the parts of the model, in terms of this training (None: none)
     timing              micro-batches that measuring the pace took
+    paused_bytes        memory for trials that are put aside
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class Brief:
     training_bytes: int
     policy: FineTuning | None = None
     timing: int = 0
+    paused_bytes: int = 0
 
     @property
     def validation_cost(self) -> float:

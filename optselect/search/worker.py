@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from optselect.configuration import Trial
-from optselect.errors import SearchError
+from optselect.errors import SearchError, StorageError
 from optselect.search.board import Board
 from optselect.search.next_job import next_job
 from optselect.search.outcome import Outcome
@@ -45,6 +45,7 @@ def search(
     errors: list[Exception] = []
     run = 0
     untrained: float | None = None if race.judges_untrained else math.nan
+    before: Job | None = None
     with progress:
         while True:
             trials = workload.agree(study.trials() if study else [])
@@ -53,6 +54,12 @@ def search(
             job = workload.agree(job if job is not None and clock.has_time_for(job, race, trials) else None)
             if job is None:
                 break
+            if job == before:
+                raise StorageError(
+                    f"the study does not give back what was stored of {job.configuration.describe()} at micro-batch "
+                    f"{job.until}, so the search would repeat it for ever; pass another storage="
+                )
+            before = job
             if untrained is None:
                 untrained = runner.untrained_value()
             progress.started(job, race, trials)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
 
 from optselect.configuration.goal import Mode
 from optselect.errors import StorageError
+from optselect.study.identity import Identity
 from optselect.study.storage import Storage, causes_of, place_of, storage_of
 from optselect.study.study import BIRTHMARK, USED, TrialStudy
 from optselect.words import without_passwords
 
-_IDENTITY = "optselect:identity"
+_TRAINING = "optselect:training"
+# What studies were known by before `Identity`: a digest that says nothing of code, loss or settings.
+_EARLIER = "optselect:identity"
 # Processes that begin at the same time on an empty database meet while it gets its tables.
 _ATTEMPTS, _PAUSE_SECONDS = 12, 0.05
+
+_log = logging.getLogger("optselect")
 
 
 def open_study(
@@ -30,35 +35,79 @@ def open_study(
     name: str,
     mode: Mode,
     facts: Mapping[str, Any],
-    identity: str = "",
+    identity: Identity | None = None,
     exact_name: bool = False,
 ) -> TrialStudy:
     """Open the unfinished study called `name`, or a new one.
 
     `storage` is a path (an Optuna journal file), an Optuna URL, a storage object, or None for memory.
-    A study whose training has ended is not continued: the next free `name-2`, `name-3`, … is taken,
-    unless `exact_name`. Raises `StorageError` when the storage cannot be opened, and when the study is of
-    another training than `identity` says.
+    A study whose training has ended, or that is of another training than `identity` says, is not continued: the next
+    free `name-2`, `name-3`, … is taken, unless `exact_name`. Raises `StorageError` when the storage cannot be opened,
+    when what is in it cannot be read, and when the study of that exact name is of another training.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    identity = identity or Identity()
     try:
-        study = _created(storage, name, mode, facts={**facts, _IDENTITY: identity}, exact_name=exact_name)
+        study, others = _created(storage, name, mode, facts=facts, identity=identity, exact_name=exact_name)
+    except StorageError:
+        raise
     except Exception as error:
         where = storage if isinstance(storage, str | os.PathLike) else type(storage).__name__
         told = isinstance(error, ImportError) or (isinstance(error, ValueError | OSError) and "://" not in str(where))
         # Optuna hides which driver is missing; its cause names it.
         why = f": {error.__cause__ or error}" if told else ""
         raise StorageError(
-            f"the study cannot be opened in {without_passwords(str(where))} ({type(error).__name__}{why}); "
+            f"the study cannot be opened in {place_of(storage)} ({type(error).__name__}{without_passwords(why)}); "
             "check the path or the URL and its permissions, or pass another storage="
         ) from error
+    opened = TrialStudy(study, place_of(storage))
     known = study.user_attrs
-    if known.get(_IDENTITY, identity) != identity:
+    stored = _identity_of(study.study_name, known)
+    differences = ["what it was kept by"] if stored is None and _EARLIER in known else []
+    differences = differences or (stored.differences(identity) if stored is not None else [])
+    if differences:
         raise StorageError(
-            f"the study {study.study_name!r} is of another training (its model, data, length, candidates, rules or "
-            "seed differ), so its trials say nothing about this one; pass another study_name"
+            f"the study {study.study_name!r} is of another training ({_listed(differences)} differ), so its trials say "
+            "nothing about this one; pass another study_name"
         )
-    return TrialStudy(study, place_of(storage))
+    _say(opened, others, identity)
+    return opened
+
+
+def _say(study: TrialStudy, others: Mapping[str, Mapping[str, Any]], identity: Identity) -> None:
+    """One line on whether an earlier study is continued, and why not."""
+    name, where = study.study.study_name, study.place
+    if begun := len(study.trials()):
+        _log.info("the search goes on with the %d trials of study %s in %s: the same training", begun, name, where)
+        return
+    reasons = []
+    for other, known in others.items():
+        if other == name or (stored := _identity_of(other, known)) is None:
+            continue
+        differences = stored.differences(identity)
+        reasons.append((len(differences), other, differences))
+    if not reasons:
+        return
+    _, nearest, differences = min(reasons)
+    why = f"its {_listed(differences)} differ" if differences else "its training has ended, or its limits are others"
+    _log.info("a new study %s is begun in %s; %s there is not continued: %s", name, where, nearest, why)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _identity_of(name: str, known: Mapping[str, Any]) -> Identity | None:
+    """Read what a study is known by (None: nothing is said)."""
+    if _TRAINING not in known:
+        return None
+    try:
+        return Identity.from_dict(known[_TRAINING])
+    except ValueError as error:
+        raise StorageError(
+            f"the study {name!r} does not say which training it is of ({error}), so it may have been edited; pass "
+            "another study_name or storage="
+        ) from error
 
 
 def _created(
@@ -67,35 +116,49 @@ def _created(
     mode: Mode,
     *,
     facts: Mapping[str, Any],
+    identity: Identity,
     exact_name: bool,
-) -> optuna.Study:
+) -> tuple[optuna.Study, dict[str, Mapping[str, Any]]]:
+    """Return the study, and what is known of all that were in the storage before."""
     for attempt in itertools.count(1):
         try:
             opened = storage_of(storage)
+            others: dict[str, Mapping[str, Any]] = {
+                each.study_name: each.user_attrs for each in optuna.get_all_study_summaries(opened)
+            }
             study = optuna.create_study(
                 storage=opened,
-                study_name=name if exact_name else _unused(name, opened),
+                study_name=name if exact_name else _unused(name, others, identity),
                 direction="minimize" if mode == "min" else "maximize",
                 load_if_exists=True,
             )
             known = study.user_attrs
-            for key, value in {**facts, BIRTHMARK: uuid.uuid4().hex}.items():
+            # One of an earlier version has no such record, and gets none.
+            record = {} if _EARLIER in known else {_TRAINING: identity.to_dict()}
+            for key, value in {**facts, **record, BIRTHMARK: uuid.uuid4().hex}.items():
                 if key not in known:
                     study.set_user_attr(key, value)
+        except StorageError:
+            raise
         except Exception as error:
             if attempt == _ATTEMPTS or not _another_makes_it(error):
                 raise
             time.sleep(random.uniform(1, 2) * attempt * _PAUSE_SECONDS)
         else:
-            return study
+            return study, others
     raise AssertionError("unreachable")
 
 
-def _unused(name: str, storage: BaseStorage) -> str:
+def _unused(name: str, others: Mapping[str, Mapping[str, Any]], identity: Identity) -> str:
     """Return `name`, or the first of `name-2`, `name-3`, … whose training has not ended."""
-    taken = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
+
+    def is_ours(each: str) -> bool:
+        known = others[each]
+        stored = _identity_of(each, known)
+        return not known.get(USED) and _EARLIER not in known and not (stored and stored.differences(identity))
+
     names = itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2)))
-    return next(each for each in names if each not in taken or not taken[each].user_attrs.get(USED))
+    return next(each for each in names if each not in others or is_ours(each))
 
 
 def _another_makes_it(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optselect.configuration.configuration import Configuration
 from optselect.configuration.schedule import ScheduleKind
 from optselect.configuration.trial import State, Trial
+from optselect.errors import StorageError
 from optselect.space import Value
 from optselect.study.storage import file_of, storage_errors
 
@@ -30,6 +32,8 @@ _ENDED = "optselect:ended"
 # One fixed set of parameters for every trial, whatever its optimizer, so that samplers and
 # optuna-dashboard see a single space.
 _LR = FloatDistribution(1e-8, 1e3, log=True)
+_log = logging.getLogger("optselect")
+
 _STATES: Mapping[TrialState, State] = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "running",
@@ -47,17 +51,43 @@ class TrialStudy:
         self._where = where
         # What has ended stays as it is: a study of thousands is read again before every job.
         self._ended: dict[int, Trial] = {}
+        self._left_out: set[int] = set()
 
     def trials(self) -> list[Trial]:
         """Return all trials of ours, in the order they were begun."""
-        found = [self._read(trial) for trial in self._frozen() if _CONFIGURATION in trial.user_attrs]
+        found = [self._read(trial) for trial in self._frozen() if self._is_ours(trial)]
         # One that was taken up again in a new trial counts once, where it was begun.
         return list({(trial.configuration.key, trial.seed): trial for trial in found}.values())
+
+    def _is_ours(self, trial: FrozenTrial) -> bool:
+        if _CONFIGURATION not in trial.user_attrs:
+            return False
+        # optselect writes none: what is not finite counts as the worst value seen.
+        foreign = [value for value in trial.intermediate_values.values() if not math.isfinite(value)]
+        if foreign and trial.number not in self._left_out:
+            self._left_out.add(trial.number)
+            name = self.study.study_name
+            _log.warning(
+                "trial %d of study %s was judged at %s; it is left out and run anew", trial.number, name, foreign
+            )
+        return not foreign
+
+    @property
+    def place(self) -> str:
+        """Where it is kept, in words and without passwords."""
+        return self._where
 
     def _read(self, trial: FrozenTrial) -> Trial:
         known = self._ended.get(trial.number)
         if known is None:
-            known = _as_trial(trial)
+            try:
+                known = _as_trial(trial)
+            except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+                raise StorageError(
+                    f"trial {trial.number} of the study {self.study.study_name!r} in {self._where} is not as optselect "
+                    f"wrote it ({type(error).__name__}: {error}), so it may have been edited; pass another study_name "
+                    "or storage= to search anew"
+                ) from error
             if trial.state.is_finished():
                 self._ended[trial.number] = known
         return known
@@ -153,7 +183,16 @@ class TrialStudy:
             known = self.study.user_attrs
             if name not in known:
                 self.study.set_user_attr(name, value)
-            return float(known.get(name, value))
+            try:
+                remembered = float(known.get(name, value))
+            except (TypeError, ValueError):
+                remembered = math.nan
+        if not math.isfinite(remembered) or remembered < 0:
+            raise StorageError(
+                f"the study {self.study.study_name!r} in {self._where} remembers {known.get(name)!r} as {name}, which "
+                "is a number of 0 or more; pass another study_name or storage= to search anew"
+            )
+        return remembered
 
     def mark_used(self) -> None:
         """Note that the training this search was for has ended: a later run of the same training searches anew."""
@@ -176,8 +215,11 @@ class TrialStudy:
 
 def _as_trial(trial: FrozenTrial) -> Trial:
     attributes = trial.user_attrs
-    judged = {step: value for step, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)}
-    reports = [attributes[_AT.format(step)] for step in judged]
+    judged = dict(sorted(trial.intermediate_values.items()))
+    reports = [_report(attributes[_AT.format(step)]) for step in judged]
+    seed = attributes[_SEED]
+    if not isinstance(seed, int) or isinstance(seed, bool) or min(judged, default=0) < 0:
+        raise ValueError(f"its seed is {seed!r} and its first micro-batch {min(judged, default=0)}")
     note = reports[-1]["note"] if reports else ""
     cap = None
     if note:
@@ -187,7 +229,7 @@ def _as_trial(trial: FrozenTrial) -> Trial:
     return Trial(
         number=trial.number,
         configuration=Configuration.from_dict(json.loads(attributes[_CONFIGURATION])),
-        seed=attributes[_SEED],
+        seed=seed,
         values=judged,
         reached=reports[-1]["reached"] if reports else 0,
         state=_STATES[trial.state],
@@ -196,3 +238,17 @@ def _as_trial(trial: FrozenTrial) -> Trial:
         cost=sum(report["cost"] for report in reports),
         seconds=sum(report.get("seconds", 0.0) for report in reports),
     )
+
+
+def _report(about: Any) -> Mapping[str, Any]:
+    """Read what is kept beside a value. Raises `ValueError` for what `TrialStudy.report` does not write."""
+    numbers = {name: about.get(name, 0.0) if name == "seconds" else about[name] for name in _COUNTED}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"its {name} is {value!r}, which is a number of 0 or more")
+    if not isinstance(about["reached"], int) or not isinstance(about["note"], str):
+        raise TypeError(f"it reached {about['reached']!r}, with the note {about['note']!r}")
+    return about  # type: ignore[no-any-return]  # checked above
+
+
+_COUNTED = ("cost", "reached", "seconds")

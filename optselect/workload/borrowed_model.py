@@ -10,7 +10,6 @@ themselves: they stay, and their contents are copied back.
 from __future__ import annotations
 
 import copy
-import hashlib
 import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -191,15 +190,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def weights_digest(model: nn.Module) -> bytes:
-    """Digest the parameters: their names, shapes and sums of magnitudes."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().abs().double().sum().cpu().numpy().tobytes())
-    return digest.digest()
 
 
 def training_bytes(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> int:

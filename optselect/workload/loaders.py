@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,12 +11,12 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.workload.borrowed_model import attributes_restored
 from optselect.workload.replay import RecordedLoader
-from optselect.workload.rng import Generator, generators_restored, rng_isolated, seed_rng
+from optselect.workload.rng import Generator, generators_restored
 
 T = TypeVar("T")
 _GENERATORS = get_args(Generator)
@@ -94,33 +93,6 @@ def _cloned(generator: Generator, seed: int) -> Generator:
     if isinstance(generator, np.random.Generator):
         return np.random.Generator(type(generator.bit_generator)(seed))
     return random.Random(seed) if isinstance(generator, random.Random) else np.random.RandomState(seed)
-
-
-def rows_digest(loader: Any) -> str:
-    """Digest the data behind `loader`: how many rows there are, and three of them, read under fixed random numbers.
-
-    Empty where the data cannot be indexed.
-    """
-    dataset = getattr(loader, "dataset", loader)
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
-        return ""
-    with rng_isolated(), generators_restored(loader_generators(loader)):
-        seed_rng(0)
-        try:
-            count = len(dataset)
-            rows = [dataset[index] for index in sorted({0, count // 2, count - 1})] if count else []
-        except Exception:  # noqa: BLE001  # the user's code reads them, and may fail in any way; so will the training
-            return ""
-    digest = hashlib.sha256(str(count).encode())
-    for leaf in tree_leaves(rows):
-        if isinstance(leaf, torch.Tensor):
-            dense = leaf.detach().cpu().to_dense().resolve_conj()
-            digest.update(repr((dense.dtype, tuple(dense.shape), dense.flatten()[:1_000].tolist())).encode())
-        elif isinstance(leaf, np.ndarray):
-            digest.update(repr((leaf.dtype, leaf.shape, leaf.ravel()[:1_000].tolist())).encode())
-        elif isinstance(leaf, str | bytes | int | float | complex | None):
-            digest.update(repr(leaf).encode())
-    return digest.hexdigest()
 
 
 def _is_loader(value: Any) -> bool:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.configuration.goal import Mode
 from optselect.configuration.own_optimizer import OwnOptimizer
+from optselect.study.identity import Identity
 
 T = TypeVar("T")
 Build = Callable[[nn.Module], tuple[Optimizer, LRScheduler | None]]
@@ -115,8 +116,8 @@ class Workload(Protocol):
         """Whether the training keeps the weights of its best value, not of its last."""
 
     @property
-    def identity(self) -> str:
-        """Names model, data and length: equal for a rerun of the same training, different for another one."""
+    def identity(self) -> Identity:
+        """What tells this training from another: equal, as far as machines agree, for a rerun of the same one."""
 
     def borrowed(self) -> AbstractContextManager[None]:
         """Leave everything as it came, whatever happens inside. Nested calls borrow once."""

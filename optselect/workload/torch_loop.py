@@ -16,14 +16,16 @@ from optselect.configuration.own_optimizer import OwnOptimizer
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.optim.modes import evaluated, to_training
 from optselect.optim.rescaling import scaled
+from optselect.study.identity import Identity
 from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
 from optselect.workload.batches import HELD_BACK_BATCHES, BatchCache, TrialBatches
 from optselect.workload.borrowed_model import BorrowedModel, evaluation_mode, training_bytes
-from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
+from optselect.workload.identity import data_identity, function_facts, model_identity, optimizer_facts
+from optselect.workload.loaders import is_one_shot, loader_borrowed, trial_loader
 from optselect.workload.own_optimizer import own_optimizer_of
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
-from optselect.workload.training import Paused, Training, identity_of
+from optselect.workload.training import Paused, Training
 
 T = TypeVar("T")
 LossFunction = Callable[[Any, Any], Tensor]
@@ -75,6 +77,7 @@ class TorchWorkload:
         self._user_optimizer = user_optimizer
         self._max_validation_batches = max_validation_batches
         self.own_optimizer: OwnOptimizer | None = None
+        self._own_facts: Any = None
         self._borrowed: BorrowedModel | None = None
 
     @property
@@ -119,11 +122,23 @@ class TorchWorkload:
         return ()
 
     @property
-    def identity(self) -> str:
-        """A digest of the parameters' names, shapes and sums, the steps, and the loaders' lengths and a few rows."""
-        loaders = (self._train_loader, self._val_loader)
-        facts = [self.steps, *map(_length, loaders), *map(rows_digest, loaders)]
-        return identity_of(self.model, facts)
+    def identity(self) -> Identity:
+        """Of the model, the loss, the data, the steps, and inside `borrowed()` the user's own optimizer."""
+        loss = function_facts(self._loss_fn if self._step is None else self._step)
+        facts = {
+            "loss function": loss,
+            "length": [self.steps],
+            "own optimizer": self._own_facts,
+            "judgement": [self._max_validation_batches, self.keeps_best],
+        }
+        return (
+            model_identity(self.model)
+            .joined(facts)
+            .merged(
+                data_identity("training data", [self._train_loader]),
+                data_identity("validation data", [] if self._val_loader is None else [self._val_loader]),
+            )
+        )
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -158,7 +173,12 @@ class TorchWorkload:
     def _look_at_user_optimizer(self, borrowed: BorrowedModel) -> None:
         configure = self._user_optimizer
         if configure is not None:
-            self.own_optimizer = own_optimizer_of(borrowed, lambda: configure(self.model)[0])
+            self.own_optimizer = own_optimizer_of(borrowed, lambda: self._only_optimizer(configure))
+
+    def _only_optimizer(self, configure: Build) -> Optimizer:
+        optimizer, scheduler = configure(self.model)
+        self._own_facts = optimizer_facts([optimizer], [scheduler])
+        return optimizer
 
     def source(self) -> DataSource:
         """Return the data set behind `train_loader`, or its first batches when it has none that can be indexed."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.workload.batch_norm import RECALIBRATION_BATCHES
-from optselect.workload.borrowed_model import BorrowedModel, ModelState, weights_digest
+from optselect.workload.borrowed_model import BorrowedModel, ModelState
 from optselect.workload.stored import (
     NotPlainError,
     restore_optimizer,
@@ -23,6 +19,7 @@ from optselect.workload.stored import (
 )
 
 SomeTraining = TypeVar("SomeTraining", bound="Training")
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -79,8 +76,3 @@ class Paused(Generic[SomeTraining]):
 
     training: SomeTraining
     model: ModelState
-
-
-def identity_of(model: nn.Module, facts: Sequence[object]) -> str:
-    """Identify a training by its weights, and by `facts` about it that JSON can say."""
-    return hashlib.sha256(json.dumps(facts).encode() + weights_digest(model)).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 
 from optselect.errors import ConfigurationError, nearest
@@ -50,8 +51,11 @@ def method(name: str) -> Method:
         return FIXED[kind]
     if kind in SCALED and separator:
         try:
-            return functools.partial(SCALED[kind], amount=float(amount))
+            number = float(amount)
         except ValueError as error:
             raise ConfigurationError(f"{name!r}: after the @ stands a number, but got {amount!r}") from error
+        if not 0 < number < math.inf or (kind in ("random", "tpe") and number < 1):
+            raise ConfigurationError(f"{name!r}: after the @ stands a number above 0, of trials from 1 on")
+        return functools.partial(SCALED[kind], amount=number)
     known = [*FIXED, *(f"{scaled}@NUMBER" for scaled in SCALED)]
     raise ConfigurationError(f"there is no method {name!r}.{nearest(name, known)} Known: {', '.join(known)}")

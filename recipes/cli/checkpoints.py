@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 _CHECKPOINT_WORDS = frozenset({"last", "best", "hpc", "registry"})
 
 
-def checked_checkpoint(given: str | None) -> str | None:
+def checked_checkpoint(given: str | None, *, weights_only: bool | None = None) -> str | None:
     """Return `given`, looked at before anything is set up."""
-    if given is None or given in _CHECKPOINT_WORDS or "://" in given or Path(given).is_dir():
+    if given is None or given in _CHECKPOINT_WORDS or "://" in given:
         return given
     try:
+        if Path(given).is_dir():
+            return given
         Path(given).open("rb").close()
     except OSError as error:
         raise ResumeError(f"the checkpoint {given} cannot be read ({error.strerror}); pass a .ckpt file") from error
     if not zipfile.is_zipfile(given):
         raise ResumeError(f"{given} is not a checkpoint; pass a .ckpt file that Lightning wrote")
+    if weights_only is False:
+        return given
     try:
         # Before 2.6 Lightning itself would unpickle whatever is in it.
         read_checkpoint(given)

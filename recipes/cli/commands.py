@@ -2,7 +2,7 @@
 
 Nothing heavy is imported here: torch and Lightning come in with the subcommand that needs them, so that
 `optselect --help` and `optselect ls` answer at once. Exit status: 0 done; 2 wrong input, one line on stderr;
-130 interrupted, and how to go on.
+130 interrupted, 143 ended by SIGTERM, and how to go on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 
 from optselect import __version__
 from optselect.errors import ConfigurationError, OptselectError, nearest
-from optselect.words import without_passwords
+from optselect.recipes.cli.ending import TERMINATED, Terminated
+from optselect.words import printable, without_passwords
 
 DONE, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -49,12 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run(arguments, verbose=verbose)
     except OptselectError as error:
         if verbose:
-            print(without_passwords(traceback.format_exc()), file=sys.stderr, end="")
+            print(printable(without_passwords(traceback.format_exc())), file=sys.stderr, end="")
         _say(f"{type(error).__name__}: {' '.join(str(error).split())}")
         return WRONG_INPUT
     except KeyboardInterrupt as interrupt:
         _say(f"interrupted; {interrupt if interrupt.args else 'the same line starts anew'}")
         return INTERRUPTED
+    except Terminated as ended:
+        _say(f"ended by SIGTERM; {ended.how_to_go_on or 'the same line starts anew'}")
+        return TERMINATED
     except BrokenPipeError:
         # Whoever read us, `head` for one, has seen enough. Closing stdout would raise once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,6 +69,8 @@ def _run(arguments: list[str], *, verbose: bool) -> None:
     parser = command_parser()
     known, rest = parser.parse_known_args(arguments)
     if known.command is None:
+        if rest:
+            raise ConfigurationError(f"unknown argument {rest[0]!r}; see optselect --help")
         parser.print_help()
     elif known.command in _TRAININGS:
         # Everything but the command's name is for LightningCLI.
@@ -72,7 +78,32 @@ def _run(arguments: list[str], *, verbose: bool) -> None:
     elif rest:
         raise ConfigurationError(f"unknown argument {rest[0]!r}; see optselect {known.command} --help")
     else:
+        _answer(known)
+
+
+def _answer(known: argparse.Namespace) -> None:
+    """Run a command that trains nothing of the user's. Raises `ConfigurationError` for files that cannot be used."""
+    try:
         known.function(known)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        about = f" ({os.fspath(error.filename)!r:.80})" if error.filename is not None else ""
+        raise ConfigurationError(f"{error.strerror or error}{about}; choose another file or folder") from error
+
+
+def _file(text: str) -> Path:
+    """Read a path out of the command line. Raises `ArgumentTypeError` for what no file can be called."""
+    if "\0" in text:
+        raise argparse.ArgumentTypeError("a file's name holds no zero byte")
+    return Path(text)
+
+
+def _count(text: str) -> int:
+    """Read a number of 1 or more out of the command line. Raises `ArgumentTypeError` for anything else."""
+    if not text.isdecimal() or len(text) > 9 or not int(text):
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on belongs there, but got {text[:40]!r}")
+    return int(text)
 
 
 def _imported(module: str, name: str) -> Callable[..., Any]:
@@ -112,16 +143,16 @@ def command_parser() -> argparse.ArgumentParser:
     add("ls", _ls, "list the recipes, one line each")
     cp = add("cp", _cp, "copy a recipe's YAML, to edit")
     cp.add_argument("name", metavar="NAME", help="a recipe of `optselect ls`")
-    cp.add_argument("file", metavar="FILE", type=Path, help="where to; it must not exist yet")
+    cp.add_argument("file", metavar="FILE", type=_file, help="where to; it must not exist yet")
     for name, summary in _TRAININGS.items():
         # No help of its own: `optselect fit --help` is LightningCLI's, which knows all arguments.
         commands.add_parser(name, help=f"--config FILE: {summary}", add_help=False, allow_abbrev=False)
     explain = add("explain", answer, "why this optimizer, out of a plan.json or a checkpoint")
-    explain.add_argument("file", metavar="PLAN_OR_CHECKPOINT", type=Path, help="a plan.json or a .ckpt file")
+    explain.add_argument("file", metavar="PLAN_OR_CHECKPOINT", type=_file, help="a plan.json or a .ckpt file")
     explain.add_argument("--markdown", action="store_true", help="as Markdown")
     report = add("report", answer, "the same with plots, as one HTML page")
-    report.add_argument("file", metavar="PLAN_OR_CHECKPOINT", type=Path)
-    report.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"))
+    report.add_argument("file", metavar="PLAN_OR_CHECKPOINT", type=_file)
+    report.add_argument("-o", "--output", metavar="FILE", type=_file, default=Path("report.html"))
     catalogue = add("catalogue", answer, "list the optimizers; all about one, given its name")
     catalogue.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="such as 'adam*'")
     add("rules", answer, "list the rules that propose optimizers, with their sources")
@@ -130,9 +161,9 @@ def command_parser() -> argparse.ArgumentParser:
         "--tasks", nargs="+", metavar="TASK", help="digits, letter, …, unseen for seven more; all ten without it"
     )
     bench.add_argument("--methods", nargs="+", metavar="METHOD", help="default, sweep, tpe@20, ours@0.25, …")
-    bench.add_argument("--seeds", type=int, default=3, help="searches of each method on each task (3)")
-    bench.add_argument("--out", type=Path, default=Path("bench_runs"), help="folder of results (bench_runs)")
-    bench.add_argument("--cache", type=Path, help="folder of prepared data (in the user's cache)")
+    bench.add_argument("--seeds", type=_count, default=3, help="searches of each method on each task (3)")
+    bench.add_argument("--out", type=_file, default=Path("bench_runs"), help="folder of results (bench_runs)")
+    bench.add_argument("--cache", type=_file, help="folder of prepared data (in the user's cache)")
     bench.add_argument("--tiny", action="store_true", help="one short task, to see that it works")
     bench.add_argument("--oracle", action="store_true", help="only find the best of a grid: regret's zero")
     bench.add_argument("--redo", action="store_true", help="forget these methods' results first")
@@ -177,7 +208,7 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"optselect: {without_passwords(message)}", file=sys.stderr)
+    print(f"optselect: {printable(without_passwords(message))}", file=sys.stderr)
 
 
 @contextmanager

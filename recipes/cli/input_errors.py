@@ -49,11 +49,16 @@ def as_input_error(error: Exception, model: nn.Module, ckpt_path: str | None) ->
 
 def unreadable(ckpt_path: str, error: Exception) -> ResumeError:
     """Say what is wrong with a checkpoint that torch cannot load, or will not because it would run code."""
-    # The first line says it; then torch explains at length how to switch off what protects.
+    if "weights_only" in str(error):
+        # torch explains at length how to switch off what protects: that is not for a message to advise.
+        named = re.findall(r"GLOBAL ([\w.]+)", str(error))
+        objects = f" ({', '.join(dict.fromkeys(named))})" if named else ""
+        return ResumeError(
+            f"the checkpoint {ckpt_path} cannot be read: beside tensors and builtins it holds objects{objects}, which "
+            "would run code; pass one without them"
+        )
     first = str(error).partition("\n")[0]
-    return ResumeError(
-        f"the checkpoint {ckpt_path} cannot be read ({type(error).__name__}: {first}); pass another one, {_SHOWN}"
-    )
+    return ResumeError(f"the checkpoint {ckpt_path} cannot be read ({type(error).__name__}: {first}); pass another one")
 
 
 def readable(message: str) -> str:

@@ -93,6 +93,12 @@ class AutoCLI(LightningCLI):
         if self._trains:
             parser.add_argument("--plan", type=str | None, default=None, help="a plan.json; nothing is searched")
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="a checkpoint to go on from")
+            parser.add_argument(
+                "--weights_only",
+                type=bool | None,
+                default=None,
+                help="as Trainer.fit takes it: whether a checkpoint may hold nothing but tensors and builtins",
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Read the command line, the config and the environment."""

@@ -10,6 +10,7 @@ from optselect.errors import ConfigurationError, PlanFormatError, UnknownOptimiz
 from optselect.plan.stored import stored_plan
 from optselect.report import can_draw, write_report
 from optselect.report.reference import catalogue_lines, entry_lines, rules_lines
+from optselect.words import printable
 
 
 def explain(arguments: argparse.Namespace) -> None:
@@ -40,9 +41,9 @@ def catalogue(arguments: argparse.Namespace) -> None:
     if not names:
         raise UnknownOptimizerError.named(pattern, optimizers.names())
     lines = entry_lines(optimizers.get(pattern)) if names == (pattern,) else catalogue_lines(names)
-    print("\n".join(lines))
+    print(printable("\n".join(lines)))
 
 
 def rules(_: argparse.Namespace) -> None:
     """List the rules with their mechanism, their source and what speaks against them."""
-    print("\n".join(rules_lines()))
+    print(printable("\n".join(rules_lines())))

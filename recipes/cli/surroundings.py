@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from optselect.callbacks.lightning_names import installed
-from optselect.words import without_passwords
+from optselect.words import printable, without_passwords
 
 
 @contextmanager
@@ -75,4 +75,4 @@ def chatter_muted() -> Iterator[None]:
 
 
 def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}")
+    print(printable(f"warning: {' '.join(without_passwords(str(message)).split())}"))

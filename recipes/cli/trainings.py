@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from optselect import measure
 from optselect.building.fitting_policy import policy_for
@@ -19,11 +20,13 @@ from optselect.errors import ConfigurationError, OptselectError, UnsupportedModu
 from optselect.profile.model import measured_anatomy
 from optselect.profile.text import describe
 from optselect.recipes.cli.checkpoints import checked_checkpoint, last_checkpoint
+from optselect.recipes.cli.ending import Terminated, sigterm_heeded
 from optselect.recipes.cli.input_errors import as_input_error
 from optselect.recipes.cli.lightning_cli import AutoCLI, build_cli
 from optselect.recipes.cli.surroundings import chatter_muted, here_importable, sigint_restored
 from optselect.report.groups import LAYER_HEADER, LAYER_NUMBERS, aligned, layer_rows
 from optselect.report.text import choice_as_text
+from optselect.words import printable
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -32,11 +35,12 @@ if TYPE_CHECKING:
 def run(command: str, arguments: list[str], *, verbose: bool) -> None:
     """Run `fit`, `tune` or `profile` with LightningCLI's `arguments`.
 
-    Raises `OptselectError` on wrong input, and `KeyboardInterrupt` with a hint on how to go on.
+    Raises `OptselectError` on wrong input, and `KeyboardInterrupt` or `Terminated` with a hint on how to go on.
     """
     with ExitStack() as stack:
         stack.enter_context(here_importable())
         stack.enter_context(sigint_restored())
+        stack.enter_context(sigterm_heeded())
         if not verbose:
             stack.enter_context(chatter_muted())
         try:
@@ -49,16 +53,18 @@ def run(command: str, arguments: list[str], *, verbose: bool) -> None:
 
 def _fit(arguments: list[str]) -> None:
     cli = build_cli("fit", AutoOptimizer, arguments)
-    _train(cli, ckpt_path=checked_checkpoint(cli.config.ckpt_path))
+    weights_only = cli.config.weights_only
+    checkpoint = checked_checkpoint(cli.config.ckpt_path, weights_only=weights_only)
+    _train(cli, ckpt_path=checkpoint, weights_only=weights_only)
     auto, trainer = cli.auto, cli.trainer
     if _nothing_trained(trainer):
         raise ConfigurationError("the training data gave no batch, so nothing was trained; look at data: and limits")
     if auto.plan is not None:
-        print(choice_as_text(auto.plan))
+        print(printable(choice_as_text(auto.plan)))
     for name, value in sorted(trainer.callback_metrics.items()):
-        print(f"{name:<20} {float(value):.5g}")
-    checkpoint = last_checkpoint(trainer)
-    for what, file in (("plan", auto.plan_path), ("report", auto.report_path), ("checkpoint", checkpoint)):
+        print(f"{printable(name):<20} {float(value):.5g}")
+    last = last_checkpoint(trainer)
+    for what, file in (("plan", auto.plan_path), ("report", auto.report_path), ("checkpoint", last)):
         if file is not None:
             print(f"{what:<20} {_relative(file)}")
 
@@ -75,7 +81,7 @@ def _tune(arguments: list[str]) -> None:
             raise UnsupportedModuleError(str(warning.__cause__ or warning)) from warning
     if auto.plan is None or auto.plan_path is None:
         raise ConfigurationError("nothing was searched: fast_dev_run and auto.plan leave nothing to tune; remove them")
-    print(choice_as_text(auto.plan))
+    print(printable(choice_as_text(auto.plan)))
     print(f"plan                 {_relative(auto.plan_path)}")
     if auto.report_path is not None:
         print(f"report               {_relative(auto.report_path)}")
@@ -86,9 +92,9 @@ def _profile(arguments: list[str]) -> None:
     cli = build_cli("profile", _Profiling, arguments)
     _train(cli)
     if cli.auto.profile is not None:
-        print("\n".join(describe(cli.auto.profile)))
+        print(printable("\n".join(describe(cli.auto.profile))))
     if isinstance(cli.auto, _Profiling) and cli.auto.layers:
-        print("\n".join(("", *cli.auto.layers)))
+        print(printable("\n".join(("", *cli.auto.layers))))
 
 
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": _fit, "tune": _tune, "profile": _profile}
@@ -124,11 +130,19 @@ class _Profiling(AutoOptimizer):
         raise lightning_of(module)._TunerExitException  # noqa: SLF001  # there is no public way out
 
 
-def _train(cli: AutoCLI, *, ckpt_path: str | None = None) -> None:
+def _train(cli: AutoCLI, *, ckpt_path: str | None = None, weights_only: bool | None = None) -> None:
+    # Before 2.6 `fit` does not take it, and reads whatever is in the file.
+    takes_it = "weights_only" in inspect.signature(cli.trainer.fit).parameters
+    own: dict[str, Any] = {"weights_only": weights_only} if takes_it and weights_only is not None else {}
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path, **own)
+    except Terminated as leaving:
+        raise Terminated(_how_to_go_on(cli)) from leaving
     except SystemExit as leaving:
-        # Lightning turns Ctrl-C into exit status 1.
+        # Lightning turns Ctrl-C into exit status 1, and SIGTERM into 0.
+        sigterm = lightning_of(cli.trainer).SIGTERMException
+        if isinstance(leaving, sigterm) or cli.trainer.received_sigterm:
+            raise Terminated(_how_to_go_on(cli)) from leaving
         if isinstance(leaving.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt(_how_to_go_on(cli)) from leaving
         raise
@@ -141,6 +155,9 @@ def _train(cli: AutoCLI, *, ckpt_path: str | None = None) -> None:
         if refusal is None:
             raise
         raise refusal from error
+    if cli.trainer.received_sigterm:
+        # It came too late for Lightning to look at it.
+        raise Terminated(_how_to_go_on(cli))
 
 
 def _nothing_trained(trainer: pl.Trainer) -> bool:

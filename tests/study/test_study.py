@@ -22,6 +22,7 @@ from optselect.configuration import USER, Configuration
 from optselect.configuration.goal import Mode
 from optselect.configuration.schedule import Schedule
 from optselect.errors import StorageError
+from optselect.study.identity import Identity
 from optselect.study.journal import journal_storage
 from optselect.study.opening import open_study
 from optselect.study.study import TrialStudy
@@ -30,6 +31,7 @@ SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1}, schedule=Sched
 ADAMW = Configuration(optimizer="adamw", hyperparameters={"lr": 1e-3, "weight_decay": 0.01})
 OWN = Configuration(optimizer=USER)
 NAMES = ["adamw", "sgd", "user"]
+ONE = Identity(facts={"model": "one"})
 
 
 def opened(storage: Any = None, name: str = "study", mode: Mode = "min", **options: Any) -> TrialStudy:
@@ -175,12 +177,12 @@ def test_an_exact_name_is_continued_even_when_finished(tmp_path: Path) -> None:
 
 def test_a_study_of_another_training_is_never_continued(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
-    filled(opened(path, identity="one"))
+    filled(opened(path, identity=ONE))
 
     with pytest.raises(StorageError, match=r"'study' is of another training.*pass another study_name"):
-        opened(path, identity="two", exact_name=True)
+        opened(path, identity=Identity(facts={"model": "two"}), exact_name=True)
 
-    assert len(opened(path, identity="one").trials()) == 4
+    assert len(opened(path, identity=ONE).trials()) == 4
 
 
 def test_an_ended_search_is_known_by_its_limits(tmp_path: Path) -> None:
@@ -280,7 +282,7 @@ moment = time.time() + 0.3
 [os.fork() for _ in range(3)]  # eight processes
 while time.time() < moment:
     pass
-study = open_study(storage=sys.argv[1], name="study", mode="min", facts={"monitor": "val_loss"}, identity="one")
+study = open_study(storage=sys.argv[1], name="study", mode="min", facts={"monitor": "val_loss"})
 os.write(1, f"{study.study.study_name} {study.study.user_attrs['monitor']}\\n".encode())
 while True:
     try:
@@ -446,3 +448,56 @@ def test_the_users_own_optimizer_is_laid_out_by_the_factor_on_its_rate() -> None
         study.begin(configuration, 0, NAMES)
 
     assert [trial.params["lr"] for trial in study.study.get_trials()] == [1.0, 0.1, 10.0]
+
+
+# --- what somebody else has written ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_trial_judged_at_no_number_is_left_out_and_the_log_says_so(
+    value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = opened()
+    number = study.begin(SGD, 0, NAMES)
+    study.report(number, until=10, reached=10, value=value, cost=1.0)
+
+    left = [study.trials() for _ in range(3)]
+
+    assert left == [[], [], []]
+    assert len([message for message in caplog.messages if "left out and run anew" in message]) == 1
+
+
+@pytest.mark.parametrize(
+    "name, wrong",
+    [
+        ("optselect:configuration", "no JSON"),
+        ("optselect:configuration", "[1]"),
+        ("optselect:configuration", 5),
+        ("optselect:configuration", '{"optimizer": "sgd", "hyperparameters": {}, "schedule": {"kind": "whim"}}'),
+        ("optselect:seed", "one"),
+        ("optselect:seed", None),
+        ("optselect:at 10", 5),
+        ("optselect:at 10", {}),
+        ("optselect:at 10", {"cost": float("nan"), "reached": 10, "note": ""}),
+        ("optselect:at 10", {"cost": -1.0, "reached": 10, "note": ""}),
+        ("optselect:at 10", {"cost": 1.0, "reached": "ten", "note": ""}),
+        ("optselect:at 10", {"cost": 1.0, "reached": 10, "note": 5}),
+    ],
+)
+def test_a_trial_that_was_edited_is_a_named_error(name: str, wrong: Any) -> None:
+    study = opened()
+    number = study.begin(SGD, 0, NAMES)
+    study.report(number, until=10, reached=10, value=1.0, cost=1.0)
+    study._live(number).set_user_attr(name, wrong)
+
+    with pytest.raises(StorageError, match="trial 0 of the study 'study' in memory is not as optselect wrote it"):
+        study.trials()
+
+
+@pytest.mark.parametrize("wrong", ["fast", float("nan"), -1.0, None, [1]])
+def test_what_a_study_remembers_is_a_number(wrong: Any) -> None:
+    study = opened()
+    study.study.set_user_attr("pace", wrong)
+
+    with pytest.raises(StorageError, match="as pace"):
+        study.remember("pace", 1.0)

@@ -10,7 +10,7 @@ from torch import nn
 from optselect.workload.borrowed_model import BorrowedModel
 from optselect.workload.own_optimizer import own_optimizer_of
 from optselect.workload.stored import NotPlainError
-from optselect.workload.training import Training, identity_of
+from optselect.workload.training import Training
 
 
 def begun(model: nn.Module, *, momentum: float = 0.9) -> Training:
@@ -97,11 +97,3 @@ def test_a_look_at_optimizers_leaves_the_model_as_it_was() -> None:
 
     assert found.name == "SGD"
     assert weights(model) == before
-
-
-def test_other_weights_or_other_facts_are_another_training() -> None:
-    one, other = nn.Linear(3, 2), nn.Linear(3, 2)
-
-    assert identity_of(one, [40, "val_loss"]) == identity_of(one, [40, "val_loss"])
-    assert identity_of(one, [40, "val_loss"]) != identity_of(one, [80, "val_loss"])
-    assert identity_of(one, [40]) != identity_of(other, [40])

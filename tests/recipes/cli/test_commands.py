@@ -1,6 +1,8 @@
 """The command line: every command at tiny scale on digits."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -343,3 +345,77 @@ Parser key "a.b":
 )
 def test_a_message_of_many_lines_becomes_one(message: str, line: str) -> None:
     assert readable(message) == line
+
+
+# --- checkpoints with objects, and SIGTERM --------------------------------------------------------
+
+
+HOLDING = """
+from optselect.recipes.digits import DigitsModel
+
+
+class Scale:
+    factor = 1.0
+
+
+class Holding(DigitsModel):
+    def __init__(self, hidden: int = 8) -> None:
+        super().__init__(hidden)
+        self.save_hyperparameters({"scale": Scale()})
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_checkpoint_with_objects_is_explained_refused_and_gone_on_with_where_that_is_asked_for(run: Run) -> None:
+    Path("holding.py").write_text(HOLDING)
+    line = ("fit", "--config", "tiny.yaml", "--model", "holding.Holding", "--auto.budget", "0")
+    run(*line)
+    (checkpoint,) = map(str, Path().rglob("*.ckpt"))
+    on = (*line, "--ckpt_path", checkpoint, "--trainer.max_epochs", "3")
+
+    refused, trusted, explained = run(*on), run(*on, "--weights_only", "false"), run("explain", checkpoint)
+
+    assert [each.status for each in (refused, trusted, explained)] == [2, 0, 0], trusted.err
+    assert "holds objects (holding.Scale)" in refused.err
+    assert "weights_only" not in refused.err
+
+
+SLOW = """
+import time
+from optselect.recipes.digits import DigitsModel
+
+
+class Slow(DigitsModel):
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.05)
+        return super().training_step(batch, batch_idx)
+"""
+
+
+@pytest.mark.parametrize("command, begun", [("tune", "arms:"), ("fit", "arms:"), ("fit", "chosen:")])
+def test_sigterm_is_status_143_and_says_how_to_go_on(command: str, begun: str, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "tiny.yaml").write_text(json.dumps({**TINY, "trainer": {**TINY["trainer"], "max_epochs": 8}}))
+    line = [
+        sys.executable,
+        "-u",
+        "-m",
+        "optselect.recipes.cli",
+        command,
+        "--config",
+        "tiny.yaml",
+        "--model",
+        "slow.Slow",
+    ]
+    line += ["--auto.budget", "1.0"]
+    process = subprocess.Popen(
+        line, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
+    )
+    assert process.stdout is not None
+    next(each for each in process.stdout if each.startswith(begun))
+
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+
+    assert process.returncode == 143
+    assert said.splitlines()[-1].startswith("optselect: ended by SIGTERM; the same line")

@@ -76,5 +76,5 @@ def test_a_plan_edited_beyond_showing_is_one_line_and_no_page(
 
     said = capsys.readouterr().err
     assert status == 2
-    assert "PlanFormatError: the plan in" in said
+    assert "PlanFormatError: the plan is malformed: search_steps is 'many'" in said
     assert not (tmp_path / "page.html").exists()
