@@ -194,11 +194,11 @@ def check_groups(chosen: Configuration, groups: Sequence[ParamGroup], model: Mod
     named = Counter(name for group in groups for name in group.parameters)
     where = {
         "in no group, so that they would never train": [
-            name for name in model.shapes if name not in model.frozen and name not in named
+            name for name in model.shapes if name not in model.untrained and name not in named
         ],
         "in several groups": [name for name, count in named.items() if count > 1],
         "in a group, but not among the model's parameters": [name for name in named if name not in model.shapes],
-        "in a group, but frozen": [name for name in named if name in model.frozen],
+        "in a group, but frozen or left out": [name for name in named if name in model.untrained],
     }
     for why, names in where.items():
         if names:

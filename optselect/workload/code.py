@@ -91,7 +91,7 @@ def _functions(value: Any) -> list[FunctionType]:
 
 
 def _named_by(value: Any) -> Iterator[Any]:
-    """Find the user's own classes and functions that the code of `value` names: globals, and those of modules of theirs."""
+    """Find the user's own classes and functions that the code of `value` names: globals, and those of their modules."""
     for function in _functions(value):
         names = list(_names(function.__code__))
         for name in names:
