@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from optselect.callbacks.averages import averaged
 from optselect.callbacks.data import TrialData
 from optselect.callbacks.loop import TrialLoop, in_hook, loss_in
 from optselect.callbacks.muting import METRIC_DICTS, forget_metrics
@@ -51,7 +52,12 @@ class Judge:
         Raises `MetricNotLoggedError` when the module does not log it, and `UnsupportedModuleError` when there is
         nothing to judge by.
         """
-        with rng_isolated(), evaluated(loop.training.optimizers), self._recalibrated(loop, left):
+        with (
+            rng_isolated(),
+            evaluated(loop.training.optimizers),
+            averaged(loop.training.averages, self._module),
+            self._recalibrated(loop, left),
+        ):
             value = self._validated(loop) if loop.data.validates else None
             if value is None:
                 value = self._held_back_value(loop)
