@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from optselect.callbacks.averages import averaged
 from optselect.callbacks.data import TrialData
 from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.loop import TrialLoop, in_hook, loss_in
@@ -54,7 +55,12 @@ class Judge:
         Raises `MetricNotLoggedError` when the module does not log it, and `UnsupportedModuleError` when there is
         nothing to judge by.
         """
-        with rng_isolated(), evaluated(loop.training.optimizers), self._recalibrated(loop, left):
+        with (
+            rng_isolated(),
+            evaluated(loop.training.optimizers),
+            averaged(loop.training.averages, self._module),
+            self._recalibrated(loop, left),
+        ):
             value = self._validated(loop) if loop.data.validates else None
             if value is None:
                 value = self._held_back_value(loop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from optselect.callbacks.averages import TrialAverage
 from optselect.callbacks.counters import Progress
 from optselect.callbacks.data import TrialData
 from optselect.callbacks.lightning_names import lightning_of
@@ -41,10 +42,12 @@ class LightningTraining(Training):
 
     batch_idx  batches of the present epoch behind it
     progress   the loops' counters, while it is put aside
+    averages   of its weights, as the trainer's callbacks would keep them
     """
 
     batch_idx: int = 0
     progress: Progress = ()
+    averages: Sequence[TrialAverage] = ()
 
     def torch_schedulers(self) -> list[LRScheduler]:
         """Return the schedulers that are in the configs now."""
@@ -185,6 +188,8 @@ class TrialLoop:
     def _leave_batch(self, output: Any, batch: Any, *, last: bool) -> None:
         training, loop = self.training, self._trainer.fit_loop.epoch_loop
         self._call("on_train_batch_end", output, batch, training.batch_idx)
+        for average in training.averages:
+            average.after_batch(self._trainer, self._module)
         loop.batch_progress.increment_completed()
         if not loop._should_accumulate():
             loop._batches_that_stepped += 1
@@ -196,6 +201,8 @@ class TrialLoop:
     def _begin_epoch(self) -> None:
         fit_loop = self._trainer.fit_loop
         loop = fit_loop.epoch_loop
+        for average in self.training.averages:
+            average.before_epoch(self._module)
         fit_loop.epoch_progress.increment_ready()
         self._call("on_train_epoch_start")
         fit_loop.epoch_progress.increment_started()
@@ -207,6 +214,8 @@ class TrialLoop:
         self.training.batch_idx = 0
         progress = self._trainer.fit_loop.epoch_progress
         progress.increment_processed()
+        for average in self.training.averages:
+            average.after_epoch(self._trainer)
         self._call("on_train_epoch_end")
         progress.increment_completed()
 

@@ -31,7 +31,7 @@ def leaves_length_open(callback: Any) -> bool:
 def averages_weights(callback: Any) -> str | None:
     """How what the training validates, or ends with, differs from the weights that it trains; None: it does not.
 
-    Trials have no callbacks, and are judged by the weights that they train.
+    Trials have no callbacks, and are judged by the weights that they train, or the averages that they know how to keep.
     """
     name = type(callback).__name__
     if is_named(callback, "StochasticWeightAveraging"):

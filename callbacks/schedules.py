@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # What a module finds its schedulers by.
 _LOOKS_UP = frozenset({"lr_schedulers", "lr_scheduler_configs"})
+# What it sets their rates by.
+_SETS_RATES = frozenset({"param_groups"})
 # An override is asked for so many steps: whatever it does once an epoch shows where epochs are as short as that.
 _ASKED_STEPS = 100
 # The schedule of a training is looked at after so many steps, or at the end of its first epoch.
@@ -41,8 +43,13 @@ def standing_still(optimizer: Optimizer) -> LRScheduler:
 
 def looks_schedulers_up(module: pl.LightningModule) -> bool:
     """Tell whether the code of the module's classes asks for its schedulers, and so may break where there is none."""
+    return _mentions(module, _LOOKS_UP)
+
+
+def _mentions(module: pl.LightningModule, names: frozenset[str]) -> bool:
+    """Tell whether the code of the module's classes, without Lightning's own, uses an attribute of one of these names."""
     return any(
-        not _LOOKS_UP.isdisjoint(code.co_names)
+        not names.isdisjoint(code.co_names)
         for kind in type(module).__mro__
         if not kind.__module__.startswith(("lightning.", "pytorch_lightning."))
         for function in vars(kind).values()
@@ -174,8 +181,10 @@ class ScheduleWatch:
                 )
                 return
             rates = [float(rate) for rate in scheduler.get_last_lr()]
-        # Groups that joined since are not compared.
-        if any(now != planned for now, planned in zip(_rates(trainer), rates, strict=False)):
+        # Groups that joined since are not compared, and what the module itself does it has done in trials, too.
+        if not _mentions(module, _SETS_RATES) and any(
+            now != planned for now, planned in zip(_rates(trainer), rates, strict=False)
+        ):
             self._warn("something beside the plan changes it. Let one of the two go")
 
     def _warn(self, what: str) -> None:

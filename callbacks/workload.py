@@ -12,6 +12,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from optselect.callbacks.averages import is_averaged_in_trials, trial_averages
 from optselect.callbacks.borrowing import KEPT_ATTRIBUTES, trainer_borrowed
 from optselect.callbacks.counters import (
     Progress,
@@ -151,8 +152,9 @@ class LightningWorkload:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Averages of the weights that another callback brings in."""
-        return tuple(said for callback in self._callbacks if (said := averages_weights(callback)) is not None)
+        """Averages of the weights that another callback brings in, and trials cannot have."""
+        others = [callback for callback in self._callbacks if not is_averaged_in_trials(callback)]
+        return tuple(said for callback in others if (said := averages_weights(callback)) is not None)
 
     @property
     def keeps_best(self) -> bool:
@@ -234,7 +236,8 @@ class LightningWorkload:
             config = lightning_of(self._trainer).LRSchedulerConfig
             schedulers = [config(scheduler, interval="step")] if scheduler is not None else []
         to_training(optimizers)
-        trial.loop.attach(LightningTraining(optimizers=optimizers, schedulers=schedulers, seed=seed))
+        averages = trial_averages(self._callbacks, self.model)
+        trial.loop.attach(LightningTraining(optimizers=optimizers, schedulers=schedulers, seed=seed, averages=averages))
 
     def train(self, micro_batches: int) -> Sequence[float | None]:
         """Go on batch by batch, as Lightning's training epoch loop does, with the module's own hooks."""
@@ -268,6 +271,8 @@ class LightningWorkload:
         trial, trainer = self._in_trial, self._trainer
         training = trial.loop.training
         if self._data.replay is not None or getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return None
+        if training.averages:
             return None
         stored = training.store(trial.model)
         if stored is None:

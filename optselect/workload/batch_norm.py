@@ -41,10 +41,10 @@ def recalibrated(model: nn.Module, forward: Callable[[], None], left: float = ma
     """Give running statistics inside as `left` more batches would make them, and put them back afterwards.
 
     What each of those batches would add is estimated at the present weights, over what `forward` runs. At the end of
-    the training (0 left) the statistics are those that it has.
+    the training (0 left) the statistics are those that it has; `forward` is run all the same, as it is counted.
     """
     norms = _moving(model)
-    if not norms or left <= 0:
+    if not norms:
         yield
         return
     saved = [
@@ -72,7 +72,7 @@ def _kept(momentum: float | None, before: Mapping[str, Tensor], left: float) -> 
     if momentum is not None:
         return float((1.0 - momentum) ** left)
     seen = float(before["num_batches_tracked"])
-    return seen / (seen + left)
+    return seen / max(seen + left, 1.0)
 
 
 def _mix_in(norm: _BatchNorm, before: Mapping[str, Tensor], share: float) -> None:

@@ -14,10 +14,15 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAver
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tests.support.modules import BATCH, CLASSES, FEATURES, auto, fit, made, rows
+from tests.support.modules import BATCH, CLASSES, FEATURES, auto, equal_states, fit, made, rows
 
 EPOCHS = 4
 STEPS = EPOCHS * 12
+
+
+def in_order() -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Loaders that draw no random numbers."""
+    return DataLoader(rows(), batch_size=BATCH), DataLoader(rows(32), batch_size=16)
 
 
 class Normed(L.LightningModule):
@@ -66,8 +71,7 @@ def test_a_trial_that_runs_to_the_end_shows_what_the_training_ends_with(
 ) -> None:
     callback = auto(tmp_path, candidates=["adamw"], budget=4.0)
 
-    in_order = DataLoader(rows(), batch_size=BATCH), DataLoader(rows(32), batch_size=16)
-    trainer = fit(made(kind), callback, data=in_order, epochs=EPOCHS)
+    trainer = fit(made(kind), callback, data=in_order(), epochs=EPOCHS)
 
     assert callback.plan is not None
     chosen = [each for each in callback.plan.trials if each.configuration == callback.plan.configuration]
@@ -95,12 +99,48 @@ class Demanding(L.Callback):
     """Has the letters in its name, and averages nothing."""
 
 
-AVERAGING = [
-    EMAWeightAveraging(),
+class EachEpoch(WeightAveraging):
+    """Averages at the ends of epochs, from the second on."""
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return epoch_idx is not None and epoch_idx >= 1
+
+
+KEPT = [
+    EMAWeightAveraging(decay=0.9),
+    EMAWeightAveraging(decay=0.8, use_buffers=False, update_every_n_steps=3),
+    EMAWeightAveraging(decay=0.9, update_starting_at_epoch=2),
     WeightAveraging(),
-    StochasticWeightAveraging(swa_lrs=1e-3),
-    EMACallback(),
+    EachEpoch(),
 ]
+
+
+@pytest.mark.parametrize("kind", [Normed, Slow])
+@pytest.mark.parametrize("averaging", KEPT)
+def test_a_trial_is_judged_by_the_averages_that_the_training_validates(
+    averaging: L.Callback, kind: type[L.LightningModule], tmp_path: Path
+) -> None:
+    callback = auto(tmp_path, candidates=["adamw"], budget=4.0)
+
+    trainer = fit(made(kind), callback, copy.deepcopy(averaging), data=in_order(), epochs=EPOCHS)
+
+    assert callback.plan is not None
+    chosen = [each for each in callback.plan.trials if each.configuration == callback.plan.configuration]
+    assert chosen[0].values[STEPS] == pytest.approx(float(trainer.callback_metrics["val_loss"]), rel=1e-5)
+    assert callback.plan.reasons_of("caveat") == ()
+
+
+@pytest.mark.parametrize("averaging", KEPT)
+def test_the_averages_of_a_training_are_those_without_a_search(averaging: L.Callback, tmp_path: Path) -> None:
+    searched, by_hand = made(Normed), made(Normed)
+    fit(searched, auto(tmp_path, candidates=["user"]), copy.deepcopy(averaging), data=in_order(), epochs=EPOCHS)
+
+    fit(by_hand, copy.deepcopy(averaging), data=in_order(), epochs=EPOCHS)
+
+    assert equal_states(searched.state_dict(), by_hand.state_dict())
+
+
+AVERAGING = [StochasticWeightAveraging(swa_lrs=1e-3), EMACallback()]
 
 
 @pytest.mark.parametrize("averaging", AVERAGING)

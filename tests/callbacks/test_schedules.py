@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from optselect import OptimizerPlan
 from optselect.callbacks.schedules import ScheduleWarning
 from optselect.configuration import USER
+from tests.support.kinds import Manual
 from tests.support.modules import Classifier, StopAfter, auto, equal_states, fit, in_trial, loaders, made, rows
 
 EPOCHS = 4
@@ -234,10 +235,21 @@ def test_a_callback_that_steps_the_schedule_too_is_told_of_once(tmp_path: Path) 
     assert len([each for each in told if each.category is ScheduleWarning]) == 1
 
 
-@pytest.mark.parametrize("kind", [Watched, NobodySteps])
+@pytest.mark.parametrize("kind", [Classifier, Manual])
 def test_rates_that_somebody_else_sets_are_told_of(kind: type[L.LightningModule], tmp_path: Path) -> None:
     with pytest.warns(ScheduleWarning, match="something beside the plan changes it"):
         fit(made(kind), auto(tmp_path, candidates=["adamw"], budget=0), SetsRates(), epochs=EPOCHS)
+
+
+def test_rates_that_the_module_sets_were_those_of_its_trials_and_nothing_is_said(tmp_path: Path) -> None:
+    class WarmsUp(NobodySteps):
+        def move(self) -> None:
+            optimizer: Any = self.optimizers()
+            optimizer.param_groups[0]["lr"] = 1e-4
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ScheduleWarning)
+        fit(made(WarmsUp), auto(tmp_path, candidates=["adamw"], budget=0), epochs=EPOCHS)
 
 
 def test_a_given_plan_whose_schedule_nobody_steps_is_told_of(tmp_path: Path) -> None:
