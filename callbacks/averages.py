@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from optselect.callbacks.other_callbacks import is_named
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 class TrialAverage:
@@ -48,7 +50,7 @@ class TrialAverage:
 
     @contextmanager
     def in_place(self, module: pl.LightningModule) -> Iterator[None]:
-        """The averages in the module inside; its own weights and buffers afterwards."""
+        """Put the averages into the module inside, and its own weights and buffers back afterwards."""
         self._swap(module)
         try:
             yield
@@ -86,13 +88,13 @@ def is_averaged_in_trials(callback: Any) -> bool:
 
 
 def trial_averages(callbacks: Iterable[Any], module: pl.LightningModule) -> list[TrialAverage]:
-    """A fresh average for each of `callbacks` that keeps one."""
+    """Make a fresh average for each of `callbacks` that keeps one."""
     return [TrialAverage(callback, module) for callback in callbacks if is_averaged_in_trials(callback)]
 
 
 @contextmanager
 def averaged(averages: Sequence[TrialAverage], module: pl.LightningModule) -> Iterator[None]:
-    """What the training would validate in the module inside."""
+    """Put into the module what the training would validate."""
     with ExitStack() as stack:
         for average in averages:
             stack.enter_context(average.in_place(module))

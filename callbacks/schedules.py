@@ -47,7 +47,7 @@ def looks_schedulers_up(module: pl.LightningModule) -> bool:
 
 
 def _mentions(module: pl.LightningModule, names: frozenset[str]) -> bool:
-    """Tell whether the code of the module's classes, without Lightning's own, uses an attribute of one of these names."""
+    """Tell whether the code of the module's classes, without Lightning's own, uses one of these attributes."""
     return any(
         not names.isdisjoint(code.co_names)
         for kind in type(module).__mro__
