@@ -25,6 +25,7 @@ from optselect.recipes.cli.lightning_cli import parser_of
 from optselect.report.markdown import table
 from optselect.report.reference import PAGES as TABLES
 
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
 REFERENCE = Path(__file__).parent / "reference"
 
 _GENERATED = "This page is generated from the code by `make docs`."
@@ -125,7 +126,8 @@ def _signature(name: str, value: Any, *, wide: bool = False) -> str:
     given = [each.replace(annotation=_Verbatim.of(each.annotation)) for each in given]
     returned = inspect.Signature.empty if inspect.isclass(value) else _Verbatim.of(signature.return_annotation)
     plain = signature.replace(parameters=given, return_annotation=returned)
-    one_line = f"{name}{plain}"
+    # A function that is a default says where it lies in memory.
+    one_line = _ADDRESS.sub("", f"{name}{plain}")
     if wide or len(one_line) <= 100:
         return one_line
     named = [each.kind is inspect.Parameter.KEYWORD_ONLY for each in given]
@@ -370,7 +372,7 @@ def _is_protocol(value: Any) -> bool:
 
 def _fenced(text: str) -> str:
     # As text: a block of Python is an example, and is run.
-    return f"```text\n{re.sub(r' at 0x[0-9a-f]+', '', text)}\n```"
+    return f"```text\n{_ADDRESS.sub('', text)}\n```"
 
 
 def _page(blocks: Iterable[str]) -> str:

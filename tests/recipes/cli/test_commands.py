@@ -366,6 +366,7 @@ class Holding(DigitsModel):
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:the training goes on beyond")
 def test_a_checkpoint_with_objects_is_explained_refused_and_gone_on_with_where_that_is_asked_for(run: Run) -> None:
     Path("holding.py").write_text(HOLDING)
     line = ("fit", "--config", "tiny.yaml", "--model", "holding.Holding", "--auto.budget", "0")
