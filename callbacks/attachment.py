@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import lightning.pytorch as pl
-from lightning.pytorch.utilities.model_helpers import is_overridden
+from optselect.callbacks.lightning_names import lightning_of
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 class Attachment:
@@ -37,7 +39,8 @@ class Attachment:
             return provided.own  # type: ignore[no-any-return]  # put on the instance, as LightningCLI does
         del vars(module)[name]
         try:
-            return functools.partial(getattr(type(module), name), module) if is_overridden(name, module) else None
+            there = lightning_of(module).is_overridden(name, module)
+            return functools.partial(getattr(type(module), name), module) if there else None
         finally:
             vars(module)[name] = provided
 

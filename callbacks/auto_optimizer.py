@@ -6,9 +6,8 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import lightning.pytorch as pl
 import optuna
 from optuna.storages import BaseStorage
 from torch.optim import Optimizer
@@ -18,6 +17,7 @@ from optselect.callbacks.attachment import Attachment
 from optselect.callbacks.continuation import continuation_of, forget_optimizers
 from optselect.callbacks.decision import FitRequest, SearchFallbackWarning
 from optselect.callbacks.fit_state import FitState
+from optselect.callbacks.lightning_names import AnyCallback, check_unmixed
 from optselect.callbacks.outputs import (
     PLAN_FILE,
     checkpoint_folders,
@@ -43,12 +43,15 @@ from optselect.settings import Settings
 from optselect.study.study import TrialStudy
 from optselect.workload.rng import rng_state
 
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
 __all__ = ["AutoOptimizer", "SearchFallbackWarning"]
 
 _log = logging.getLogger("optselect")
 
 
-class AutoOptimizer(pl.Callback):
+class AutoOptimizer(AnyCallback):
     """Chooses, tunes and explains the optimizer of a training, then trains with it.
 
     Add it to a trainer; everything has a default. The module may lack `configure_optimizers`; one that it
@@ -137,6 +140,7 @@ class AutoOptimizer(pl.Callback):
         if name == "log" and hasattr(value, "__self__"):
             module = value.__self__
             if module._trainer is not None and module.trainer.state.fn == "fit":
+                check_unmixed(module.trainer, module.trainer.datamodule, "the data module")
                 self.attach(module)
 
     def attach(self, module: pl.LightningModule) -> None:

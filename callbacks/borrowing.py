@@ -13,12 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 from optselect.callbacks.clipping import clip_sparse_gradients
 from optselect.callbacks.counters import loops_of
+from optselect.callbacks.lightning_names import lightning_of, made_for
 from optselect.callbacks.muting import SilentProfiler, TrialResults, muted
 from optselect.workload.borrowed_model import attributes_restored
 
@@ -31,7 +28,7 @@ KEPT_ATTRIBUTES = frozenset({"_trainer", "_fabric", "log", "log_dict", "configur
 @contextmanager
 def trainer_borrowed(trainer: Any) -> Iterator[None]:
     """Mute the trainer's callbacks, loggers and profiler inside; leave all of it as it came."""
-    loops = list(loops_of(trainer))
+    lightning, loops = lightning_of(trainer), list(loops_of(trainer))
     strategy, connector, precision = trainer.strategy, trainer._logger_connector, trainer.precision_plugin
     owners: list[object] = [trainer, trainer.state, *loops, strategy, connector, precision]
     if trainer.datamodule is not None:
@@ -41,16 +38,18 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
         for owner in owners:
             stack.enter_context(attributes_restored(owner))
         stack.enter_context(_signals_heeded(trainer))
-        trainer.callbacks = [view for callback in trainer.callbacks if (view := muted(callback)) is not None]
-        trainer.loggers = [DummyLogger() for _ in trainer.loggers]
-        trainer.profiler = SilentProfiler()
+        trainer.callbacks = [view for callback in trainer.callbacks if (view := muted(callback, lightning)) is not None]
+        trainer.loggers = [lightning.DummyLogger() for _ in trainer.loggers]
+        trainer.profiler = made_for(lightning.PassThroughProfiler, SilentProfiler)()
         trainer.save_checkpoint = _keep_no_trial
         # Or else nothing that the module logs would be kept, and trials could not be judged.
         trainer.barebones = False
         # A reload would replace the trials' loaders by the real ones.
         trainer.reload_dataloaders_every_n_epochs = 0
-        trainer.fit_loop.epoch_loop._results = _ResultCollection(training=True)
-        trainer.fit_loop.epoch_loop.val_loop._results = TrialResults(training=False)
+        trainer.fit_loop.epoch_loop._results = lightning._ResultCollection(training=True)
+        trainer.fit_loop.epoch_loop.val_loop._results = made_for(lightning._ResultCollection, TrialResults)(
+            training=False
+        )
         if getattr(precision, "scaler", None) is not None:
             precision.scaler = copy.deepcopy(precision.scaler)
         clip_sparse_gradients(precision)
@@ -82,6 +81,6 @@ def _signals_heeded(trainer: Any) -> Iterator[None]:
     try:
         yield
         if trainer.received_sigterm:
-            raise SIGTERMException
+            raise lightning_of(trainer).SIGTERMException
     finally:
         connector.teardown()

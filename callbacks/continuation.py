@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.core.optimizer import _configure_optimizers
 from torch.optim import Optimizer
 
 from optselect.callbacks.frames import active_frames
+from optselect.callbacks.lightning_names import Lightning
 from optselect.callbacks.outputs import PLAN_FILE, sidecars_of
 from optselect.errors import OptselectError, PlanFormatError, ResumeError
 from optselect.optim.implementation import (
@@ -154,16 +154,16 @@ def forget_optimizers(trainer: Any) -> int:
     return int(checkpoint.get("global_step", 0))
 
 
-def optimizers_in(configured: Any) -> list[Optimizer]:
+def optimizers_in(configured: Any, lightning: Lightning) -> list[Optimizer]:
     """List the optimizers in what `configure_optimizers` returned, in whichever of Lightning's forms."""
-    return [] if configured is None else list(_configure_optimizers(configured)[0])
+    return [] if configured is None else list(lightning._configure_optimizers(configured)[0])
 
 
-def schedulers_in(configured: Any) -> list[str]:
+def schedulers_in(configured: Any, lightning: Lightning) -> list[str]:
     """Name the classes of the schedulers in what `configure_optimizers` returned."""
     if configured is None:
         return []
-    _, schedulers, _ = _configure_optimizers(configured)
+    _, schedulers, _ = lightning._configure_optimizers(configured)
     return [type(each.get("scheduler") if isinstance(each, dict) else each).__qualname__ for each in schedulers]
 
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from lightning.pytorch.loops.progress import _BaseProgress
+from optselect.callbacks.lightning_names import lightning_of
 
 Progress = tuple[tuple[object, str, Any], ...]
 """The loops' counters: loop, attribute and the object that counts."""
@@ -19,11 +19,12 @@ def fresh_progress(originals: Progress) -> None:
 
 def progress_of(trainer: Any) -> Progress:
     """Return the loops' counters: the objects themselves, by loop and attribute."""
+    progress = lightning_of(trainer)._BaseProgress
     return tuple(
         (loop, name, value)
         for loop in loops_of(trainer)
         for name, value in vars(loop).items()
-        if isinstance(value, _BaseProgress) or name == "_batches_that_stepped"
+        if isinstance(value, progress) or name == "_batches_that_stepped"
     )
 
 
@@ -41,14 +42,14 @@ def stored_progress(trainer: Any) -> list[Any]:
 def restore_progress(trainer: Any, stored: list[Any]) -> None:
     """Let the counters say what they said."""
     for (loop, name, value), (_, counted) in zip(progress_of(trainer), stored, strict=True):
-        if isinstance(value, _BaseProgress):
-            value.load_state_dict(counted)
-        else:
+        if isinstance(value, int):
             setattr(loop, name, counted)
+        else:
+            value.load_state_dict(counted)
 
 
 def _counted(value: Any) -> Any:
-    return value.state_dict() if isinstance(value, _BaseProgress) else value
+    return value if isinstance(value, int) else value.state_dict()
 
 
 def loops_of(trainer: Any) -> Iterable[object]:

@@ -7,18 +7,22 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.fabric.utilities.data import _set_sampler_epoch
-from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
-from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES, CombinedLoader
 from torch.utils._pytree import tree_map
 
+from optselect.callbacks.lightning_names import Lightning, lightning_of, made_for
 from optselect.errors import UnsupportedModuleError
 from optselect.workload.batches import BatchCache, TrialBatches
 from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.workload.protocol import DataSource
 from optselect.workload.replay import RecordedLoader
+
+if TYPE_CHECKING:
+    from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
+    from lightning.pytorch.utilities.combined_loader import CombinedLoader
+else:
+    CombinedLoader = object  # at run time that of the trainer's package, by `made_for`
 
 # Of a huge validation set a fixed part is looked at: the same for all trials.
 _MAX_VALIDATION_BATCHES = 64
@@ -38,8 +42,9 @@ class TrialData:
     """
 
     def __init__(self, trainer: Any, stack: ExitStack) -> None:
+        lightning = lightning_of(trainer)
         fit_loop, val_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop
-        fit_loop._data_source = UnopenedSource(fit_loop._data_source, stack)
+        fit_loop._data_source = UnopenedSource(fit_loop._data_source, stack, lightning)
         fit_loop._combined_loader = None
         fit_loop.setup_data()
         combined = fit_loop._combined_loader
@@ -52,12 +57,13 @@ class TrialData:
             combined.flattened = [
                 RecordedLoader(loader) if is_one_shot(loader) else loader for loader in combined.flattened
             ]
-            self.replay = _DataLoaderSource(CombinedLoader(combined.iterables, combined._mode), "train_dataloader")
+            again = lightning.CombinedLoader(combined.iterables, combined._mode)
+            self.replay = lightning._DataLoaderSource(again, "train_dataloader")
         self._combined: CombinedLoader = combined
         length = fit_loop.max_batches
         self.epoch_batches = int(length) if length < math.inf else None
         self.batches = TrialBatches(
-            lambda seed: _TrialEpochs(combined, seed, self.epoch_batches), epoch_batches=self.epoch_batches
+            lambda seed: _TrialEpochs(combined, seed, self.epoch_batches, lightning), epoch_batches=self.epoch_batches
         )
         self.validates = False
         self.validation_batches = 0
@@ -66,7 +72,7 @@ class TrialData:
             val_loop.setup_data()
             self.validates = val_loop._combined_loader is not None and sum(val_loop._max_batches) > 0
         if self.validates:
-            self._cache_validation(val_loop, stack)
+            self._cache_validation(val_loop, stack, lightning)
 
     @property
     def first_loader(self) -> Any:
@@ -83,14 +89,14 @@ class TrialData:
         """Digest the data set's size and a few of its rows."""
         return rows_digest(self.first_loader)
 
-    def _cache_validation(self, val_loop: Any, stack: ExitStack) -> None:
+    def _cache_validation(self, val_loop: Any, stack: ExitStack, lightning: Lightning) -> None:
         loaders = list(val_loop._combined_loader.flattened)
         for loader in loaders:
             stack.enter_context(loader_borrowed(loader))
         self.validation_batches = int(min(val_loop._max_batches[0], _MAX_VALIDATION_BATCHES))
         first = _FirstBatches(BatchCache(lambda: trial_loader(loaders[0])), self.validation_batches)
         others: list[list[Any]] = [[] for _ in loaders[1:]]
-        val_loop._combined_loader = CombinedLoader([first, *others], "sequential")
+        val_loop._combined_loader = lightning.CombinedLoader([first, *others], "sequential")
         val_loop._max_batches = [self.validation_batches, *(0 for _ in others)]
 
 
@@ -103,7 +109,7 @@ class UnopenedLoader(CombinedLoader):
 
     def __iter__(self) -> UnopenedLoader:
         # Made but not iterated: it knows the length.
-        self._iterator = _SUPPORTED_MODES[self._mode]["iterator"](self.flattened, self._limits)
+        self._iterator = lightning_of(self)._SUPPORTED_MODES[self._mode]["iterator"](self.flattened, self._limits)
         return self
 
     def __next__(self) -> Any:
@@ -117,16 +123,18 @@ class UnopenedSource:
     a loader of a class that it does not know, to see whether it can.
     """
 
-    def __init__(self, source: Any, stack: ExitStack) -> None:
+    def __init__(self, source: Any, stack: ExitStack, lightning: Lightning) -> None:
         self._source = source
         self._stack = stack
+        self._lightning = lightning
         self.instance, self.name = source.instance, source.name
 
-    def dataloader(self) -> UnopenedLoader:
+    def dataloader(self) -> CombinedLoader:
         """Return the real source's loaders, unopened."""
         loaders = self._source.dataloader()
-        combined = isinstance(loaders, CombinedLoader)
-        unopened = UnopenedLoader(*((loaders.iterables, loaders._mode) if combined else (loaders, "max_size_cycle")))
+        combined = isinstance(loaders, self._lightning.CombinedLoader)
+        kind = made_for(self._lightning.CombinedLoader, UnopenedLoader)
+        unopened = kind(*((loaders.iterables, loaders._mode) if combined else (loaders, "max_size_cycle")))
         for loader in unopened.flattened:
             self._stack.enter_context(loader_borrowed(loader))
         return unopened
@@ -143,16 +151,17 @@ class UnopenedSource:
 class _TrialEpochs:
     """A twin of the training loaders; each iteration is one epoch, in the order the training would have."""
 
-    def __init__(self, combined: CombinedLoader, seed: int, length: int | None) -> None:
+    def __init__(self, combined: CombinedLoader, seed: int, length: int | None, lightning: Lightning) -> None:
         twins = tree_map(lambda loader: trial_loader(loader, seed), combined.iterables)
-        self._loader = CombinedLoader(twins, combined._mode)
+        self._loader = lightning.CombinedLoader(twins, combined._mode)
+        self._set_epoch = lightning._set_sampler_epoch
         self._loader.limits = combined.limits
         self._length = length
         self._epoch = 0
 
     def __iter__(self) -> Iterator[Any]:
         for loader in self._loader.flattened:
-            _set_sampler_epoch(loader, self._epoch)
+            self._set_epoch(loader, self._epoch)
         self._epoch += 1
         for batch, _, _ in itertools.islice(self._loader, self._length):
             yield batch

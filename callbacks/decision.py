@@ -6,15 +6,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import lightning.pytorch as pl
+from typing import TYPE_CHECKING, Any
 
 from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
 from optselect.callbacks.clipping import clip_sparse_gradients
 from optselect.callbacks.continuation import Continuation, continuation, optimizers_in, schedulers_in
 from optselect.callbacks.fit_state import FitState
+from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.other_callbacks import is_named, is_tuning
 from optselect.callbacks.sharding import build_on, check_fits, fits
 from optselect.callbacks.thawing import later_parameters, obstacle_to_thawing
@@ -28,6 +27,9 @@ from optselect.pipeline import Selection, make_selection
 from optselect.plan import OptimizerPlan
 from optselect.search.arms import baseline
 from optselect.settings import Settings
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 STUDY_FILE = "optselect_study.journal"
 
@@ -81,7 +83,9 @@ class FitRequest:
             check_fits(plan, self.module)
         configured = self.configure(plan, thawed=before.thawed)
         schedulers = self.fit.built.schedulers or []
-        before.check_built(optimizers_in(configured), schedulers, asked_for=self.given is not None)
+        before.check_built(
+            optimizers_in(configured, lightning_of(self.trainer)), schedulers, asked_for=self.given is not None
+        )
         return plan, configured
 
     def plan_at_hand(self, earlier: OptimizerPlan | None) -> OptimizerPlan | None:
@@ -129,7 +133,7 @@ class FitRequest:
     def configure(self, plan: OptimizerPlan | None, *, thawed: int = 0) -> Any:
         """Configure the optimizers of `plan`, in Lightning's form; None: as if there had been no search."""
         configured = self._unsearched() if plan is None else self._built_from(plan, thawed=thawed)
-        self.fit.built.schedulers = schedulers_in(configured)
+        self.fit.built.schedulers = schedulers_in(configured, lightning_of(self.trainer))
         return configured
 
     def _unsearched(self) -> Any:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.core.optimizer import _init_optimizers_and_lr_schedulers
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 
+from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.other_callbacks import leaves_length_open
 from optselect.errors import UnsupportedModuleError
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 
 def refuse_unsearchable(trainer: Any, module: pl.LightningModule) -> None:
     """Raise `UnsupportedModuleError` where trials could not choose their batches, or not be undone."""
     strategy = trainer.strategy
-    if is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True):
+    if lightning_of(trainer).is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True):
         raise UnsupportedModuleError(
             "training_step takes the loader's iterator, so trials could not choose its batches"
         )
@@ -47,7 +48,9 @@ def users_optimizers(
     provided = vars(module).get("configure_optimizers")
     try:
         vars(module)["configure_optimizers"] = configure
-        return _init_optimizers_and_lr_schedulers(module)
+        found: tuple[list[Optimizer], list[LRSchedulerConfig]]
+        found = lightning_of(module)._init_optimizers_and_lr_schedulers(module)
+        return found
     finally:
         vars(module).pop("configure_optimizers", None)
         if provided is not None:

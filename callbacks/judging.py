@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
 from optselect.callbacks.data import TrialData
+from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.loop import TrialLoop, in_hook, loss_in
 from optselect.callbacks.muting import METRIC_DICTS, forget_metrics
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError
@@ -19,6 +19,9 @@ from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, r
 from optselect.workload.batches import HELD_BACK_BATCHES
 from optselect.workload.borrowed_model import evaluation_mode
 from optselect.workload.rng import rng_isolated
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 class Judge:
@@ -73,7 +76,8 @@ class Judge:
         """Read the monitored value from Lightning's validation loop; None when only the training step logs it."""
         trainer = self._trainer
         forget_metrics(trainer)
-        parts = [part for part in self._module.modules() if isinstance(part, pl.LightningModule)]
+        kind = lightning_of(trainer).LightningModule
+        parts = [part for part in self._module.modules() if isinstance(part, kind)]
         capturing = [(part, vars(part).pop("log"), vars(part).pop("log_dict")) for part in parts]
         trainer.validating = True
         try:

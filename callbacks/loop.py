@@ -7,22 +7,22 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.callbacks.counters import Progress
 from optselect.callbacks.data import TrialData
+from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.muting import forget_metrics
 from optselect.errors import UnsupportedModuleError
 from optselect.workload.batches import HELD_BACK_BATCHES
 from optselect.workload.training import Training
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 _MODULE_HOOKS = (
     "on_fit_start",
@@ -59,7 +59,7 @@ class TrialLoop:
         self._trainer = trainer
         self._module = module
         self._training: LightningTraining | None = None
-        self._hooks = {name: is_overridden(name, module) for name in _MODULE_HOOKS}
+        self._hooks = {name: lightning_of(trainer).is_overridden(name, module) for name in _MODULE_HOOKS}
         self._takes_index = "batch_idx" in trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), None, 0)
         self._leaves_batches = _moves_nothing(trainer, module)
 
@@ -171,7 +171,7 @@ class TrialLoop:
         training, loop = self.training, self._trainer.fit_loop.epoch_loop
         if self._trainer.received_sigterm:
             # Lightning's own loop leaves after the batch, too. The study has what is done.
-            raise SIGTERMException
+            raise lightning_of(self._trainer).SIGTERMException
         loop.batch_progress.is_last_batch = last
         loop.batch_progress.increment_ready()
         answer = self._call("on_train_batch_start", batch, training.batch_idx)
@@ -235,9 +235,10 @@ def loss_in(output: Any) -> Any:
 
 def _moves_nothing(trainer: Any, module: pl.LightningModule) -> bool:
     """Tell whether batches reach the step as they are: on the CPU, not converted, no transfer hook overridden."""
+    lightning = lightning_of(trainer)
     owners = [module] if trainer.datamodule is None else [module, trainer.datamodule]
     return (
         trainer.strategy.root_device.type == "cpu"
-        and type(trainer.precision_plugin).convert_input is Precision.convert_input
-        and not any(is_overridden(hook, owner) for hook in _TRANSFER_HOOKS for owner in owners)
+        and type(trainer.precision_plugin).convert_input is lightning.Precision.convert_input
+        and not any(lightning.is_overridden(hook, owner) for hook in _TRANSFER_HOOKS for owner in owners)
     )

@@ -7,26 +7,31 @@ import math
 import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 
-# What Lightning calls by itself.
-_CALLBACK_HOOKS = [name for name in vars(pl.Callback) if name.startswith("on_")]
+from optselect.callbacks.lightning_names import Lightning, lightning_of
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    from lightning.pytorch.profilers import PassThroughProfiler
+    from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+else:
+    PassThroughProfiler = _ResultCollection = object  # at run time those of the trainer's package, by `made_for`
 
 
-def muted(callback: Any) -> Any:
+def muted(callback: Any, lightning: Lightning) -> Any:
     """Make what a module finds in a trial when it looks for `callback`: its attributes, and hooks that do nothing.
 
     None where its class allows no such view.
     """
     kind = type(callback)
+    # What Lightning calls by itself.
+    hooks = [name for name in vars(lightning.Callback) if name.startswith("on_")]
     own: dict[str, Any] = {
         # As properties, which go before hooks that lie on the instance, as those of a LambdaCallback do.
-        **dict.fromkeys(_CALLBACK_HOOKS, property(lambda _: _nothing)),
+        **dict.fromkeys(hooks, property(lambda _: _nothing)),
         # Copies are those of the callback.
         "__deepcopy__": lambda _, memo: copy.deepcopy(callback, memo),
         "__reduce_ex__": lambda _, __: (cast, (object, callback)),
@@ -82,7 +87,8 @@ def logging_replaced(module: pl.LightningModule, log: Callable[..., None]) -> It
         for name, value in values.items():
             log(name, value)
 
-    owners = [part for part in module.modules() if isinstance(part, pl.LightningModule)]
+    kind = lightning_of(module).LightningModule
+    owners = [part for part in module.modules() if isinstance(part, kind)]
     own: list[dict[str, Any]] = [
         {name: vars(part)[name] for name in ("log", "log_dict") if name in vars(part)} for part in owners
     ]

@@ -6,13 +6,15 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
-from lightning.fabric.utilities.cloud_io import get_filesystem
+from fsspec.core import url_to_fs
 
 from optselect.plan import OptimizerPlan
 from optselect.report import as_html, can_draw, is_page_of, logged_facts, write_report
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 _log = logging.getLogger("optselect")
 
@@ -41,7 +43,7 @@ def write_sidecars(plan: OptimizerPlan, folders: Iterable[str]) -> None:
     """Write the plan into each of the folders, on any file system that checkpoints can be written to."""
     for folder in folders:
         if "://" in folder:
-            with get_filesystem(folder).open(f"{folder}/{PLAN_FILE}", "w") as file:
+            with url_to_fs(folder)[0].open(f"{folder}/{PLAN_FILE}", "w") as file:
                 json.dump(plan.to_dict(), file)
         else:
             plan.save(Path(folder) / PLAN_FILE)
@@ -61,7 +63,7 @@ def write_page(plan: OptimizerPlan, folder: str) -> Path | None:
     path = Path(folder) / REPORT_FILE
     try:
         if "://" in folder:
-            with get_filesystem(folder).open(f"{folder}/{REPORT_FILE}", "w", encoding="utf-8") as file:
+            with url_to_fs(folder)[0].open(f"{folder}/{REPORT_FILE}", "w", encoding="utf-8") as file:
                 file.write(as_html(plan))
         elif not is_page_of(plan, path):
             write_report(plan, path)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.types import _Stateful
 
 from optselect.callbacks.frames import active_frames
+from optselect.callbacks.lightning_names import lightning_of
 from optselect.workload.loaders import is_one_shot, loader_generators
 from optselect.workload.rng import Generator, RngState, generator_state, rng_state, set_generator_state, set_rng_state
 
@@ -111,7 +111,8 @@ class RandomNumbersToRestore:
         loaders = trainer.fit_loop._combined_loader.flattened
         if self._opened_early:
             return True
-        own = any(isinstance(each, _Stateful) for each in loaders) or any(True for _ in _generators(trainer))
+        stateful = lightning_of(trainer)._Stateful
+        own = any(isinstance(each, stateful) for each in loaders) or any(True for _ in _generators(trainer))
         return own and not any(map(is_one_shot, loaders))
 
     def _open_again(self, trainer: Any) -> None:
@@ -147,7 +148,8 @@ def _generators(trainer: Any) -> Iterator[Generator]:
 
 def _warn_unless_exact(trainer: Any, path: Any) -> None:
     loaders = trainer.fit_loop._combined_loader.flattened
-    stateless = sorted({type(loader).__name__ for loader in loaders if not isinstance(loader, _Stateful)})
+    stateful = lightning_of(trainer)._Stateful
+    stateless = sorted({type(loader).__name__ for loader in loaders if not isinstance(loader, stateful)})
     batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
     why = []
     if stateless:

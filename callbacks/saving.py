@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from optselect.optim.modes import to_evaluation
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 def save_evaluated(

@@ -13,8 +13,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-
+from optselect.callbacks.lightning_names import lightning_of
 from optselect.files import write_whole
 from optselect.plan import OptimizerPlan
 
@@ -29,7 +28,8 @@ class Letter:
 
     def write(self, trainer: Any, plan: OptimizerPlan, plan_path: Path) -> None:
         """Write from a child that the trainer's launcher has spawned or forked; do nothing elsewhere."""
-        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher) and os.getpid() != self._writer_is_not:
+        spawning = lightning_of(trainer)._MultiProcessingLauncher
+        if isinstance(trainer.strategy.launcher, spawning) and os.getpid() != self._writer_is_not:
             content = {"plan": plan.to_dict(), "plan_path": str(plan_path.absolute())}
             write_whole(self._path, json.dumps(content))
 

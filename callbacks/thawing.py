@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import torch
 
 from optselect.callbacks.other_callbacks import is_named
@@ -12,6 +11,9 @@ from optselect.configuration.goal import Mode
 from optselect.errors import MetricNotLoggedError
 from optselect.optim.scheduler import ScheduledLR
 from optselect.plan import OptimizerPlan
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 def obstacle_to_thawing(trainer: Any, module: pl.LightningModule) -> str | None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 
 from optselect.callbacks.borrowing import KEPT_ATTRIBUTES, trainer_borrowed
@@ -24,6 +22,7 @@ from optselect.callbacks.counters import (
 from optselect.callbacks.data import TrialData
 from optselect.callbacks.fit_facts import refuse_unsearchable, steps_to_come, users_optimizers
 from optselect.callbacks.judging import Judge
+from optselect.callbacks.lightning_names import check_unmixed, lightning_of
 from optselect.callbacks.loop import LightningTraining, TrialLoop
 from optselect.callbacks.muting import logging_replaced
 from optselect.callbacks.other_callbacks import keeps_best
@@ -37,6 +36,9 @@ from optselect.workload.borrowed_model import BorrowedModel, training_bytes
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
 from optselect.workload.training import Paused, identity_of, inspected
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 T = TypeVar("T")
 
@@ -73,6 +75,7 @@ class LightningWorkload:
         mode: Mode = "min",
         steps_done: int = 0,
     ) -> None:
+        check_unmixed(trainer, module, "the module")
         self.model = module
         self.mode = mode
         # Much of a trainer is set by its connectors, which type checkers do not see.
@@ -191,7 +194,8 @@ class LightningWorkload:
         else:
             optimizer, scheduler = build(self.model)
             optimizers = [optimizer]
-            schedulers = [LRSchedulerConfig(scheduler, interval="step")] if scheduler is not None else []
+            config = lightning_of(self._trainer).LRSchedulerConfig
+            schedulers = [config(scheduler, interval="step")] if scheduler is not None else []
         to_training(optimizers)
         trial.loop.attach(LightningTraining(optimizers=optimizers, schedulers=schedulers, seed=seed))
 

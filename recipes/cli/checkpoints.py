@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-
-import lightning.pytorch as pl
+from typing import TYPE_CHECKING
 
 from optselect.errors import ResumeError
 from optselect.plan.stored import read_checkpoint
 from optselect.recipes.cli.input_errors import unreadable
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 # What Trainer.fit takes for ckpt_path besides a path.
 _CHECKPOINT_WORDS = frozenset({"last", "best", "hpc", "registry"})

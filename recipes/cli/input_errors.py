@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from optselect.callbacks.lightning_names import lightning_of
 from optselect.errors import ConfigurationError, MissingExtraError, OptselectError, ResumeError
 
 # An exception that one of these raises is about what it was given; one that a user's own line raises is a bug
@@ -22,7 +22,7 @@ _SHOWN = "or see the traceback with -v"
 
 def as_input_error(error: Exception, model: nn.Module, ckpt_path: str | None) -> OptselectError | None:
     """Say what is wrong with the input that a fit died of; `None` for what is no fault of the input."""
-    if isinstance(error, MisconfigurationException):
+    if isinstance(error, lightning_of(model).MisconfigurationException):
         return ConfigurationError(f"{readable(str(error))}; mend the config")
     if ckpt_path is not None and "loading state_dict" in str(error):
         return ResumeError(

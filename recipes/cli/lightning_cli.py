@@ -5,26 +5,24 @@ from __future__ import annotations
 import argparse
 import functools
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import lightning.pytorch as pl
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import (
-    LightningArgumentParser,
-    LightningCLI,
-    LRSchedulerTypeTuple,
-    SaveConfigCallback,
-    instantiate_class,
-)
-from lightning.pytorch.loggers.logger import DummyLogger
 from torch.optim import Optimizer
 
 from optselect.callbacks import AutoOptimizer
+from optselect.callbacks.lightning_names import AnyCallback, Lightning, installed, lightning_of, made_for
 from optselect.errors import ConfigurationError, OptselectError
 from optselect.files import write_whole
 from optselect.recipes.cli.input_errors import readable
+from optselect.recipes.cli.package import package_in
 from optselect.recipes.cli.surroundings import passwords_hidden
 from optselect.words import without_passwords
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+else:
+    LightningCLI = object  # at run time that of the model's package, by `made_for`
 
 
 def build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str]) -> AutoCLI:
@@ -32,15 +30,16 @@ def build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str])
 
     Raises an `OptselectError` for what cannot be built.
     """
+    lightning = package_in(arguments)
     try:
-        return AutoCLI(command, callback, arguments)
+        return made_for(lightning.LightningCLI, AutoCLI)(command, callback, arguments, lightning)
     except OptselectError:
         raise
     except argparse.ArgumentError as error:
         raise ConfigurationError(f"{readable(str(error))}; see optselect {command} --help") from error
     # What constructors raise for arguments they cannot take.
-    except (MisconfigurationException, TypeError, ValueError, OSError, ImportError) as error:
-        kind = "" if isinstance(error, MisconfigurationException) else f"{type(error).__name__}: "
+    except (lightning.MisconfigurationException, TypeError, ValueError, OSError, ImportError) as error:
+        kind = "" if isinstance(error, lightning.MisconfigurationException) else f"{type(error).__name__}: "
         raise ConfigurationError(
             f"{kind}{readable(str(error))}; mend the config, or see the traceback with -v"
         ) from error
@@ -49,7 +48,8 @@ def build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str])
 def parser_of(command: str) -> LightningArgumentParser:
     """Return the parser of `fit`, `tune` or `profile`, for what asks about its options."""
     try:
-        _ParserAsked(command, AutoOptimizer, [])
+        lightning = installed()[0]
+        made_for(lightning.LightningCLI, _ParserAsked)(command, AutoOptimizer, [], lightning)
     except _ParserAsked.Answer as answer:
         parser: LightningArgumentParser = answer.args[0]
     return parser
@@ -60,13 +60,14 @@ class AutoCLI(LightningCLI):
 
     auto: AutoOptimizer
 
-    def __init__(self, command: str, callback: type[AutoOptimizer], arguments: list[str]) -> None:
+    def __init__(self, command: str, callback: type[AutoOptimizer], arguments: list[str], lightning: Lightning) -> None:
         self._trains = command == "fit"
         self._callback = callback
+        self._lightning = lightning
         super().__init__(
             args=arguments,
             run=False,
-            save_config_callback=_ConfigSaved if self._trains else None,
+            save_config_callback=_ConfigSaved if self._trains else None,  # type: ignore[arg-type]  # as a callback
             # Not a random one: weights are part of the study's name, so the same line would not go on.
             seed_everything_default=0,
             # Lightning would build the `optimizer:` once; each trial needs a fresh one.
@@ -88,7 +89,7 @@ class AutoCLI(LightningCLI):
         parser.callback_keys.append("auto")
         parser.add_class_arguments(self._callback, "auto", instantiate=True, sub_configs=False)
         parser.add_optimizer_args((Optimizer,))
-        parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
+        parser.add_lr_scheduler_args(self._lightning.LRSchedulerTypeTuple)
         if self._trains:
             parser.add_argument("--plan", type=str | None, default=None, help="a plan.json; nothing is searched")
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="a checkpoint to go on from")
@@ -116,7 +117,9 @@ class AutoCLI(LightningCLI):
                 "arguments under auto:"
             )
         # A logger that takes everything: modules may call self.logger.experiment.
-        return super().instantiate_trainer(**kwargs if self._trains else {**kwargs, "logger": DummyLogger()})
+        return super().instantiate_trainer(
+            **kwargs if self._trains else {**kwargs, "logger": self._lightning.DummyLogger()}
+        )
 
     def after_instantiate_classes(self) -> None:
         """Give the module the optimizer of the config, where there is one."""
@@ -128,8 +131,12 @@ class AutoCLI(LightningCLI):
             vars(self.model)["configure_optimizers"] = own
 
 
-class _ConfigSaved(SaveConfigCallback):
+class _ConfigSaved(AnyCallback):
     """The whole config beside the plan of a run, without passwords."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Any) -> None:
+        self.parser = parser
+        self.config = config
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # Without a logger there is no folder of the run's own, and a config.yaml that lies there is the user's.
@@ -151,9 +158,10 @@ class _ParserAsked(AutoCLI):
 
 
 def _configured(module: pl.LightningModule, optimizer: dict[str, Any], scheduler: dict[str, Any] | None) -> Any:
-    built = instantiate_class(module.parameters(), optimizer)
-    return LightningCLI.configure_optimizers(
-        module, built, instantiate_class(built, scheduler) if scheduler is not None else None
+    lightning = lightning_of(module)
+    built = lightning.instantiate_class(module.parameters(), optimizer)
+    return lightning.LightningCLI.configure_optimizers(
+        module, built, lightning.instantiate_class(built, scheduler) if scheduler is not None else None
     )
 
 

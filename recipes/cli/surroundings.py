@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-
+from optselect.callbacks.lightning_names import installed
 from optselect.words import without_passwords
 
 
@@ -56,11 +55,12 @@ def sigint_restored() -> Iterator[None]:
 @contextmanager
 def chatter_muted() -> Iterator[None]:
     """Mute what Lightning says below a warning; warnings are one line on stdout."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    loggers = [logging.getLogger(name) for package in installed() for name in (package.pytorch, package.fabric)]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         # Advice on speed, and what only Lightning can mend.
-        warnings.simplefilter("ignore", PossibleUserWarning)
+        for package in installed():
+            warnings.simplefilter("ignore", package.PossibleUserWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", message=r".*`tensorboardX` has been removed")
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")

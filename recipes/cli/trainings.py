@@ -7,15 +7,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
-
-import lightning.pytorch as pl
-from lightning.pytorch.utilities.exceptions import _TunerExitException
+from typing import TYPE_CHECKING, NoReturn
 
 from optselect import measure
 from optselect.building.fitting_policy import policy_for
 from optselect.callbacks import AutoOptimizer, LightningWorkload
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
+from optselect.callbacks.lightning_names import lightning_of
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, OptselectError, UnsupportedModuleError
 from optselect.profile.model import measured_anatomy
@@ -26,6 +24,9 @@ from optselect.recipes.cli.lightning_cli import AutoCLI, build_cli
 from optselect.recipes.cli.surroundings import chatter_muted, here_importable, sigint_restored
 from optselect.report.groups import LAYER_HEADER, LAYER_NUMBERS, aligned, layer_rows
 from optselect.report.text import choice_as_text
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 def run(command: str, arguments: list[str], *, verbose: bool) -> None:
@@ -99,7 +100,7 @@ class _Tuning(AutoOptimizer):
     def optimizers_for(self, module: pl.LightningModule) -> NoReturn:
         super().optimizers_for(module)
         # Lightning's own way out, made for its tuner: teardown hooks run, and nothing counts as a failure.
-        raise _TunerExitException
+        raise lightning_of(module)._TunerExitException  # noqa: SLF001  # there is no public way out
 
 
 class _Profiling(AutoOptimizer):
@@ -120,7 +121,7 @@ class _Profiling(AutoOptimizer):
             rows = layer_rows(anatomy, policy, fresh=profile.model.fresh)
         # Not inside: what a callback is told while the module is borrowed is put back with it.
         self.profile, self.layers = profile, aligned(LAYER_HEADER, rows, LAYER_NUMBERS)
-        raise _TunerExitException
+        raise lightning_of(module)._TunerExitException  # noqa: SLF001  # there is no public way out
 
 
 def _train(cli: AutoCLI, *, ckpt_path: str | None = None) -> None:
