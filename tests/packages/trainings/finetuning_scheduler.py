@@ -54,7 +54,7 @@ def train(run: Run) -> float:
     }
     phases = {
         0: {"params": ["head.bias", "head.weight"], "max_transition_epoch": 2},
-        1: {"params": ["body.0.bias", "body.0.weight"], "max_transition_epoch": 100},
+        1: {"params": ["body.0.bias", "body.0.weight"], "max_transition_epoch": run.epochs},
     }
     schedule = run.folder / "phases.yaml"
     schedule.write_text(yaml.safe_dump(phases))
