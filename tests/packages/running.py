@@ -2,7 +2,8 @@
 
 A package's training is a module of tests/packages/trainings. It says `MONITOR`, what a trial is judged by, and has
 `train(run)`, which makes data and a model with code, trains the package's way with `run.callbacks` where the package
-takes callbacks, and returns the loss on data that chose nothing.
+takes callbacks, and returns the loss on data that chose nothing; and `example(run)`, the names that the section of
+docs/how-to/packages.md takes as given.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class Training(Protocol):
     MONITOR: str | None
     EPOCHS: int
     train: Callable[[Run], float]
+    example: Callable[[Run], dict[str, Any]]
 
 
 def training_of(name: str) -> Training:

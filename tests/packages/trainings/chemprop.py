@@ -39,3 +39,11 @@ def train(run: Run) -> float:
     trainer = L.Trainer(**run.quiet, enable_checkpointing=False)
     trainer.fit(model, loaders["train"], loaders["val"])
     return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    return {
+        "train_loader": data.build_dataloader(molecules(run, "train", 64), 16),
+        "val_loader": data.build_dataloader(molecules(run, "val", 32), 16, shuffle=False),
+    }

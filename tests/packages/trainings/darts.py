@@ -43,3 +43,8 @@ def train(run: Run) -> float:
     forecasts = model.predict(AHEAD, [each[:-AHEAD] for each in test], verbose=False)
     errors = [forecast.values() - truth[-AHEAD:].values() for forecast, truth in zip(forecasts, test, strict=True)]
     return float(np.mean(np.square(errors)))
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    return {"series": series(run, "train", 4), "later_series": series(run, "val", 2)}

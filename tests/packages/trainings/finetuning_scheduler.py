@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -47,19 +48,34 @@ def rows(run: Run, part: str, count: int) -> TensorDataset:
     return TensorDataset(torch.as_tensor(inputs), torch.as_tensor(targets))
 
 
+def write_phases(path: Path, epochs: int) -> None:
+    """Write which parameters train from which epoch on."""
+    phases = {
+        0: {"params": ["head.bias", "head.weight"], "max_transition_epoch": 2},
+        1: {"params": ["body.0.bias", "body.0.weight"], "max_transition_epoch": epochs},
+    }
+    path.write_text(yaml.safe_dump(phases))
+
+
 def train(run: Run) -> float:
     loaders = {
         part: DataLoader(rows(run, part, count), batch_size=32, shuffle=part == "train")
         for part, count in (("train", 320), ("val", 128), ("test", 1024))
     }
-    phases = {
-        0: {"params": ["head.bias", "head.weight"], "max_transition_epoch": 2},
-        1: {"params": ["body.0.bias", "body.0.weight"], "max_transition_epoch": run.epochs},
-    }
     schedule = run.folder / "phases.yaml"
-    schedule.write_text(yaml.safe_dump(phases))
+    write_phases(schedule, run.epochs)
     phased = FinetuningScheduler(ft_schedule=str(schedule), epoch_transitions_only=True, restore_best=False)
     model = Net()
     trainer = L.Trainer(**{**run.quiet, "callbacks": [phased, *run.callbacks]}, enable_checkpointing=False)
     trainer.fit(model, loaders["train"], loaders["val"])
     return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    write_phases(run.folder / "phases.yaml", run.epochs)
+    return {
+        "module": Net(),
+        "train_loader": DataLoader(rows(run, "train", 64), batch_size=16, shuffle=True),
+        "val_loader": DataLoader(rows(run, "val", 32), batch_size=16),
+    }

@@ -52,3 +52,8 @@ def train(run: Run) -> float:
                 ).mean()
             )
     return float(torch.stack(losses).mean())
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    return {"training_series": series(run, "train", 8), "validation_series": series(run, "val", 4)}

@@ -61,3 +61,12 @@ def train(run: Run) -> float:
     trainer.fit(model, loaders["train"], loaders["val"])
     torch.manual_seed(0)  # the views of the test
     return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    return {
+        "module": SimCLR(),
+        "train_loader": DataLoader(vectors(run, "train", 64), batch_size=16, shuffle=True),
+        "val_loader": DataLoader(vectors(run, "val", 32), batch_size=16),
+    }

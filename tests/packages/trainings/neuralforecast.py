@@ -54,3 +54,8 @@ def train(run: Run) -> float:
     truth = test.groupby("unique_id").tail(AHEAD)
     predicted = forecasts.predict(known)
     return float(np.mean(np.square(predicted["NHITS"].to_numpy() - truth["y"].to_numpy())))
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    return {"frame": series(run, "train", 4, 80)}

@@ -18,15 +18,19 @@ EPOCHS = 6
 WORDS = 50
 
 
+def tiny_bert() -> Any:
+    """Make the packages' model, small and untrained."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    return BertForSequenceClassification(BertConfig(vocab_size=WORDS, max_position_embeddings=16, **shape))
+
+
 class Net(L.LightningModule):
     """The packages' model and its own loss."""
 
     def __init__(self) -> None:
         super().__init__()
-        shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-        bert = BertForSequenceClassification(BertConfig(vocab_size=WORDS, max_position_embeddings=16, **shape))
         adapters = LoraConfig(task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=["query", "value"])
-        self.net = get_peft_model(bert, adapters)
+        self.net = get_peft_model(tiny_bert(), adapters)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss: Tensor = self.net(input_ids=batch[0], labels=batch[1]).loss
@@ -54,3 +58,12 @@ def train(run: Run) -> float:
     trainer = L.Trainer(**run.quiet, enable_checkpointing=False)
     trainer.fit(model, loaders["train"], loaders["val"])
     return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    return {
+        "bert": tiny_bert(),
+        "train_loader": DataLoader(sentences(run, "train", 64), batch_size=16, shuffle=True),
+        "val_loader": DataLoader(sentences(run, "val", 32), batch_size=16),
+    }

@@ -31,22 +31,28 @@ def series(run: Run, part: str, count: int, length: int = 40) -> Any:
     )
 
 
-def train(run: Run) -> float:
-    sets = {
-        "train": TimeSeriesDataSet(
-            series(run, "train", 20),
-            time_idx="day",
-            target="value",
-            group_ids=["series"],
-            min_encoder_length=16,
-            max_encoder_length=16,
-            max_prediction_length=4,
-            time_varying_unknown_reals=["value"],
-            categorical_encoders={"series": NaNLabelEncoder(add_nan=True)},
-        )
+def sets_of(run: Run) -> dict[str, Any]:
+    """Make the package's data sets."""
+    training = TimeSeriesDataSet(
+        series(run, "train", 20),
+        time_idx="day",
+        target="value",
+        group_ids=["series"],
+        min_encoder_length=16,
+        max_encoder_length=16,
+        max_prediction_length=4,
+        time_varying_unknown_reals=["value"],
+        categorical_encoders={"series": NaNLabelEncoder(add_nan=True)},
+    )
+    others = {
+        part: TimeSeriesDataSet.from_dataset(training, series(run, part, count), stop_randomization=True)
+        for part, count in (("val", 10), ("test", 30))
     }
-    for part, count in (("val", 10), ("test", 30)):
-        sets[part] = TimeSeriesDataSet.from_dataset(sets["train"], series(run, part, count), stop_randomization=True)
+    return {"train": training, **others}
+
+
+def train(run: Run) -> float:
+    sets = sets_of(run)
     loaders = {part: each.to_dataloader(train=part == "train", batch_size=32) for part, each in sets.items()}
     model = DeepAR.from_dataset(
         sets["train"], hidden_size=8, rnn_layers=1, learning_rate=1e-2, log_interval=-1, loss=NormalDistributionLoss()
@@ -54,3 +60,9 @@ def train(run: Run) -> float:
     trainer = pl.Trainer(**run.quiet, enable_checkpointing=False, gradient_clip_val=0.1)
     trainer.fit(model, loaders["train"], loaders["val"])
     return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    sets = sets_of(run)
+    return {"training": sets["train"], "validation": sets["val"]}

@@ -47,3 +47,9 @@ def train(run: Run) -> float:
     callbacks = list(run.callbacks)
     model.fit(train=table(run, "train", 400), validation=table(run, "val", 150), seed=run.seed, callbacks=callbacks)
     return float(model.evaluate(table(run, "test", 600), verbose=False)[0]["test_loss"])
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    frames = {"train_frame": table(run, "train", 128), "val_frame": table(run, "val", 64)}
+    return {**frames, "continuous": NAMES, "categorical": ["kind"]}

@@ -34,3 +34,8 @@ def train(run: Run) -> float:
     model.train(max_epochs=run.epochs, batch_size=64, train_size=0.8, check_val_every_n_epoch=1, **quiet)
     scvi.settings.seed = run.seed  # of the latent draws
     return -float(model.get_elbo(counts(run, "test", 500)))
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    return {"cells": counts(run, "train", 200)}

@@ -62,3 +62,11 @@ def train(run: Run) -> float:
     trainer = L.Trainer(**run.quiet, enable_checkpointing=False)
     trainer.fit(model, loaders["train"], loaders["val"])
     return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+
+
+def example(run: Run) -> dict[str, Any]:
+    """Name what the page takes as the reader's own."""
+    return {
+        "train_loader": DataLoader(images(run, "train", 64), batch_size=16, shuffle=True),
+        "val_loader": DataLoader(images(run, "val", 32), batch_size=16),
+    }
