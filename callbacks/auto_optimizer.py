@@ -140,7 +140,7 @@ class AutoOptimizer(AnyCallback):
         if name == "log" and hasattr(value, "__self__"):
             module = value.__self__
             if module._trainer is not None and module.trainer.state.fn == "fit":
-                check_unmixed(module.trainer, module.trainer.datamodule, "the data module")
+                check_unmixed(module.trainer, module.trainer.fit_loop._data_source.instance, "the data source")
                 self.attach(module)
 
     def attach(self, module: pl.LightningModule) -> None:

@@ -40,7 +40,7 @@ class SearchFallbackWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class FitRequest:
-    """A fit that asks for its optimizer, and what its user has said about it.
+    """A fit that asks for its optimizer, and what its user has said about it; `fit` alone is written to.
 
     user       the module's own `configure_optimizers` (None: it has none)
     fit        takes what is built, and the random numbers to put back
@@ -140,11 +140,8 @@ class FitRequest:
         if self.user is not None:
             return self.user()
         plain = baseline(has_user_optimizer=False)
-        return {
-            "optimizer": build_groups(param_groups(anatomy_of(self.module), plain), plain.schedule, self.module, None)[
-                0
-            ]
-        }
+        optimizer, _ = build_groups(param_groups(anatomy_of(self.module), plain), plain.schedule, self.module, None)
+        return {"optimizer": optimizer}
 
     def _built_from(self, plan: OptimizerPlan, *, thawed: int) -> Any:
         self.announce(plan)

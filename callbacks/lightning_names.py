@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.trainer.connectors.logger_connector import result
     from lightning.pytorch.utilities import combined_loader, exceptions
     from lightning.pytorch.utilities import types as pl_types
-
-_log = logging.getLogger("optselect")
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -103,7 +100,7 @@ class Lightning:
     PossibleUserWarning: ClassVar[_From[type[fabric_warnings.PossibleUserWarning]]] = _From("fabric.utilities.warnings")
 
     def module(self, path: str) -> types.ModuleType:
-        """The module at `path`, which begins with `pytorch` or `fabric`."""
+        """Import the module at `path`, which begins with `pytorch` or `fabric`."""
         top, dot, rest = path.partition(".")
         return importlib.import_module(f"{getattr(self, top)}{dot}{rest}")
 
@@ -114,13 +111,13 @@ _BY_ROOT = {"lightning": LIGHTNING, "pytorch_lightning": PYTORCH_LIGHTNING, "lig
 
 
 def package_of(kind: type) -> Lightning | None:
-    """The package that `kind`, or what it inherits from, is a class of; None: it has nothing of Lightning."""
+    """Find the package that `kind`, or what it inherits from, is a class of; None: it has nothing of Lightning."""
     roots = (each.__module__.partition(".")[0] for each in kind.__mro__)
     return next((_BY_ROOT[root] for root in roots if root in _BY_ROOT), None)
 
 
 def lightning_of(owner: object) -> Lightning:
-    """The package of a trainer, a module or a data module."""
+    """Find the package of a trainer, a module or what it is made of."""
     # What has nothing of Lightning, a stand-in for one, is treated as the first package that is here.
     return package_of(type(owner)) or installed()[0]
 
@@ -133,7 +130,7 @@ def check_unmixed(trainer: object, other: object, what: str) -> None:
 
 
 def mixed(one: str, ours: Lightning, other: str, theirs: Lightning) -> str:
-    """What to say of two things of different packages."""
+    """Say of two things of different packages what to change."""
     return (
         f"{one} is of {ours.name} and {other} of {theirs.name}, which hold the same code twice and do not mix; "
         f"import both from {theirs.name}, or both from {ours.name}"
@@ -142,25 +139,24 @@ def mixed(one: str, ours: Lightning, other: str, theirs: Lightning) -> str:
 
 @functools.cache
 def installed() -> tuple[Lightning, ...]:
-    """The packages that are here.
+    """Import the packages that are here.
 
-    Both are imported: what makes Lightning slow to import is what they share, so the second adds a twentieth.
+    Both are: what makes Lightning slow to import is what they share, so the second adds a twentieth.
     Raises `MissingExtraError` when there is none.
     """
-    packages = tuple(_importable())
-    if not packages:
-        raise MissingExtraError("AutoOptimizer needs Lightning, and there is none: pip install lightning")
-    return packages
-
-
-def _importable() -> Iterator[Lightning]:
+    packages, refusals = [], []
     for package in (LIGHTNING, PYTORCH_LIGHTNING):
         try:
             package.module("pytorch")
         except Exception as error:  # noqa: BLE001  # one too old for this torch, say, which is not the one in use
-            _log.debug("%s cannot be imported (%s: %s)", package.name, type(error).__name__, error)
+            refusals.append(f"{type(error).__name__}: {error}")
         else:
-            yield package
+            packages.append(package)
+    if not packages:
+        raise MissingExtraError(
+            f"AutoOptimizer needs Lightning, and it cannot be imported ({'; '.join(refusals)}); pip install lightning"
+        )
+    return tuple(packages)
 
 
 if TYPE_CHECKING:
@@ -173,7 +169,7 @@ else:
 
 
 def made_for(base: type, own: type[C]) -> type[C]:
-    """`own`, which says what is different, as a subclass of `base`, a class of one of the packages."""
+    """Make `own`, which says what is different, a subclass of `base`, a class of one of the packages."""
     made: type[C] = _subclass(cast("Any", own), base)
     return made
 

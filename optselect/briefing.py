@@ -24,7 +24,7 @@ from optselect.search.transfer import rate_factor
 from optselect.settings import Settings
 from optselect.study.opening import open_study
 from optselect.study.study import TrialStudy
-from optselect.workload.borrowed_model import training_bytes
+from optselect.workload.borrowed_model import requires_grad_restored, training_bytes
 from optselect.workload.protocol import Workload
 
 # Backward passes of the profile; one for so many micro-batches where the whole search is short; without any trial.
@@ -67,8 +67,10 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
             "leave the name out"
         )
     told = settings.fine_tuning
+    policy = policy_for(workload, told, anatomy_of(workload.model)) if isinstance(told, FineTuning) else None
     return Brief(
-        settings=settings,
+        # In terms of this training: a study is known by the names that a policy means, not by its functions.
+        settings=settings if policy is None else replace(settings, fine_tuning=policy),
         budget=budget,
         horizon=horizon,
         accumulate=workload.accumulate,
@@ -79,7 +81,7 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
         user_passes=workload.user_passes,
         keeps_best=workload.keeps_best,
         training_bytes=training_bytes(workload.model),
-        policy=policy_for(workload, told, anatomy_of(workload.model)) if isinstance(told, FineTuning) else None,
+        policy=policy,
     )
 
 
@@ -88,7 +90,9 @@ def measured(workload: Workload, brief: Brief) -> tuple[Profile, Anatomy]:
 
     The user's word on whether the model is trained already stands in place of the measured one.
     """
-    profile = measure(workload, passes=_passes(brief.budget))
+    # A module's own hooks may freeze and unfreeze as its epochs go by: what counts is what the training begins with.
+    with requires_grad_restored(workload.model):
+        profile = measure(workload, passes=_passes(brief.budget))
     told = brief.settings.fine_tuning
     if told != "auto":
         word = "a fine-tuning policy" if isinstance(told, FineTuning) else f"fine_tuning={told}"

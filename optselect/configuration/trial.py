@@ -25,7 +25,8 @@ class Trial:
     reached        micro-batches of training behind it
     state          whether it may go on, and how it ended
     note           why it failed or diverged ("": it did not)
-    cap            of one that diverged: where it was to be judged, and what it counts as there (None: not kept)
+    cap            of one that diverged: where it was to be judged, and what it counts as there (None: it did not
+                   diverge, or that was not kept)
     number         its place in the study
     cost           micro-batches it has spent, validation included at a third
     seconds        wall-clock time it has taken

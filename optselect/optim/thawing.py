@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from optselect.configuration.goal import Goal, Mode
 from optselect.errors import ResumeError
 
 JOINED = "joined_at"
@@ -60,9 +61,9 @@ class Thawing:
         while self._next is not None and self._next.step is not None and self._next.step <= step:
             self._thaw(step)
 
-    def observe(self, value: float, mode: Literal["min", "max"], step: int) -> bool:
+    def observe(self, value: float, mode: Mode, step: int) -> bool:
         """Count a validation that gave `value`; tell whether its lack of improvement thawed the next phase."""
-        loss = value if mode == "min" else -value
+        loss = Goal(mode).loss(value)
         # A NaN improves nothing.
         if self._best is None or loss < self._best:
             self._best, self._waited = loss, 0

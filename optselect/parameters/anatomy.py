@@ -24,6 +24,7 @@ class Anatomy:
     order: tuple[str, ...] = ()
     sparse: frozenset[str] = frozenset()
     model: nn.Module = field(repr=False, compare=False)
+    _with_heads: dict[frozenset[str], Anatomy] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def trainable(self) -> tuple[ParamInfo, ...]:
@@ -32,7 +33,10 @@ class Anatomy:
 
     def with_head(self, head: Collection[str]) -> Anatomy:
         """Describe the model with these parameters as its head, which may change the depth of the others, too."""
-        return anatomy_of(self.model, sparse=self.sparse, order=self.order, head=head)
+        names = frozenset(head)
+        if names not in self._with_heads:
+            self._with_heads[names] = anatomy_of(self.model, sparse=self.sparse, order=self.order, head=names)
+        return self._with_heads[names]
 
 
 def anatomy_of(

@@ -45,12 +45,11 @@ class TrialRunner:
     """Runs trials of one workload, inside `workload.borrowed()`.
 
     A trial that is continued goes on exactly where it stood; trials put aside are kept in memory up to
-    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly), and in `states` on
-    disk, for a later process. Divergence
-    is measured by `initial_loss`, the training loss at the borrowed weights, and by a trial's own first losses:
-    never by another trial's, which a search that goes on after a kill may not have run. Schedules are laid out for
-    `steps` optimizer steps (None: those of the workload). `anatomy` is that of the workload's model (None: described
-    here, without what a profile has seen).
+    `paused_bytes`, beyond which one that is continued starts over (and costs accordingly), and in `states` on disk, for
+    a later process (`take_up` finds those of a study). Divergence is measured by `initial_loss`, the training loss at
+    the borrowed weights, and by a trial's own first losses: never by another trial's, which a search that goes on after
+    a kill may not have run. Schedules are laid out for `steps` optimizer steps (None: those of the workload). `anatomy`
+    is that of the workload's model (None: described here, without what a profile has seen).
     """
 
     def __init__(
@@ -87,10 +86,12 @@ class TrialRunner:
         """Lay schedules out for `race`, and put trials aside only where any goes on; on disk beside `study`."""
         if race.training is not None:
             self.steps = race.horizon // self._workload.accumulate
+        # Asked for in any case: so what lies beside a storage of studies that are no more is cleared away.
+        states = states_beside(study) if study is not None else None
         if not race.takes_further:
             self._limit = 0
-        elif study is not None and self._workload.processes == 1 and self._limit:
-            self._states = states_beside(study)
+        elif self._workload.processes == 1 and self._limit:
+            self._states = states
 
     @property
     def validation_cost(self) -> float:

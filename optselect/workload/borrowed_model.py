@@ -171,6 +171,17 @@ class BorrowedModel:
 
 
 @contextmanager
+def requires_grad_restored(model: nn.Module) -> Iterator[None]:
+    """Leave every parameter as frozen, or not, as it was."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every module into evaluation mode inside, and back into the mode it had afterwards."""
     modes = [(module, module.training) for module in model.modules()]

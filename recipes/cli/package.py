@@ -17,7 +17,7 @@ _SECTIONS = ("model", "data")
 
 
 def package_in(arguments: Sequence[str]) -> Lightning:
-    """The package of the model, or else of the data, in LightningCLI's `arguments`, configs and environment.
+    """Find the package of the model, or else of the data, in LightningCLI's `arguments`, configs and environment.
 
     LightningCLI itself is of one package and refuses what comes from the other, so it has to be known before. What
     cannot be found here is left for it to complain about. Raises `ConfigurationError` where model and data are of
@@ -32,7 +32,7 @@ def package_in(arguments: Sequence[str]) -> Lightning:
 
 
 def _class_paths(arguments: Sequence[str]) -> dict[str, str]:
-    """The class that each section names; what comes later counts."""
+    """Find the class that each section names; what comes later counts."""
     paths: dict[str, str] = {}
     for option, value in _options(arguments):
         if option == "config":
@@ -48,7 +48,7 @@ def _class_paths(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each option with the word that follows it, those of the environment first."""
+    """Pair each option with the word that follows it, those of the environment first."""
     for name, value in os.environ.items():
         if name.startswith("OPTSELECT_"):
             yield name.removeprefix("OPTSELECT_").lower().replace("__", "."), value
@@ -59,7 +59,7 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _class_path(value: Any, folder: Path) -> str | None:
-    """What a section names: as a path, as a mapping with one, or as a file that holds either."""
+    """Read what a section names: as a path, as a mapping with one, or as a file that holds either."""
     if isinstance(value, str):
         value = _content(value, folder)
     if isinstance(value, Mapping):
@@ -68,7 +68,7 @@ def _class_path(value: Any, folder: Path) -> str | None:
 
 
 def _content(given: str, folder: Path) -> Any:
-    """A file's, or of the text itself: LightningCLI takes both."""
+    """Read a file, or the text itself: LightningCLI takes both."""
     try:
         file = folder / given
         return yaml.safe_load(file.read_text(encoding="utf-8") if file.is_file() else given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -280,6 +281,42 @@ def test_a_function_is_in_the_plan_as_names(tmp_path: Path) -> None:
     assert callback.plan.fine_tuning == FineTuning(no_decay=r"^net\.3\.weight$")
     undecayed = [group for group in callback.plan.param_groups if group.hyperparameters["weight_decay"] == 0]
     assert any("net.3.weight" in group.parameters for group in undecayed)
+
+
+def test_a_search_with_functions_in_its_policy_is_one_of_the_names_that_they_mean(tmp_path: Path) -> None:
+    functions = FineTuning(freeze=lambda name: name.startswith("net.0."), rates={lambda name: "net.3." in name: 2.0})
+    callback = chosen(tmp_path, functions, budget=Budget(steps=90))
+
+    fit(made(Deep), callback)
+
+    assert callback.plan is not None
+    tried = [trial.configuration.fine_tuning for trial in callback.plan.trials]
+    assert any(policy is not None and json.dumps(policy.to_dict()) for policy in tried)
+    frozen = {name for group in callback.plan.param_groups if group.frozen for name in group.parameters}
+    assert frozen == {"net.0.weight", "net.0.bias"}
+
+
+class Gradual(Deep):
+    """Its own hook lets the first layer train from the second epoch on."""
+
+    def on_train_epoch_start(self) -> None:
+        self.net[0].requires_grad_(self.current_epoch >= 1)
+
+
+@pytest.mark.parametrize("budget", [0, Budget(steps=60)])
+@pytest.mark.parametrize("policy", [FineTuning(head_lr_ratio=2.0), FineTuning(head=r"net\.8", head_lr_ratio=2.0)])
+def test_what_a_hook_of_the_module_freezes_for_a_time_is_in_a_group_and_trains(
+    policy: FineTuning, budget: float | Budget, tmp_path: Path
+) -> None:
+    module, callback = made(Gradual), chosen(tmp_path, policy, budget=budget)
+    before = module.net[0].weight.detach().clone()
+
+    fit(module, callback, epochs=3)
+
+    assert callback.plan is not None
+    grouped = {name for group in callback.plan.param_groups for name in group.parameters}
+    assert grouped == set(callback.plan.model_fingerprint.shapes)
+    assert not torch.equal(module.net[0].weight, before)
 
 
 class Scored(nn.Module):

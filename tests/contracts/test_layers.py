@@ -41,8 +41,6 @@ ROWS = {
     13: {"recipes", "testing"},
 }
 ROW_OF = {f"optselect.{name}": row for row, names in ROWS.items() for name in names}
-# Judgements on numbers, and what they are written down in.
-TORCH_FREE = ("optselect.configuration", "optselect.rules", "optselect.plan")
 
 # `optselect` itself re-exports every row, callbacks included, on first use. Only the last row may import from it.
 FACADE = "optselect"
@@ -230,18 +228,6 @@ def test_every_named_exception_is_still_needed() -> None:
     assert used >= EXCEPTIONS
 
 
-def test_rules_and_plan_import_nothing_that_imports_torch() -> None:
-    offenders = [
-        " -> ".join(chain)
-        for module in FILES
-        if unit(module) in TORCH_FREE
-        for chain in chains_on_import(module)
-        if chain[-1].split(".")[0] == "torch"
-    ]
-
-    assert not offenders, "torch is imported at import time by:\n" + "\n".join(offenders)
-
-
 def test_the_core_imports_no_lightning() -> None:
     core = FOLDERS["optselect"]
 
@@ -252,6 +238,18 @@ def test_the_core_imports_no_lightning() -> None:
     ]
 
     assert not offenders, "Lightning belongs in callbacks/ and recipes/:\n" + "\n".join(offenders)
+
+
+def test_lightning_is_reached_through_its_names_alone() -> None:
+    through = [FILES[module] for module in FILES if module.startswith(("optselect.callbacks", "optselect.recipes.cli"))]
+
+    offenders = [
+        str(found)
+        for found in IMPORTS
+        if FILES[found.module] in through and found.target.split(".")[0] in LIGHTNING and not found.typing_only
+    ]
+
+    assert not offenders, "`lightning_of` gives it of the package in use, not:\n" + "\n".join(offenders)
 
 
 @pytest.mark.parametrize(
@@ -322,27 +320,6 @@ def first_circle(edges: dict[str, set[str]]) -> list[str]:
         return []
 
     return next((circle for module in sorted(edges) if (circle := visit(module, []))), [])
-
-
-def chains_on_import(module: str) -> Iterator[list[str]]:
-    """Each way from `module` to something outside optselect, along what Python executes when importing it."""
-    seen: set[str] = set()
-
-    def visit(current: str, path: list[str]) -> Iterator[list[str]]:
-        if current in seen or current == FACADE:
-            return
-        seen.add(current)
-        # Importing optselect.profile.values executes optselect/profile/__init__.py first.
-        yield from visit(current.rpartition(".")[0], path)
-        for found in IMPORTS:
-            if found.module == current and found.runs_on_import:
-                target = as_module(found.target)
-                if target is None:
-                    yield [*path, current, found.target]
-                else:
-                    yield from visit(target, [*path, current])
-
-    return visit(module, [])
 
 
 def modules_after(statement: str) -> set[str]:

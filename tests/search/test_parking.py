@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optselect import LightningWorkload, TorchWorkload
+from optselect import Budget, LightningWorkload, TorchWorkload
 from optselect.configuration import USER, Configuration
 from optselect.configuration.schedule import Schedule
 from optselect.pipeline import make_selection
@@ -25,7 +25,7 @@ from optselect.search.parking import RungStates
 from optselect.search.progress import Silent
 from optselect.search.runner import TrialRunner
 from optselect.settings import Settings
-from tests.support.small import Net, loader, vectors
+from tests.support.small import Net, loader, net, vectors
 
 
 def configuration(optimizer: str, **hyperparameters: float) -> Configuration:
@@ -263,6 +263,18 @@ def test_one_file_for_each_trial_and_none_beyond_the_bound(tmp_path: Path) -> No
 
         assert [other.name for other in tmp_path.iterdir()] == [file.name]
         assert runner.run(ADAMW, 1, 10).cost < 10  # memory has it
+
+
+def test_what_a_study_that_is_no_more_has_left_beside_the_storage_is_cleared_by_any_search(tmp_path: Path) -> None:
+    storage = tmp_path / "study.journal"
+    stray = tmp_path / "study.journal.states" / "gone-0123456789ab"
+    stray.mkdir(parents=True)
+    settings = Settings(budget=Budget(steps=30), storage=storage)
+    workload = TorchWorkload(net(), nn.CrossEntropyLoss(), loader(vectors()), loader(vectors(48)), steps=40)
+
+    make_selection(workload, settings, progress=Silent())
+
+    assert not stray.exists()
 
 
 def test_a_full_disk_only_means_that_a_trial_would_start_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
