@@ -17,7 +17,9 @@ pytestmark = pytest.mark.packages
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "packages.md"
 SECTIONS = {
     re.sub(r"\W", "_", heading.split()[0].removesuffix("-tools")): text
-    for heading, text in re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    for heading, text in re.findall(
+        r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
 }
 
 
