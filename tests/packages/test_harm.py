@@ -42,14 +42,14 @@ def test_a_measurement_runs_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_differences_are_those_of_the_same_seed() -> None:
-    rows = [row(0, OWN, 1.0), row(0, DEFAULT, 0.5), row(1, OWN, 3.0), row(1, DEFAULT, 3.25)]
+    rows = [row(0, OWN, 1.0), row(0, DEFAULT, 0.5), row(1, OWN, 3.0), row(1, DEFAULT, 3.5)]
 
     (found,) = compared(rows)
 
-    assert found.differences == [-0.5, 0.25]
-    assert found.error == pytest.approx(0.375)
+    assert found.differences == [-0.5, 0.5]
+    assert found.error == pytest.approx(0.5)
     assert found.search == 1.5
-    assert found.row == "| timm | 10 | default | 2 | 2 | 1.875 | -0.12 | 0.38 | 1 / 1 | 0 | 1.5 |"
+    assert found.row == "| timm | 10 | default | 2 | 2 | 2 | +0 | 0.5 | 1 / 1 | 0 | 1.5 |"
 
 
 def test_what_ended_in_an_error_is_named_and_not_compared() -> None:
