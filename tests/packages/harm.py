@@ -198,8 +198,13 @@ def page(rows: Sequence[Row]) -> str:
         for row in sorted(rows, key=lambda row: (row.package, row.epochs, row.budget, row.seed))
         if row.budget != OWN and row.loss is not None
     ]
-    table = [each.row for each in compared(rows)]
-    return PAGE_TEXT.format(table="\n".join(table), not_run="\n".join(_not_run(rows)), plans="\n".join(plans))
+    found = compared(rows)
+    return PAGE_TEXT.format(
+        table="\n".join(each.row for each in found),
+        summary="\n".join(_summary(found)),
+        not_run="\n".join(_not_run(rows)),
+        plans="\n".join(plans),
+    )
 
 
 PAGE_TEXT = """# Packages: what the callback does to their trainings
@@ -224,6 +229,8 @@ make test-packages
 |---|---|---|---|---|---|---|---|---|---|---|
 {table}
 
+{summary}
+
 ## What was not run
 
 {not_run}
@@ -237,23 +244,41 @@ make test-packages
 
 
 def _budget(budget: str) -> str:
-    return budget if budget == DEFAULT else f"{budget} training"
+    return budget if budget in (OWN, DEFAULT) else f"{budget} training"
 
 
 def _loss(loss: float | None) -> str:
     return "none" if loss is None else f"{loss:.4g}"
 
 
+def _summary(found: Sequence[Compared]) -> list[str]:
+    """Count the seeds of all packages, by budget."""
+    said = []
+    for budget in sorted({each.budget for each in found}, reverse=True):
+        differences = [difference for each in found if each.budget == budget for difference in each.differences]
+        better, worse = (sum(sign * each < 0 for each in differences) for sign in (1, -1))
+        equal = len(differences) - better - worse
+        said.append(
+            f"- Budget {_budget(budget)}: of {len(differences)} trainings {better} ended better than without the "
+            f"callback, {worse} worse, and {equal} as without it."
+        )
+    return said
+
+
 def _not_run(rows: Sequence[Row]) -> list[str]:
-    """Say what ended in an error, and what was left out."""
-    there = {row.package for row in rows}
-    missing = [f"- {name}: not measured." for name in PACKAGES if name not in there]
-    failed = [
-        f"- {row.package}, {row.epochs} epochs, seed {row.seed}, {_budget(row.budget)}: {row.chosen}"
+    """Say what was left out, and what ended in an error."""
+    said = [f"- {name}: not measured." for name in PACKAGES if name not in {row.package for row in rows}]
+    wanted = {(row.seed, row.budget) for row in rows}
+    for package, epochs in sorted({(row.package, row.epochs) for row in rows}):
+        there = {(row.seed, row.budget) for row in rows if (row.package, row.epochs) == (package, epochs)}
+        missing = ", ".join(str(seed) for seed in sorted({seed for seed, _ in wanted - there}))
+        said += [f"- {package}, {epochs} epochs: seeds {missing}, in whole or in part."] if missing else []
+    said += [
+        f"- {row.package}, {row.epochs} epochs, seed {row.seed}, {_budget(row.budget)} ended in an error: {row.chosen}"
         for row in rows
         if row.loss is None
     ]
-    return [*missing, *failed] or ["Nothing was left out."]
+    return said or ["Nothing was left out."]
 
 
 def main() -> None:

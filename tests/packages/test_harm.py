@@ -56,4 +56,4 @@ def test_what_ended_in_an_error_is_named_and_not_compared() -> None:
     rows = [row(0, OWN, 1.0), row(0, DEFAULT, None)]
 
     assert compared(rows) == []
-    assert "- timm, 2 epochs, seed 0, default: adam" in page(rows)
+    assert "- timm, 2 epochs, seed 0, default ended in an error: adam" in page(rows)
