@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from optselect.callbacks.clipping import clip_sparse_gradients
 from optselect.callbacks.counters import loops_of
-from optselect.callbacks.muting import SilentProfiler, TrialResults, muted
+from optselect.callbacks.muting import SilentProfiler, TrialResults, muted, silent
 from optselect.workload.borrowed_model import attributes_restored
 
 _log = logging.getLogger("optselect")
@@ -42,7 +41,7 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
             stack.enter_context(attributes_restored(owner))
         stack.enter_context(_signals_heeded(trainer))
         trainer.callbacks = [view for callback in trainer.callbacks if (view := muted(callback)) is not None]
-        trainer.loggers = [DummyLogger() for _ in trainer.loggers]
+        trainer.loggers = list(map(silent, trainer.loggers))
         trainer.profiler = SilentProfiler()
         trainer.save_checkpoint = _keep_no_trial
         # Or else nothing that the module logs would be kept, and trials could not be judged.

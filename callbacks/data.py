@@ -15,31 +15,28 @@ from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES, Combin
 from torch.utils._pytree import tree_map
 
 from optselect.errors import UnsupportedModuleError
-from optselect.workload.batches import BatchCache, TrialBatches
+from optselect.callbacks.validation import TrialValidation
+from optselect.workload.batches import TrialBatches, no_batch
 from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.workload.protocol import DataSource
-from optselect.workload.replay import RecordedLoader
-
-# Of a huge validation set a fixed part is looked at: the same for all trials.
-_MAX_VALIDATION_BATCHES = 64
+from optselect.workload.replay import recorded
 
 
 class TrialData:
     """The loaders that Lightning sets up for a fit, set up for trials; given back when `stack` is left.
 
-    batches             for training, in the order of each seed
-    epoch_batches       batches in one epoch (None: not known)
-    validates           whether there is a validation loader and a validation step
-    validation_batches  batches looked at in the first validation loader; the others are left out
-    replay              where the training data come from afterwards: what trials took from a stream that can
-                        be read only once is there again (None: the real source is as it was)
+    batches        for training, in the order of each seed
+    epoch_batches  batches in one epoch (None: not known)
+    validation     what the validation loop goes through (None: there is no validation loader or step)
+    replays        where data come from afterwards, by loop, that can be read only once: what trials took of them is
+                   there again (empty: the real sources are as they were)
 
     Raises `UnsupportedModuleError` when there is nothing to train on.
     """
 
     def __init__(self, trainer: Any, stack: ExitStack) -> None:
         fit_loop, val_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop
-        fit_loop._data_source = UnopenedSource(fit_loop._data_source, stack)
+        fit_loop._data_source = UnopenedSource(fit_loop._data_source, stack, "max_size_cycle")
         fit_loop._combined_loader = None
         fit_loop.setup_data()
         combined = fit_loop._combined_loader
@@ -47,26 +44,23 @@ class TrialData:
             raise UnsupportedModuleError(
                 "there are no training batches (limit_train_batches=0?), so nothing can be tried"
             )
-        self.replay: _DataLoaderSource | None = None
-        if any(map(is_one_shot, combined.flattened)):
-            combined.flattened = [
-                RecordedLoader(loader) if is_one_shot(loader) else loader for loader in combined.flattened
-            ]
-            self.replay = _DataLoaderSource(CombinedLoader(combined.iterables, combined._mode), "train_dataloader")
         self._combined: CombinedLoader = combined
         length = fit_loop.max_batches
         self.epoch_batches = int(length) if length < math.inf else None
+        if self.epoch_batches == 0:
+            raise no_batch()
+        self.replays = list(_replays(fit_loop))
         self.batches = TrialBatches(
             lambda seed: _TrialEpochs(combined, seed, self.epoch_batches), epoch_batches=self.epoch_batches
         )
-        self.validates = False
-        self.validation_batches = 0
+        self.validation: TrialValidation | None = None
         if trainer.enable_validation:
+            val_loop._data_source = UnopenedSource(val_loop._data_source, stack, "sequential")
             val_loop._combined_loader = None
             val_loop.setup_data()
-            self.validates = val_loop._combined_loader is not None and sum(val_loop._max_batches) > 0
-        if self.validates:
-            self._cache_validation(val_loop, stack)
+            if val_loop._combined_loader is not None and sum(val_loop._max_batches) > 0:
+                self.replays += _replays(val_loop)
+                self.validation = TrialValidation(val_loop)
 
     @property
     def first_loader(self) -> Any:
@@ -83,15 +77,12 @@ class TrialData:
         """Of the data set's size and a few of its rows."""
         return rows_digest(self.first_loader)
 
-    def _cache_validation(self, val_loop: Any, stack: ExitStack) -> None:
-        loaders = list(val_loop._combined_loader.flattened)
-        for loader in loaders:
-            stack.enter_context(loader_borrowed(loader))
-        self.validation_batches = int(min(val_loop._max_batches[0], _MAX_VALIDATION_BATCHES))
-        first = _FirstBatches(BatchCache(lambda: trial_loader(loaders[0])), self.validation_batches)
-        others: list[list[Any]] = [[] for _ in loaders[1:]]
-        val_loop._combined_loader = CombinedLoader([first, *others], "sequential")
-        val_loop._max_batches = [self.validation_batches, *(0 for _ in others)]
+
+def _replays(loop: Any) -> Iterator[tuple[Any, _DataLoaderSource]]:
+    """The loop whose data can be read only once, with a source of the loaders that know what was read."""
+    combined, name = loop._combined_loader, loop._data_source.name
+    if any(map(is_one_shot, combined.flattened)):
+        yield loop, _DataLoaderSource(CombinedLoader(combined.iterables, combined._mode), name)
 
 
 class UnopenedLoader(CombinedLoader):
@@ -111,22 +102,24 @@ class UnopenedLoader(CombinedLoader):
 
 
 class UnopenedSource:
-    """A data source for `FitLoop.setup_data` that wraps what the real one gives into an `UnopenedLoader`.
+    """A data source for Lightning's loops that wraps what the real one gives into an `UnopenedLoader`.
 
     The loaders, their samplers and data sets are borrowed on `stack` before Lightning sees them: it opens
-    a loader of a class that it does not know, to see whether it can.
+    a loader of a class that it does not know, to see whether it can. `mode` is how the loop combines several.
     """
 
-    def __init__(self, source: Any, stack: ExitStack) -> None:
+    def __init__(self, source: Any, stack: ExitStack, mode: Any) -> None:
         self._source = source
         self._stack = stack
+        self._mode = mode
         self.instance, self.name = source.instance, source.name
 
     def dataloader(self) -> UnopenedLoader:
         """The real source's loaders, unopened."""
         loaders = self._source.dataloader()
         combined = isinstance(loaders, CombinedLoader)
-        unopened = UnopenedLoader(*((loaders.iterables, loaders._mode) if combined else (loaders, "max_size_cycle")))
+        unopened = UnopenedLoader(*((loaders.iterables, loaders._mode) if combined else (loaders, self._mode)))
+        unopened.flattened = [recorded(loader, self._stack) for loader in unopened.flattened]
         for loader in unopened.flattened:
             self._stack.enter_context(loader_borrowed(loader))
         return unopened
@@ -156,17 +149,3 @@ class _TrialEpochs:
         self._epoch += 1
         for batch, _, _ in itertools.islice(self._loader, self._length):
             yield batch
-
-
-class _FirstBatches:
-    """The first batches of a validation loader, the same for every trial."""
-
-    def __init__(self, batches: BatchCache, count: int) -> None:
-        self._batches = batches
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self._batches[index] for index in range(self._count))

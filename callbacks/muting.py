@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import types
 from collections.abc import Callable, Iterator
@@ -11,11 +12,16 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+from torchmetrics import MetricCollection
 
 # What Lightning calls by itself.
 _CALLBACK_HOOKS = [name for name in vars(pl.Callback) if name.startswith("on_")]
+
+# What loggers call that which writes; `save_dir` and `log_dir` are properties.
+_WRITERS = ("log", "save", "finalize", "after_save", "watch", "unwatch", "add_", "write", "flush", "close", "upload")
 
 
 def muted(callback: Any) -> Any:
@@ -40,6 +46,80 @@ def muted(callback: Any) -> Any:
     except TypeError:
         return None
     return view
+
+
+class Nowhere:
+    """An experiment that writes nothing: whatever is asked of it is there, can be called, and is nothing.
+
+    As a path it is the logger's folder.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        vars(self)["_folder"] = folder
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set nothing."""
+
+    def __call__(self, *_: Any, **__: Any) -> Nowhere:
+        return self
+
+    def __getitem__(self, key: Any) -> Nowhere:
+        return self
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Set nothing."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __enter__(self) -> Nowhere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing."""
+
+    def __fspath__(self) -> str:
+        return str(self._folder)
+
+    __str__ = __fspath__
+
+
+def silent(logger: Any) -> Any:
+    """What a module finds in a trial for `logger`: one of its class with its attributes and folder, which writes nothing.
+
+    Lightning's own that writes nothing, where its class allows no such view.
+    """
+    kind = type(logger)
+    writers = [
+        name for name in dir(kind) if name.startswith(_WRITERS) and callable(inspect.getattr_static(kind, name, None))
+    ]
+    own: dict[str, Any] = {
+        **dict.fromkeys(writers, property(lambda _: _nothing)),
+        "experiment": property(lambda view: Nowhere(_folder(view))),
+        "__deepcopy__": lambda view, _: view,
+        "__reduce_ex__": lambda _, __: (cast, (object, logger)),
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+    }
+    try:
+        view: Any = object.__new__(types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(own)))
+        # Shared: the version that a trial finds is the one that the training will have.
+        object.__setattr__(view, "__dict__", vars(logger))
+    except TypeError:
+        return DummyLogger()
+    return view
+
+
+def _folder(logger: Any) -> str:
+    try:
+        return str(getattr(logger, "log_dir", None) or logger.save_dir or "")
+    except Exception:  # noqa: BLE001  # a logger of another library, which may ask its server
+        return ""
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -78,9 +158,11 @@ class TrialResults(_ResultCollection):
 def logging_replaced(module: pl.LightningModule, log: Callable[..., None]) -> Iterator[None]:
     """`self.log` of `module` and of every LightningModule in it is `log`; `log_dict` goes entry by entry."""
 
-    def log_dict(values: Any, *_: Any, **__: Any) -> None:
-        for name, value in values.items():
-            log(name, value)
+    def log_dict(dictionary: Any, *args: Any, **keywords: Any) -> None:
+        # As Lightning goes through a collection: by the names with its prefix, and the metrics themselves.
+        its = {"keep_base": False, "copy_state": False} if isinstance(dictionary, MetricCollection) else {}
+        for name, value in dictionary.items(**its):
+            log(name, value, *args, **keywords)
 
     owners = [part for part in module.modules() if isinstance(part, pl.LightningModule)]
     own: list[dict[str, Any]] = [

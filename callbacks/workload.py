@@ -74,14 +74,14 @@ class LightningWorkload:
         steps_done: int = 0,
     ) -> None:
         self.model = module
-        self.mode = mode
+        self.mode: Mode = mode
         # Much of a trainer is set by its connectors, which type checkers do not see.
         self._trainer = cast(Any, trainer)
         # Those of the fit: while the trainer is borrowed it has others.
         self._callbacks: list[Any] = list(self._trainer.callbacks)
         self._user = user
         self.user_passes = 1
-        self._judge = Judge(trainer, module, monitor)
+        self._judge = Judge(trainer, module, monitor=monitor, mode=mode, callbacks=self._callbacks)
         self._steps_done = steps_done
         self._steps: int | None = None
         self._borrowed: _Borrowed | None = None
@@ -107,13 +107,13 @@ class LightningWorkload:
 
     @property
     def monitor(self) -> str:
-        """The logged name trials are judged by, or the training loss on batches held back."""
-        return self._judge.monitor(self._data)
+        """The logged name trials are judged by, or what it is in words. Known inside `borrowed()` and after it."""
+        return self._judge.judged.name
 
     @property
     def validation_batches(self) -> int:
-        """Those of the first validation loader, up to a bound, or held back; and those BatchNorm takes."""
-        return self._judge.validation_batches(self._data)
+        """Those of the validation loaders, up to a bound, or held back; and those BatchNorm takes."""
+        return self._judge.validation_batches(self._in_trial.loop)
 
     @property
     def has_user_optimizer(self) -> bool:
@@ -159,8 +159,13 @@ class LightningWorkload:
             # Lightning's estimate asks the trainer for the loader, which by now is the unopened one.
             self._steps = steps_to_come(trainer, self._callbacks, self._steps_done)
             stack.enter_context(logging_replaced(module, self._judge.log))
-            self._borrowed = _Borrowed(model=model, loop=TrialLoop(trainer, module, self._data), progress=progress)
+            loop = TrialLoop(trainer, module, self._data, self._judge.end_epoch)
+            self._borrowed = _Borrowed(model=model, loop=loop, progress=progress)
             self._look_at_user_optimizer(model)
+            if self._judge.looks:
+                self.begin(_idle, 0)
+            self._judge.decide(loop, model)
+            self.mode = self._judge.judged.mode
             yield
 
     def source(self) -> DataSource:
@@ -204,7 +209,7 @@ class LightningWorkload:
 
     def validate(self) -> float:
         """The monitored value, reduced by Lightning itself over the validation batches."""
-        return self._judge.value(self._in_trial.loop)
+        return self._judge.value(self._in_trial.loop, self._in_trial.model)
 
     def pause(self) -> Paused[LightningTraining]:
         """Optimizers, schedulers, counters and the model's state."""
@@ -224,7 +229,7 @@ class LightningWorkload:
         """Optimizers, schedulers, counters and the model's state; None for one-shot streams and loss scaling."""
         trial, trainer = self._in_trial, self._trainer
         training = trial.loop.training
-        if self._data.replay is not None or getattr(trainer.precision_plugin, "scaler", None) is not None:
+        if self._data.replays or getattr(trainer.precision_plugin, "scaler", None) is not None:
             return None
         stored = training.store(trial.model)
         if stored is None:
@@ -261,9 +266,10 @@ class LightningWorkload:
         self._borrowed = None
 
     def _replay_streams(self) -> None:
-        if (data := getattr(self, "_data", None)) is not None and data.replay is not None:
-            self._trainer.fit_loop._data_source = data.replay
-            data.replay = None
+        if (data := getattr(self, "_data", None)) is not None:
+            for loop, source in data.replays:
+                loop._data_source = source
+            data.replays.clear()
 
     def _look_at_user_optimizer(self, model: BorrowedModel) -> None:
         if self._user is None:

@@ -27,6 +27,7 @@ _CANDIDATE = "candidate"
 # leaves something that nobody looks at.
 _AT = "optselect:at {}"
 _ENDED = "optselect:ended"
+_COURSE = "optselect:course"
 # One fixed set of parameters for every trial, whatever its optimizer, so that samplers and
 # optuna-dashboard see a single space.
 _LR = FloatDistribution(1e-8, 1e3, log=True)
@@ -154,6 +155,16 @@ class TrialStudy:
             if name not in known:
                 self.study.set_user_attr(name, value)
             return float(known.get(name, value))
+
+    def keep_course(self, losses: Mapping[int, float]) -> None:
+        """The baseline's training losses, by the micro-batch that each is of."""
+        with storage_errors(self.study, self._where):
+            self.study.set_user_attr(_COURSE, [[end, loss] for end, loss in sorted(losses.items())])
+
+    def course(self) -> dict[int, float]:
+        """What was kept of the baseline's training losses."""
+        with storage_errors(self.study, self._where):
+            return {int(end): float(loss) for end, loss in self.study.user_attrs.get(_COURSE, ())}
 
     def mark_used(self) -> None:
         """The training this search was for has ended: a later run of the same training searches anew."""

@@ -23,6 +23,11 @@ def recalibrates(model: nn.Module) -> bool:
     return bool(_moving(model))
 
 
+def running_statistics(model: nn.Module) -> list[torch.Tensor]:
+    """Those that its training moves."""
+    return [buffer for norm in _moving(model) for buffer in norm.buffers(recurse=False)]
+
+
 @contextmanager
 def recalibrated(model: nn.Module, forward: Callable[[], None]) -> Iterator[None]:
     """Running statistics of the present weights inside, over what `forward` runs; as they were afterwards."""

@@ -14,7 +14,7 @@ import hashlib
 import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from optselect.errors import UnsupportedModuleError
+from optselect.workload.class_state import ClassState, State, put_back
 from optselect.workload.rng import RngState, rng_state, set_rng_state
 from optselect.workload.stored import NotPlainError, plain, unchanged, unplain
 
@@ -37,11 +38,12 @@ _ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch
 
 @dataclass(frozen=True, kw_only=True)
 class ModelState:
-    """A model's parameters, buffers and Python attributes at one moment of one training."""
+    """A model's parameters, buffers, Python attributes and classes at one moment of one training."""
 
     tensors: tuple[tuple[torch.Tensor, torch.Tensor], ...]
     grads: tuple[tuple[nn.Parameter, bool, torch.Tensor | None], ...]
     attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]
+    classes: State
     rng: RngState
 
 
@@ -66,6 +68,7 @@ class BorrowedModel:
             *_shared_objects(model),
         ]
         self._originals = [(module, dict(vars(module))) for module in model.modules()]
+        self._classes = ClassState(model.modules())
         memo = self._memo()
         self._pristine = tuple((module, _stand_ins(module, self._present(module), memo)) for module in model.modules())
         self._start = self._read(self._pristine)
@@ -75,7 +78,7 @@ class BorrowedModel:
         """The borrowed weights, gradients cleared, fresh stand-ins for all attributes."""
         memo = self._memo()
         attributes = tuple((module, copy.deepcopy(values, memo)) for module, values in self._pristine)
-        self._write(ModelState(tensors=self._start.tensors, grads=(), attributes=attributes, rng=self._start.rng))
+        self._write(replace(self._start, attributes=attributes))
         for parameter, requires_grad, _ in self._start.grads:
             parameter.requires_grad_(requires_grad)
             parameter.grad = None
@@ -91,12 +94,31 @@ class BorrowedModel:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
 
+    @contextmanager
+    def unmoved(self, but: Iterable[torch.Tensor] = ()) -> Iterator[None]:
+        """The present state again on leaving, the contents of some buffers excepted.
+
+        Attributes are stand-ins inside; one that cannot be copied is shared.
+        """
+        state = self.pause()
+        memo = self._memo()
+        memo.update((id(each), each) for each in (*self.model.modules(), *self.model.parameters()))
+        memo.update((id(each), each) for each in self.model.buffers())
+        left = frozenset(map(id, but))
+        tensors = tuple((tensor, content) for tensor, content in state.tensors if id(tensor) not in left)
+        inside = tuple((module, _stand_ins(module, values, memo, share=True)) for module, values in state.attributes)
+        self._write(replace(state, tensors=(), attributes=inside))
+        try:
+            yield
+        finally:
+            self.resume(replace(state, tensors=tensors))
+
     def restore(self) -> None:
         """Everything as it was when borrowed: the same objects with the same contents."""
         for module, values in self._originals:
             vars(module).clear()
             vars(module).update(values)
-        self._write(ModelState(tensors=self._start.tensors, grads=(), attributes=(), rng=self._start.rng))
+        self._write(replace(self._start, attributes=()))
         for parameter, requires_grad, grad in self._start.grads:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
@@ -110,6 +132,8 @@ class BorrowedModel:
         writable = [tensor for tensor in tensors if _is_writable(tensor)]
         if list(map(id, writable)) != [id(tensor) for tensor, _ in self._start.tensors]:
             raise NotPlainError("the model has other parameters or buffers than at first")
+        if self._classes.changed:
+            raise NotPlainError("an attribute of a class is another")
         pinned = frozenset(map(id, self._pins))
         attributes = []
         for module, before in self._pristine:
@@ -141,7 +165,8 @@ class BorrowedModel:
         )
         rng = RngState.from_dict(stored["rng"])
         grads = tuple((p, *saved) for p, saved in zip(self.model.parameters(), stored["grads"], strict=True))
-        self.resume(ModelState(tensors=tensors, grads=grads, attributes=attributes, rng=rng))
+        classes = self._classes.start
+        self.resume(ModelState(tensors=tensors, grads=grads, attributes=attributes, classes=classes, rng=rng))
 
     def _present(self, module: nn.Module) -> dict[str, Any]:
         return {name: value for name, value in vars(module).items() if name not in self._kept}
@@ -155,6 +180,7 @@ class BorrowedModel:
             tensors=tuple((tensor, tensor.detach().clone()) for tensor in tensors if _is_writable(tensor)),
             grads=tuple((p, p.requires_grad, p.grad) for p in self.model.parameters()),
             attributes=attributes,
+            classes=self._classes.read(),
             rng=rng_state(),
         )
 
@@ -166,7 +192,8 @@ class BorrowedModel:
             vars(module).update(values)
         with torch.no_grad():
             for tensor, content in state.tensors:
-                tensor.copy_(content)
+                _put_back(tensor, content)
+        put_back(state.classes)
         set_rng_state(state.rng)
 
 
@@ -221,7 +248,9 @@ def attributes_restored(owner: object) -> Iterator[None]:
             container.extend(content) if isinstance(container, list) else container.update(content)
 
 
-def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+def _stand_ins(
+    module: nn.Module, present: dict[str, Any], memo: dict[int, Any], *, share: bool = False
+) -> dict[str, Any]:
     copies: dict[str, Any] = {}
     for name, value in present.items():
         if isinstance(value, _ATOMIC):
@@ -231,6 +260,9 @@ def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any])
                 memo.update((id(tensor), tensor.detach().clone()) for tensor in _with_history(value))
                 copies[name] = copy.deepcopy(value, memo)
             except Exception as error:
+                if share:
+                    copies[name] = value
+                    continue
                 raise UnsupportedModuleError(
                     f"{type(module).__name__}.{name} ({type(value).__name__}) cannot be copied ({error}), so trials "
                     "could not be undone; create it lazily outside the module, or give the class a __deepcopy__"
@@ -246,6 +278,14 @@ def _shared_objects(model: nn.Module) -> list[object]:
         for value in vars(module).values()
         if isinstance(value, Dataset | DataLoader | types.ModuleType)
     ]
+
+
+def _put_back(tensor: torch.Tensor, content: torch.Tensor) -> None:
+    if tensor.shape == content.shape and tensor.dtype == content.dtype:
+        tensor.copy_(content)
+    else:
+        # Resized in place, as the observers of quantization-aware training do with their buffers.
+        tensor.data = content.clone()
 
 
 def _refuse_lazy(model: nn.Module) -> None:
