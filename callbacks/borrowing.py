@@ -41,6 +41,8 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
             stack.enter_context(attributes_restored(owner))
         stack.enter_context(_signals_heeded(trainer))
         trainer.callbacks = [view for callback in trainer.callbacks if (view := muted(callback)) is not None]
+        for logger in trainer.loggers:
+            stack.enter_context(_logger_restored(logger))
         trainer.loggers = list(map(silent, trainer.loggers))
         trainer.profiler = SilentProfiler()
         trainer.save_checkpoint = _keep_no_trial
@@ -55,6 +57,22 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
         clip_sparse_gradients(precision)
         connector.reset_metrics()
         yield
+
+
+@contextmanager
+def _logger_restored(logger: Any) -> Iterator[None]:
+    """The logger's attributes on leaving, but for a version that it has given itself meanwhile.
+
+    A hook may have made a folder of that version; with another one the run would have two.
+    """
+    if not hasattr(logger, "__dict__"):
+        yield
+        return
+    with attributes_restored(logger):
+        yield
+        version = vars(logger).get("_version")
+    if version is not None:
+        vars(logger)["_version"] = version
 
 
 def _keep_no_trial(filepath: Any, *_: Any, **__: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,12 +15,14 @@ from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSourc
 from lightning.pytorch.utilities.combined_loader import _SUPPORTED_MODES, CombinedLoader
 from torch.utils._pytree import tree_map
 
-from optselect.errors import UnsupportedModuleError
 from optselect.callbacks.validation import TrialValidation
+from optselect.errors import UnsupportedModuleError
 from optselect.workload.batches import TrialBatches, no_batch
 from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.workload.protocol import DataSource
 from optselect.workload.replay import recorded
+
+_log = logging.getLogger("optselect")
 
 
 class TrialData:
@@ -28,6 +31,7 @@ class TrialData:
     batches        for training, in the order of each seed
     epoch_batches  batches in one epoch (None: not known)
     validation     what the validation loop goes through (None: there is no validation loader or step)
+    validation_is_empty  whether there is one that gives no batch
     replays        where data come from afterwards, by loop, that can be read only once: what trials took of them is
                    there again (empty: the real sources are as they were)
 
@@ -54,6 +58,7 @@ class TrialData:
             lambda seed: _TrialEpochs(combined, seed, self.epoch_batches), epoch_batches=self.epoch_batches
         )
         self.validation: TrialValidation | None = None
+        self.validation_is_empty = False
         if trainer.enable_validation:
             val_loop._data_source = UnopenedSource(val_loop._data_source, stack, "sequential")
             val_loop._combined_loader = None
@@ -61,6 +66,9 @@ class TrialData:
             if val_loop._combined_loader is not None and sum(val_loop._max_batches) > 0:
                 self.replays += _replays(val_loop)
                 self.validation = TrialValidation(val_loop)
+            elif val_loop._combined_loader is not None:
+                self.validation_is_empty = True
+                _log.info("the validation loader gives no batch; trials are judged by training batches held back")
 
     @property
     def first_loader(self) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from optselect.callbacks.loop import TrialLoop, in_hook, loss_in
 from optselect.callbacks.monitoring import (
@@ -20,6 +20,7 @@ from optselect.callbacks.monitoring import (
     among,
     judged_by,
     logged_by_callbacks,
+    logs_in_validation,
     watched_by,
     without_loader,
 )
@@ -92,11 +93,12 @@ class Judge:
             wanted = [self._monitor] if self._monitor is not None else [name for name, _ in watched_by(self._callbacks)]
             if self._module.automatic_optimization and not set(wanted) <= (names or frozenset()):
                 self._logged.clear()
-                self._held_back(loop, 1)
+                self._held_back(loop, 1, wanted)
                 training = frozenset(self._logged)
         except Exception as error:  # noqa: BLE001  # a module may want more than two batches; its trials say what is wrong
             _log.debug("a look at what the module logs failed: %r", error)
-        return Seen(validation=names, training=training, returns=bool(returned))
+        at_times = logs_in_validation(self._module)
+        return Seen(validation=names, training=training, returns=bool(returned), logs_at_times=at_times)
 
     @contextmanager
     def _few_batches(self) -> Iterator[None]:
@@ -138,7 +140,7 @@ class Judge:
         if isinstance(value, Metric):
             self._metrics[id(value)] = value
         if self._keeps_values:
-            self._logged[name].append(value)
+            self._logged[name].append(value.detach() if isinstance(value, Tensor) else value)
             # The fifth argument of Lightning's own.
             self._reductions[name] = args[4] if len(args) > 4 else keywords.get("reduce_fx", "mean")
         if isinstance(value, Tensor | int | float):
@@ -170,18 +172,18 @@ class Judge:
         )
 
     def _validation(self) -> tuple[dict[str, Tensor], list[float]]:
-        """What Lightning's validation loop logs, and the losses that the step returns for the first loader."""
+        """What Lightning's validation loop logs, and the losses that its step returns for the first loader."""
         trainer = self._trainer
         forget_metrics(trainer)
         parts = [part for part in self._module.modules() if isinstance(part, pl.LightningModule)]
         capturing = [(part, vars(part).pop("log"), vars(part).pop("log_dict")) for part in parts]
         trainer.validating = True
-        returned: list[float] = []
+        returned: dict[int, list[float]] = {}
         try:
             trainer._logger_connector.reset_results()
             with _returned_to(trainer.strategy, returned):
                 trainer.fit_loop.epoch_loop.val_loop.run()
-            return dict(trainer.callback_metrics), returned
+            return dict(trainer.callback_metrics), returned[min(returned)] if returned else []
         finally:
             trainer.training = True
             for part, log, log_dict in capturing:
@@ -195,24 +197,30 @@ class Judge:
                 "add a validation_step that logs val_loss"
             )
         self._logged = {name: [] for name in self._logged}
-        losses = self._held_back(loop, HELD_BACK_BATCHES)
+        losses = self._held_back(loop, HELD_BACK_BATCHES, [self.judged.name] if self.judged.logged else [])
         if not self.judged.logged:
             return sum(losses) / len(losses) if losses else math.nan
         name = self.judged.name
         found = among(name, self._logged)
         if found is None or not (values := self._logged[found]):
+            empty = "; the validation loader gives no batch" if loop.data.validation_is_empty else ""
             raise MetricNotLoggedError.among(
-                f"monitor={name!r} was never logged{logged_by_callbacks(name, self._callbacks)}", name, self._logged
+                f"monitor={name!r} was never logged{logged_by_callbacks(name, self._callbacks)}{empty}",
+                name,
+                self._logged,
             )
         if isinstance(values[-1], Metric):
             return float(values[-1].compute())
         return _reduced([float(value) for value in values], self._reductions[found])
 
-    def _held_back(self, loop: TrialLoop, count: int) -> list[float]:
-        """Run the training step over the first `count` held-back batches, with gradients, which it may take itself."""
+    def _held_back(self, loop: TrialLoop, count: int, wanted: Sequence[str]) -> list[float]:
+        """Run the training step over the first `count` held-back batches, with gradients, which it may take itself.
+
+        What is `wanted` may also be logged by the hook at the end of an epoch.
+        """
         module = self._module
         for part in module.modules():
-            if isinstance(part, Metric):
+            if isinstance(part, Metric | MetricCollection):
                 part.reset()
         losses: list[float] = []
         self._keeps_values = True
@@ -223,6 +231,8 @@ class Judge:
                     loss = self._step(loop, loop.data.batches.of(0)[index], index)
                     if loss is not None:
                         losses.append(float(loss.detach()))
+                if any(not self._logged.get(among(name, self._logged) or "") for name in wanted):
+                    loop.leave_epoch()
         finally:
             self._keeps_values = False
         return losses
@@ -259,21 +269,22 @@ class Judge:
 def _reduced(values: list[float], how: str | Callable[..., Any]) -> float:
     """The values as Lightning reduces what is logged; a plain mean, unless the module says otherwise."""
     word = how if isinstance(how, str) else getattr(how, "__name__", "mean")
-    others = {"min": min, "max": max, "sum": sum}
-    return float(others[word.lower()](values)) if word.lower() in others else sum(values) / len(values)
+    others: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "sum": sum}
+    return others[word.lower()](values) if word.lower() in others else sum(values) / len(values)
 
 
 @contextmanager
-def _returned_to(strategy: Any, losses: list[float]) -> Iterator[None]:
-    """Append to `losses` what the validation step returns as a loss for the first loader."""
+def _returned_to(strategy: Any, losses: dict[int, list[float]]) -> Iterator[None]:
+    """Append to `losses`, for each loader, what the validation step returns as a loss."""
     before = vars(strategy).get("validation_step")
     step = strategy.validation_step
 
     def validation_step(*args: Any, **kwargs: Any) -> Any:
         output = step(*args, **kwargs)
-        loss = output.get("loss") if isinstance(output, dict) else output
-        if isinstance(loss, Tensor) and loss.numel() == 1 and not any(args[2:3]):
-            losses.append(float(loss.detach()))
+        loss = _loss_among(output) if isinstance(output, dict) else output
+        if isinstance(loss, Tensor) and loss.numel() == 1:
+            loader = args[2] if len(args) > 2 else 0
+            losses.setdefault(loader, []).append(float(loss.detach()))
         return output
 
     vars(strategy)["validation_step"] = validation_step
@@ -283,3 +294,9 @@ def _returned_to(strategy: Any, losses: list[float]) -> Iterator[None]:
         vars(strategy).pop("validation_step")
         if before is not None:
             vars(strategy)["validation_step"] = before
+
+
+def _loss_among(output: dict[str, Any]) -> Any:
+    """The one entry that is called a loss; None: there is none, or there are several."""
+    called = [name for name in output if "loss" in str(name).lower()]
+    return output["loss"] if "loss" in output else output[called[0]] if len(called) == 1 else None

@@ -169,6 +169,10 @@ class TrialLoop:
         if self.training.batch_idx == 0:
             self._call("on_train_epoch_start")
 
+    def leave_epoch(self) -> None:
+        """Call the module's hook at the end of an epoch, though the epoch goes on."""
+        self._call("on_train_epoch_end")
+
     def announced(self, batch: Any, index: int) -> OrderedDict[str, Any]:
         """The training step's arguments, after the module's hook that goes before it."""
         kwargs = self.step_kwargs(batch, index)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import itertools
 import logging
 import types
 from collections.abc import Collection, Iterable, Iterator
@@ -14,6 +16,9 @@ from optselect.configuration.goal import Mode
 USUAL = "val_loss"
 HELD_BACK = "training loss on held-back batches"
 RETURNED = "loss returned by validation_step"
+
+_LIGHTNING = ("lightning.", "pytorch_lightning.", "torch.")
+_ELSEWHERE = ("training_", "on_train_", "test_", "on_test_", "predict_", "on_predict_")
 
 _log = logging.getLogger("optselect")
 
@@ -41,56 +46,86 @@ class Seen:
     validation  names that its validation logs (None: there is none, or it could not be looked at)
     training    names that its training step logs, where somebody asked for something else than the former
     returns     whether its validation step returns a loss
+    logs_at_times  whether its validation has a place where it would log
     """
 
     validation: frozenset[str] | None = None
     training: frozenset[str] = frozenset()
     returns: bool = False
+    logs_at_times: bool = False
 
 
 def judged_by(
     monitor: str | None, mode: Mode, watched: Iterable[tuple[str, Mode]], *, validates: bool, seen: Seen
 ) -> Judged:
-    """The value `monitor`, else the first of those `watched` that trials can have, else the validation's loss.
+    """The value `monitor`, else the first of those `watched` that validation gives, else its loss.
 
-    A validation that logs nothing is judged by the loss that it returns, else by training batches that are held back.
+    A module whose validation logs nothing is judged by what is watched in training, by the loss that its validation
+    returns, or by that of training batches that are held back.
     """
     there = seen.validation or frozenset()
     if monitor is not None:
         only_trained = monitor not in there and among(monitor, seen.training) is not None
         return Judged(name=monitor, mode=mode, validated=validates and not only_trained)
+    watched = list(watched)
     for name, its_mode in watched:
         if name in there or (validates and seen.validation is None):
             return Judged(name=name, mode=its_mode, validated=True)
-        if among(name, seen.training) is not None:
-            return Judged(name=name, mode=its_mode, validated=False)
-        _log.info("%r is watched, but no step of the module logs it; trials are judged by something else", name)
-    if not validates:
-        return Judged(name=HELD_BACK, mode="min", validated=False, logged=False)
-    if USUAL not in there and len(losses := _losses(there)) == 1:
+    if USUAL in there:
+        return Judged(name=USUAL, mode=mode, validated=True)
+    if len(losses := _losses(there)) == 1:
         _log.info("trials are judged by %r, the one value of the validation that is called a loss", losses[0])
         return Judged(name=losses[0], mode="min", validated=True)
-    if seen.validation is not None and not there:
-        # It logs nothing at all.
-        words = RETURNED if seen.returns else HELD_BACK
+    for name, its_mode in watched:
+        if not there and among(name, seen.training) is not None:
+            return Judged(name=name, mode=its_mode, validated=False)
+    if validates and (there or seen.validation is None or seen.logs_at_times):
+        return Judged(name=USUAL, mode=mode, validated=True)
+    words = RETURNED if seen.returns else HELD_BACK
+    if validates:
         _log.info("the validation logs nothing; trials are judged by the %s", words)
-        return Judged(name=words, mode="min", validated=seen.returns, logged=False)
-    return Judged(name=USUAL, mode=mode, validated=True)
+    return Judged(name=words, mode="min", validated=seen.returns, logged=False)
 
 
 def watched_by(callbacks: Iterable[Any]) -> list[tuple[str, Mode]]:
     """What the training goes by already: ModelCheckpoints first, whose weights are kept, then EarlyStopping."""
-    found = []
-    for kind in ("ModelCheckpoint", "EarlyStopping"):
-        for callback in callbacks:
-            if is_named(callback, kind) and callback.monitor is not None:
-                found.append((callback.monitor, callback.mode))
+    found = [
+        (callback.monitor, callback.mode)
+        for kind in ("ModelCheckpoint", "EarlyStopping")
+        for callback in callbacks
+        if is_named(callback, kind) and callback.monitor is not None
+    ]
     return list(dict.fromkeys(found))
 
 
 def among(name: str, logged: Collection[str]) -> str | None:
     """The name under which `name` was logged: Lightning adds `_step` and `_epoch` to what is logged as both."""
-    return next((each for each in (name, name.removesuffix("_epoch"), name.removesuffix("_step")) if each in logged), None)
+    known = (name, name.removesuffix("_epoch"), name.removesuffix("_step"))
+    return next((each for each in known if each in logged), None)
+
+
+def logs_in_validation(module: object) -> bool:
+    """Whether any method of the module's own that is not of training alone calls `self.log`."""
+    names = {name for kind in type(module).__mro__ for name in vars(kind) if not name.startswith(_ELSEWHERE)}
+    return any(_calls_log(method) for name in names for method in _called(type(module), name))
+
+
+def _called(kind: type, name: str) -> Iterator[types.FunctionType]:
+    """The user's own method of that name, and those that it calls by `super`."""
+    for each in kind.__mro__:
+        member = vars(each).get(name)
+        if isinstance(member, types.FunctionType) and not each.__module__.startswith(_LIGHTNING):
+            yield member
+            if "super" not in member.__code__.co_names:
+                return
+
+
+def _calls_log(method: types.FunctionType) -> bool:
+    itself = method.__code__.co_varnames[:1]
+    return any(
+        one.argval in itself and other.argval in ("log", "log_dict")
+        for one, other in itertools.pairwise(dis.get_instructions(method))
+    )
 
 
 def without_loader(name: str) -> str:
@@ -100,10 +135,11 @@ def without_loader(name: str) -> str:
 
 def logged_by_callbacks(name: str, callbacks: Iterable[Any]) -> str:
     """Who may log `name`, where the module does not, as a sentence; empty where nobody comes into question."""
-    own = [each for each in callbacks if not type(each).__module__.startswith(("lightning.", "pytorch_lightning."))]
+    own = [each for each in callbacks if not type(each).__module__.startswith(_LIGHTNING)]
     own = [each for each in own if not is_named(each, "AutoOptimizer")]
     if saying := [type(each).__name__ for each in own if name in set(_words_of(each))]:
-        return f"; {' and '.join(saying)} logs it, a callback, and callbacks do not run in trials: log it in the module"
+        who = " and ".join(saying)
+        return f"; the callback {who} logs it, and callbacks do not run in trials: log it in the module instead"
     return "; what a callback logs does not count, since callbacks do not run in trials" if own else ""
 
 

@@ -8,7 +8,7 @@ import math
 import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import lightning.pytorch as pl
 import torch
@@ -65,10 +65,11 @@ class Nowhere:
     def __setattr__(self, name: str, value: Any) -> None:
         """Set nothing."""
 
-    def __call__(self, *_: Any, **__: Any) -> Nowhere:
+    def __call__(self, *_: Any, **__: Any) -> Self:
+        """Do nothing."""
         return self
 
-    def __getitem__(self, key: Any) -> Nowhere:
+    def __getitem__(self, key: Any) -> Self:
         return self
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -77,7 +78,7 @@ class Nowhere:
     def __iter__(self) -> Iterator[Any]:
         return iter(())
 
-    def __enter__(self) -> Nowhere:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,7 +91,7 @@ class Nowhere:
 
 
 def silent(logger: Any) -> Any:
-    """What a module finds in a trial for `logger`: one of its class with its attributes and folder, which writes nothing.
+    """What a module finds in a trial for `logger`: its class, attributes and folder, with methods that write nothing.
 
     Lightning's own that writes nothing, where its class allows no such view.
     """

@@ -34,6 +34,7 @@ from optselect.optim.modes import to_training
 from optselect.optim.passes import passes
 from optselect.optim.rescaling import scaled
 from optselect.workload.borrowed_model import BorrowedModel, training_bytes
+from optselect.workload.class_state import classes_restored
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
 from optselect.workload.training import Paused, identity_of, inspected
@@ -148,10 +149,13 @@ class LightningWorkload:
         with ExitStack() as stack:
             stack.callback(self._replay_streams)
             stack.enter_context(rng_isolated())
+            stack.enter_context(classes_restored(module.modules()))
+            loggers = list(trainer.loggers)
             stack.enter_context(trainer_borrowed(trainer))
             pinned = [trainer, trainer.strategy, *trainer.loggers, *self._callbacks]
+            silent = dict(zip(map(id, loggers), trainer.loggers, strict=True))
             pinned += [trainer.datamodule] if trainer.datamodule is not None else []
-            model = BorrowedModel(module, pinned=pinned, kept=KEPT_ATTRIBUTES)
+            model = BorrowedModel(module, pinned=pinned, instead=silent, kept=KEPT_ATTRIBUTES)
             stack.callback(self._give_back, model)
             progress = progress_of(trainer)
             model.begin()

@@ -12,9 +12,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,7 +25,6 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from optselect.errors import UnsupportedModuleError
-from optselect.workload.class_state import ClassState, State, put_back
 from optselect.workload.rng import RngState, rng_state, set_rng_state
 from optselect.workload.stored import NotPlainError, plain, unchanged, unplain
 
@@ -38,12 +38,11 @@ _ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch
 
 @dataclass(frozen=True, kw_only=True)
 class ModelState:
-    """A model's parameters, buffers, Python attributes and classes at one moment of one training."""
+    """A model's parameters, buffers and Python attributes at one moment of one training."""
 
     tensors: tuple[tuple[torch.Tensor, torch.Tensor], ...]
     grads: tuple[tuple[nn.Parameter, bool, torch.Tensor | None], ...]
     attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]
-    classes: State
     rng: RngState
 
 
@@ -51,14 +50,22 @@ class BorrowedModel:
     """The model as it was when borrowed; starts trainings from there and puts everything back.
 
     `pinned` objects (a trainer, loggers) are shared by the stand-ins instead of copied; so are data
-    sets, loaders, modules, parameters and buffers. Attributes named in `kept` are the module's own during
-    trials too. Raises `UnsupportedModuleError`, before anything is changed, when an attribute of a module
-    cannot be copied or a parameter has no shape yet.
+    sets, loaders, modules, parameters and buffers; for an object whose id is in `instead` they hold another one.
+    Attributes named in `kept` are the module's own during trials too. Raises `UnsupportedModuleError`, before anything
+    is changed, when an attribute of a module cannot be copied or a parameter has no shape yet.
     """
 
-    def __init__(self, model: nn.Module, *, pinned: Iterable[object] = (), kept: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        pinned: Iterable[object] = (),
+        instead: Mapping[int, object] = MappingProxyType({}),
+        kept: Iterable[str] = (),
+    ) -> None:
         _refuse_lazy(model)
         self.model = model
+        self._instead = dict(instead)
         self._kept = _COMPILER_CACHES.union(kept)
         self._pins = [
             *pinned,
@@ -68,7 +75,6 @@ class BorrowedModel:
             *_shared_objects(model),
         ]
         self._originals = [(module, dict(vars(module))) for module in model.modules()]
-        self._classes = ClassState(model.modules())
         memo = self._memo()
         self._pristine = tuple((module, _stand_ins(module, self._present(module), memo)) for module in model.modules())
         self._start = self._read(self._pristine)
@@ -132,8 +138,6 @@ class BorrowedModel:
         writable = [tensor for tensor in tensors if _is_writable(tensor)]
         if list(map(id, writable)) != [id(tensor) for tensor, _ in self._start.tensors]:
             raise NotPlainError("the model has other parameters or buffers than at first")
-        if self._classes.changed:
-            raise NotPlainError("an attribute of a class is another")
         pinned = frozenset(map(id, self._pins))
         attributes = []
         for module, before in self._pristine:
@@ -165,14 +169,13 @@ class BorrowedModel:
         )
         rng = RngState.from_dict(stored["rng"])
         grads = tuple((p, *saved) for p, saved in zip(self.model.parameters(), stored["grads"], strict=True))
-        classes = self._classes.start
-        self.resume(ModelState(tensors=tensors, grads=grads, attributes=attributes, classes=classes, rng=rng))
+        self.resume(ModelState(tensors=tensors, grads=grads, attributes=attributes, rng=rng))
 
     def _present(self, module: nn.Module) -> dict[str, Any]:
         return {name: value for name, value in vars(module).items() if name not in self._kept}
 
     def _memo(self) -> dict[int, Any]:
-        return {id(pin): pin for pin in self._pins}
+        return {**{id(pin): pin for pin in self._pins}, **self._instead}
 
     def _read(self, attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]) -> ModelState:
         tensors = [*self.model.parameters(), *self.model.buffers()]
@@ -180,7 +183,6 @@ class BorrowedModel:
             tensors=tuple((tensor, tensor.detach().clone()) for tensor in tensors if _is_writable(tensor)),
             grads=tuple((p, p.requires_grad, p.grad) for p in self.model.parameters()),
             attributes=attributes,
-            classes=self._classes.read(),
             rng=rng_state(),
         )
 
@@ -193,7 +195,6 @@ class BorrowedModel:
         with torch.no_grad():
             for tensor, content in state.tensors:
                 _put_back(tensor, content)
-        put_back(state.classes)
         set_rng_state(state.rng)
 
 

@@ -18,6 +18,7 @@ from optselect.optim.rescaling import scaled
 from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates, running_statistics
 from optselect.workload.batches import HELD_BACK_BATCHES, BatchCache, TrialBatches
 from optselect.workload.borrowed_model import BorrowedModel, evaluation_mode, training_bytes
+from optselect.workload.class_state import classes_restored
 from optselect.workload.loaders import is_one_shot, loader_borrowed, rows_digest, trial_loader
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
@@ -125,6 +126,7 @@ class TorchWorkload:
             _refuse_one_shot(loader)
         with ExitStack() as stack:
             stack.enter_context(rng_isolated())
+            stack.enter_context(classes_restored(self.model.modules()))
             for loader in loaders:
                 stack.enter_context(loader_borrowed(loader))
             self._borrowed = BorrowedModel(self.model)
