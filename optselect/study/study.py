@@ -187,11 +187,15 @@ class TrialStudy:
 
 def _as_trial(trial: FrozenTrial) -> Trial:
     attributes = trial.user_attrs
-    judged = {step: value for step, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)}
+    judged = dict(sorted(trial.intermediate_values.items()))
     reports = [attributes[_AT.format(step)] for step in judged]
     note = reports[-1]["note"] if reports else ""
+    if judged and not math.isfinite(judged[max(judged)]):
+        # No search writes one: what it should say, nobody knows, and to run it again would end no search.
+        note = note or f"its value in the study is {judged[max(judged)]}"
+    judged = {step: value for step, value in judged.items() if math.isfinite(value)}
     cap = None
-    if note:
+    if judged and note and reports[-1]["note"]:
         # The last is what a trial that diverged counts as, not a measurement.
         last = max(judged)
         cap = (last, judged.pop(last))

@@ -73,6 +73,7 @@ class BorrowedModel:
             *model.parameters(),
             *model.buffers(),
             *_shared_objects(model),
+            *self._instead.values(),
         ]
         self._originals = [(module, dict(vars(module))) for module in model.modules()]
         memo = self._memo()
