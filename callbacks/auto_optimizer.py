@@ -56,7 +56,8 @@ class AutoOptimizer(pl.Callback):
     checkpoint, so a resumed run goes on with the same optimizer and searches nothing.
 
     Args:
-        monitor: the logged value a trial is judged by; None: `val_loss`, else the training loss on batches held back.
+        monitor: the logged value a trial is judged by; None: what ModelCheckpoint or EarlyStopping watches, else
+            `val_loss` or the one validation loss, else the loss on training batches held back.
         mode: whether `monitor` should be small ("min") or large ("max").
         budget: None: 2,000 steps, at most four trainings, at least a quarter of one; a number: a share of the
             training; a `Budget`: limits on steps, seconds, trials; 0: the rules alone.

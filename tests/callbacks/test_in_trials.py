@@ -142,8 +142,8 @@ class Measured(Classifier):
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts = nn.ModuleList([self.accuracy(), self.accuracy()])
-        self.collection = torchmetrics.MetricCollection({"collected": self.accuracy(), "twin": self.accuracy()})
+        self.parts: Any = nn.ModuleList([self.accuracy(), self.accuracy()])
+        self.collection: Any = torchmetrics.MetricCollection({"collected": self.accuracy(), "twin": self.accuracy()})
 
     @staticmethod
     def accuracy() -> torchmetrics.Metric:
@@ -156,7 +156,7 @@ class Measured(Classifier):
         self.collection.update(scores, batch[1])
         self.log("number", (scores.argmax(1) == batch[1]).float().mean())
         self.log("object", self.parts[0], on_step=False, on_epoch=True)
-        self.log_dict(dictionary=self.collection, on_step=False, on_epoch=True)  # type: ignore[arg-type]  # a collection
+        self.log_dict(dictionary=self.collection, on_step=False, on_epoch=True)
         return super().training_step(batch, batch_idx)
 
     def on_train_epoch_end(self) -> None:

@@ -52,6 +52,19 @@ def filled(study: TrialStudy) -> TrialStudy:
     return study
 
 
+def test_a_trial_whose_value_is_not_a_number_counts_as_failed_where_it_was() -> None:
+    study = opened()
+    number = study.begin(SGD, 0, NAMES)
+    study.report(number, until=10, reached=10, value=0.9, cost=12.5)
+    study.report(number, until=20, reached=20, value=float("nan"), cost=11.0)
+
+    (trial,) = study.trials()
+
+    assert trial.diverged
+    assert (dict(trial.values), trial.cap, trial.reached) == ({10: 0.9}, None, 20)
+    assert "nan" in trial.note
+
+
 STORAGES: dict[str, Callable[[Path], Any]] = {
     "memory": lambda path: None,
     "journal": lambda path: path / "deep" / "study.journal",

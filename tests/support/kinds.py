@@ -473,7 +473,8 @@ class TakesDerivatives(L.LightningModule):
         inputs = batch[0].clone().requires_grad_(True)
         scores = self.net(inputs)
         slope = torch.autograd.grad(scores.sum(), inputs, create_graph=True)[0]
-        return F.cross_entropy(scores, batch[1]) + 0.1 * slope.square().mean()
+        penalty: Tensor = slope.square().mean()
+        return F.cross_entropy(scores, batch[1]) + 0.1 * penalty
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self.loss(batch)
@@ -510,22 +511,22 @@ class Collections(Classifier):
 
     def __init__(self) -> None:
         super().__init__()
-        parts = {
+        parts: dict[str, Any] = {
             "accuracy": torchmetrics.classification.MulticlassAccuracy(CLASSES, average="micro"),
             "recall": torchmetrics.classification.MulticlassRecall(CLASSES),
         }
-        self.metrics = nn.ModuleDict(
+        self.metrics: Any = nn.ModuleDict(
             {name: torchmetrics.MetricCollection(parts).clone(name) for name in ("fit_", "val_")}
         )
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self.metrics["fit_"].update(self.net(batch[0]), batch[1])
-        self.log_dict(self.metrics["fit_"], on_step=False, on_epoch=True)  # type: ignore[arg-type]  # a collection
+        self.log_dict(self.metrics["fit_"], on_step=False, on_epoch=True)
         return super().training_step(batch, batch_idx)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.metrics["val_"].update(self.net(batch[0]), batch[1])
-        self.log_dict(self.metrics["val_"])  # type: ignore[arg-type]  # as above
+        self.log_dict(self.metrics["val_"])
         super().validation_step(batch, batch_idx)
 
 
@@ -545,7 +546,8 @@ class Teacher(Classifier):
         self.place += 1
         with torch.no_grad():
             self.teacher.weight.mul_(0.9).add_(0.1 * self.queue.mean(0))
-        return super().training_step(batch, batch_idx) + 0.1 * self.teacher(batch[0]).square().mean()
+        distance: Tensor = self.teacher(batch[0]).square().mean()
+        return super().training_step(batch, batch_idx) + 0.1 * distance
 
 
 class TeacherAlone(Teacher):

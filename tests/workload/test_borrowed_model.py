@@ -565,7 +565,8 @@ def test_what_is_left_out_keeps_what_it_became_meanwhile() -> None:
 
 
 def test_trials_hold_another_object_where_one_is_given() -> None:
-    model, real, silent = Holder(), [1], [2]
+    model: Any = Holder()
+    real, silent = [1], [2]
     model.logger = real
 
     with borrowed(model, instead={id(real): silent}):

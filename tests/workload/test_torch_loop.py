@@ -587,8 +587,8 @@ def test_a_complex_or_unreadable_training_has_an_identity() -> None:
 
 def test_the_items_of_a_loader_without_a_batch_size_are_batches_and_those_of_a_batch_sampler_are_rows() -> None:
     data = vectors(32)
-    batches = DataLoader([data[:8], data[8:16]], batch_size=None)  # type: ignore[arg-type]  # a list will do
-    sampled = DataLoader(data, batch_sampler=[[0, 1], [2, 3]])
+    batches: DataLoader[Any] = DataLoader([data[:8], data[8:16]], batch_size=None)  # type: ignore[arg-type]  # a list will do
+    sampled: DataLoader[Any] = DataLoader(data, batch_sampler=[[0, 1], [2, 3]])
 
     assert workload(train=batches).source().dataset is None
     assert workload(train=sampled).source().dataset is data
