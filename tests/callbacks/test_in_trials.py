@@ -184,7 +184,7 @@ def test_metrics_begin_anew_with_each_epoch(tmp_path: Path) -> None:
 
     class Watches(Collections):
         def on_train_batch_end(self, *_: Any) -> None:
-            most.append(self.metrics["fit_"]["accuracy"].update_count)  # type: ignore[index]  # a collection
+            most.append(self.metrics["fit_"]["accuracy"].update_count)
 
     fit(made(Watches), auto(tmp_path, budget=Budget(steps=120)), epochs=4)
 
