@@ -59,7 +59,8 @@ class AutoOptimizer(AnyCallback):
     checkpoint, so a resumed run goes on with the same optimizer and searches nothing.
 
     Args:
-        monitor: the logged value a trial is judged by; None: `val_loss`, else the training loss on batches held back.
+        monitor: the logged value a trial is judged by; None: what ModelCheckpoint or EarlyStopping watches, else
+            `val_loss` or the one validation loss, else the loss on training batches held back.
         mode: whether `monitor` should be small ("min") or large ("max").
         budget: None: 2,000 steps, at most four trainings, at least a quarter of one; a number: a share of the
             training; a `Budget`: limits on steps, seconds, trials; 0: the rules alone.
@@ -241,6 +242,13 @@ class AutoOptimizer(AnyCallback):
         """Switch schedule-free optimizers to training mode, in which they step."""
         self._fit.watch.look(trainer, pl_module, epoch_ends=False)
         to_training(self._chosen(trainer))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batches that are None: the schedule moves with them, too."""
+        if batch is None:
+            self._fit.watch.skip(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switch schedule-free weights to evaluation mode, in which they are judged; the next batch switches back."""

@@ -16,7 +16,7 @@ from typing import Any
 from optselect.callbacks.clipping import clip_sparse_gradients
 from optselect.callbacks.counters import loops_of
 from optselect.callbacks.lightning_names import lightning_of, made_for
-from optselect.callbacks.muting import SilentProfiler, TrialResults, muted
+from optselect.callbacks.muting import SilentProfiler, TrialResults, muted, silent
 from optselect.workload.borrowed_model import attributes_restored
 
 _log = logging.getLogger("optselect")
@@ -39,7 +39,9 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
             stack.enter_context(attributes_restored(owner))
         stack.enter_context(_signals_heeded(trainer))
         trainer.callbacks = [view for callback in trainer.callbacks if (view := muted(callback, lightning)) is not None]
-        trainer.loggers = [lightning.DummyLogger() for _ in trainer.loggers]
+        for logger in trainer.loggers:
+            stack.enter_context(_logger_restored(logger))
+        trainer.loggers = [silent(logger, lightning) for logger in trainer.loggers]
         trainer.profiler = made_for(lightning.PassThroughProfiler, SilentProfiler)()
         trainer.save_checkpoint = _keep_no_trial
         # Or else nothing that the module logs would be kept, and trials could not be judged.
@@ -55,6 +57,22 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
         clip_sparse_gradients(precision)
         connector.reset_metrics()
         yield
+
+
+@contextmanager
+def _logger_restored(logger: Any) -> Iterator[None]:
+    """Restore the logger's attributes on leaving, but for a version that it has given itself meanwhile.
+
+    A hook may have made a folder of that version; with another one the run would have two.
+    """
+    if not hasattr(logger, "__dict__"):
+        yield
+        return
+    with attributes_restored(logger):
+        yield
+        version = vars(logger).get("_version")
+    if version is not None:
+        vars(logger)["_version"] = version
 
 
 def _keep_no_trial(filepath: Any, *_: Any, **__: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from torch.utils._pytree import tree_map
 
 from optselect.callbacks.lightning_names import Lightning, lightning_of, made_for
+from optselect.callbacks.validation import TrialValidation
 from optselect.errors import UnsupportedModuleError
 from optselect.study.identity import Identity
-from optselect.workload.batches import BatchCache, TrialBatches
+from optselect.workload.batches import TrialBatches, no_batch
 from optselect.workload.identity import data_identity
 from optselect.workload.loaders import is_one_shot, loader_borrowed, trial_loader
 from optselect.workload.protocol import DataSource
-from optselect.workload.replay import RecordedLoader
+from optselect.workload.replay import recorded
 
 if TYPE_CHECKING:
     from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSource
@@ -26,19 +28,18 @@ if TYPE_CHECKING:
 else:
     CombinedLoader = object  # at run time that of the trainer's package, by `made_for`
 
-# Of a huge validation set a fixed part is looked at: the same for all trials.
-_MAX_VALIDATION_BATCHES = 64
+_log = logging.getLogger("optselect")
 
 
 class TrialData:
     """The loaders that Lightning sets up for a fit, set up for trials; given back when `stack` is left.
 
-    batches             for training, in the order of each seed
-    epoch_batches       batches in one epoch (None: not known)
-    validates           whether there is a validation loader and a validation step
-    validation_batches  batches looked at in the first validation loader; the others are left out
-    replay              where the training data come from afterwards: what trials took from a stream that can
-                        be read only once is there again (None: the real source is as it was)
+    batches        for training, in the order of each seed
+    epoch_batches  batches in one epoch (None: not known)
+    validation     what the validation loop goes through (None: there is no validation loader or step)
+    validation_is_empty  whether there is one that gives no batch
+    replays        where data come from afterwards, by loop, that can be read only once: what trials took of them is
+                   there again (empty: the real sources are as they were)
 
     Raises `UnsupportedModuleError` when there is nothing to train on.
     """
@@ -46,7 +47,7 @@ class TrialData:
     def __init__(self, trainer: Any, stack: ExitStack) -> None:
         lightning = lightning_of(trainer)
         fit_loop, val_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop
-        fit_loop._data_source = UnopenedSource(fit_loop._data_source, stack, lightning)
+        fit_loop._data_source = UnopenedSource(fit_loop._data_source, stack, "max_size_cycle", lightning)
         fit_loop._combined_loader = None
         fit_loop.setup_data()
         combined = fit_loop._combined_loader
@@ -54,28 +55,27 @@ class TrialData:
             raise UnsupportedModuleError(
                 "there are no training batches (limit_train_batches=0?), so nothing can be tried"
             )
-        self.replay: _DataLoaderSource | None = None
-        if any(map(is_one_shot, combined.flattened)):
-            combined.flattened = [
-                RecordedLoader(loader) if is_one_shot(loader) else loader for loader in combined.flattened
-            ]
-            again = lightning.CombinedLoader(combined.iterables, combined._mode)
-            self.replay = lightning._DataLoaderSource(again, "train_dataloader")
         self._combined: CombinedLoader = combined
         length = fit_loop.max_batches
         self.epoch_batches = int(length) if length < math.inf else None
+        if self.epoch_batches == 0:
+            raise no_batch()
+        self.replays = list(_replays(fit_loop, lightning))
         self.batches = TrialBatches(
             lambda seed: _TrialEpochs(combined, seed, self.epoch_batches, lightning), epoch_batches=self.epoch_batches
         )
-        self.validates = False
-        self.validation_batches = 0
-        self._validation: tuple[Any, BatchCache] | None = None
+        self.validation: TrialValidation | None = None
+        self.validation_is_empty = False
         if trainer.enable_validation:
+            val_loop._data_source = UnopenedSource(val_loop._data_source, stack, "sequential", lightning)
             val_loop._combined_loader = None
             val_loop.setup_data()
-            self.validates = val_loop._combined_loader is not None and sum(val_loop._max_batches) > 0
-        if self.validates:
-            self._cache_validation(val_loop, stack, lightning)
+            if val_loop._combined_loader is not None and sum(val_loop._max_batches) > 0:
+                self.replays += _replays(val_loop, lightning)
+                self.validation = made_for(lightning.CombinedLoader, TrialValidation)(val_loop)
+            elif val_loop._combined_loader is not None:
+                self.validation_is_empty = True
+                _log.info("the validation loader gives no batch; trials are judged by training batches held back")
 
     @property
     def first_loader(self) -> Any:
@@ -93,26 +93,24 @@ class TrialData:
         loaders = self._combined.flattened
         streams = not all(hasattr(getattr(loader, "dataset", loader), "__getitem__") for loader in loaders)
         heads = [self.batches.first(1)] if streams else []
-        first, cache = self._validation or (None, None)
-        if cache is None:
-            return data_identity("training data", loaders, heads)
-        # Drawn as the trials draw it, and kept for them.
-        unindexed = not hasattr(getattr(first, "dataset", first), "__getitem__")
-        return data_identity("training data", loaders, heads).merged(
-            data_identity("validation data", [first], [[cache[0]]] if unindexed else [])
-        )
+        training = data_identity("training data", loaders, heads)
+        if self.validation is None:
+            return training
+        validated = self.validation.flattened
+        # Drawn as the trials draw them, and kept for them.
+        heads = [
+            [] if hasattr(getattr(loader, "dataset", loader), "__getitem__") else self.validation.first(place)
+            for place, loader in enumerate(validated)
+        ]
+        return training.merged(data_identity("validation data", validated, heads))
 
-    def _cache_validation(self, val_loop: Any, stack: ExitStack, lightning: Lightning) -> None:
-        loaders = list(val_loop._combined_loader.flattened)
-        for loader in loaders:
-            stack.enter_context(loader_borrowed(loader))
-        self.validation_batches = int(min(val_loop._max_batches[0], _MAX_VALIDATION_BATCHES))
-        cache = BatchCache(lambda: trial_loader(loaders[0]))
-        self._validation = (loaders[0], cache)
-        first = _FirstBatches(cache, self.validation_batches)
-        others: list[list[Any]] = [[] for _ in loaders[1:]]
-        val_loop._combined_loader = lightning.CombinedLoader([first, *others], "sequential")
-        val_loop._max_batches = [self.validation_batches, *(0 for _ in others)]
+
+def _replays(loop: Any, lightning: Lightning) -> Iterator[tuple[Any, _DataLoaderSource]]:
+    """Yield the loop whose data can be read only once, with a source of the loaders that know what was read."""
+    combined, name = loop._combined_loader, loop._data_source.name
+    if any(map(is_one_shot, combined.flattened)):
+        again = lightning.CombinedLoader(combined.iterables, combined._mode)
+        yield loop, lightning._DataLoaderSource(again, name)
 
 
 class UnopenedLoader(CombinedLoader):
@@ -132,15 +130,16 @@ class UnopenedLoader(CombinedLoader):
 
 
 class UnopenedSource:
-    """A data source for `FitLoop.setup_data` that wraps what the real one gives into an `UnopenedLoader`.
+    """A data source for Lightning's loops that wraps what the real one gives into an `UnopenedLoader`.
 
     The loaders, their samplers and data sets are borrowed on `stack` before Lightning sees them: it opens
-    a loader of a class that it does not know, to see whether it can.
+    a loader of a class that it does not know, to see whether it can. `mode` is how the loop combines several.
     """
 
-    def __init__(self, source: Any, stack: ExitStack, lightning: Lightning) -> None:
+    def __init__(self, source: Any, stack: ExitStack, mode: Any, lightning: Lightning) -> None:
         self._source = source
         self._stack = stack
+        self._mode = mode
         self._lightning = lightning
         self.instance, self.name = source.instance, source.name
 
@@ -149,7 +148,8 @@ class UnopenedSource:
         loaders = self._source.dataloader()
         combined = isinstance(loaders, self._lightning.CombinedLoader)
         kind = made_for(self._lightning.CombinedLoader, UnopenedLoader)
-        unopened = kind(*((loaders.iterables, loaders._mode) if combined else (loaders, "max_size_cycle")))
+        unopened = kind(*((loaders.iterables, loaders._mode) if combined else (loaders, self._mode)))
+        unopened.flattened = [recorded(loader, self._stack) for loader in unopened.flattened]
         for loader in unopened.flattened:
             self._stack.enter_context(loader_borrowed(loader))
         return unopened
@@ -180,17 +180,3 @@ class _TrialEpochs:
         self._epoch += 1
         for batch, _, _ in itertools.islice(self._loader, self._length):
             yield batch
-
-
-class _FirstBatches:
-    """The first batches of a validation loader, the same for every trial."""
-
-    def __init__(self, batches: BatchCache, count: int) -> None:
-        self._batches = batches
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self._batches[index] for index in range(self._count))

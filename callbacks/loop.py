@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from optselect.callbacks.data import TrialData
 from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.muting import forget_metrics
 from optselect.errors import UnsupportedModuleError
-from optselect.workload.batches import HELD_BACK_BATCHES
 from optselect.workload.training import Training
 
 if TYPE_CHECKING:
@@ -55,10 +54,18 @@ class LightningTraining(Training):
 
 
 class TrialLoop:
-    """Goes through the batches of `data` as the `trainer` would, with the training that was attached last."""
+    """Goes through the batches of `data` as the `trainer` would, with the training that was attached last.
 
-    def __init__(self, trainer: Any, module: pl.LightningModule, data: TrialData) -> None:
+    No trial trains on the first `held_back` of them. `at_epoch_end` is called after the module's own hook.
+    """
+
+    held_back = 0
+
+    def __init__(
+        self, trainer: Any, module: pl.LightningModule, data: TrialData, at_epoch_end: Callable[[], None]
+    ) -> None:
         self.data = data
+        self._at_epoch_end = at_epoch_end
         self._trainer = trainer
         self._module = module
         self._training: LightningTraining | None = None
@@ -78,10 +85,9 @@ class TrialLoop:
             raise UnsupportedModuleError("no training was begun; call begin() first")
         return self._training
 
-    @property
-    def held_back(self) -> int:
-        """Batches at the beginning that no trial trains on."""
-        return 0 if self.data.validates else HELD_BACK_BATCHES
+    def forget(self) -> None:
+        """Have no training to go on with."""
+        self._training = None
 
     def attach(self, training: LightningTraining) -> None:
         """Let Lightning step this training's optimizers and schedulers from now on."""
@@ -128,6 +134,9 @@ class TrialLoop:
             self._begin_epoch()
         batch = self.on_device(batches[index])
         last = batches.is_last_of_epoch(index)
+        if batch is None:
+            self._skip_batch(last=last)
+            return None
         kwargs = self._enter_batch(batch, last=last)
         if kwargs is None:
             self._step_schedulers(last=True)
@@ -162,6 +171,35 @@ class TrialLoop:
             kwargs["batch_idx"] = index % (self.data.epoch_batches or index + 1)
         return kwargs
 
+    def enter_epoch(self) -> None:
+        """Call the module's hook at the beginning of an epoch, where none has begun."""
+        if self.training.batch_idx == 0:
+            self._call("on_train_epoch_start")
+
+    def leave_epoch(self) -> None:
+        """Call the module's hook at the end of an epoch, though the epoch goes on."""
+        self._call("on_train_epoch_end")
+
+    def announced(self, batch: Any, index: int) -> OrderedDict[str, Any]:
+        """Make the training step's arguments, after calling the module's hook that goes before it."""
+        kwargs = self.step_kwargs(batch, index)
+        self._call("on_train_batch_start", batch, kwargs.get("batch_idx", index))
+        return kwargs
+
+    def _skip_batch(self, *, last: bool) -> None:
+        """Do what Lightning does with a batch that is None."""
+        self._heed_signals()
+        progress = self._trainer.fit_loop.epoch_loop.batch_progress
+        progress.is_last_batch = last
+        progress.increment_ready()
+        self._step_schedulers(last=last)
+        self._leave_batch(None, None, last=last)
+
+    def _heed_signals(self) -> None:
+        if self._trainer.received_sigterm:
+            # Lightning's own loop leaves after the batch, too. The study has what is done.
+            raise lightning_of(self._trainer).SIGTERMException
+
     def _step_schedulers(self, *, last: bool) -> None:
         loop = self._trainer.fit_loop.epoch_loop
         loop.batch_progress.increment_processed()
@@ -172,9 +210,7 @@ class TrialLoop:
     def _enter_batch(self, batch: Any, *, last: bool) -> OrderedDict[str, Any] | None:
         """Begin a batch and return the training step's arguments; None: the module skips the rest of the epoch."""
         training, loop = self.training, self._trainer.fit_loop.epoch_loop
-        if self._trainer.received_sigterm:
-            # Lightning's own loop leaves after the batch, too. The study has what is done.
-            raise lightning_of(self._trainer).SIGTERMException
+        self._heed_signals()
         loop.batch_progress.is_last_batch = last
         loop.batch_progress.increment_ready()
         answer = self._call("on_train_batch_start", batch, training.batch_idx)
@@ -217,6 +253,7 @@ class TrialLoop:
         for average in self.training.averages:
             average.after_epoch(self._trainer)
         self._call("on_train_epoch_end")
+        self._at_epoch_end()
         progress.increment_completed()
 
     def _call(self, hook: str, *args: Any) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
+from torchmetrics import MetricCollection
 
 from optselect.callbacks.lightning_names import Lightning, lightning_of
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 else:
     PassThroughProfiler = _ResultCollection = object  # at run time those of the trainer's package, by `made_for`
+
+# What loggers call that which writes; `save_dir` and `log_dir` are properties.
+_WRITERS = ("log", "save", "finalize", "after_save", "watch", "unwatch", "add_", "write", "flush", "close", "upload")
 
 
 def muted(callback: Any, lightning: Lightning) -> Any:
@@ -45,6 +50,81 @@ def muted(callback: Any, lightning: Lightning) -> Any:
     except TypeError:
         return None
     return view
+
+
+class Nowhere:
+    """An experiment that writes nothing: whatever is asked of it is there, can be called, and is nothing.
+
+    As a path it is the logger's folder.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        vars(self)["_folder"] = folder
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set nothing."""
+
+    def __call__(self, *_: Any, **__: Any) -> Self:
+        """Do nothing."""
+        return self
+
+    def __getitem__(self, key: Any) -> Self:
+        return self
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Set nothing."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing."""
+
+    def __fspath__(self) -> str:
+        return str(self._folder)
+
+    __str__ = __fspath__
+
+
+def silent(logger: Any, lightning: Lightning) -> Any:
+    """Make what a module finds for `logger` in a trial: its class, attributes and folder, with methods that do nothing.
+
+    Lightning's own that writes nothing, where its class allows no such view.
+    """
+    kind = type(logger)
+    writers = [
+        name for name in dir(kind) if name.startswith(_WRITERS) and callable(inspect.getattr_static(kind, name, None))
+    ]
+    own: dict[str, Any] = {
+        **dict.fromkeys(writers, property(lambda _: _nothing)),
+        "experiment": property(lambda view: Nowhere(_folder(view))),
+        "__deepcopy__": lambda view, _: view,
+        "__reduce_ex__": lambda _, __: (cast, (object, logger)),
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+    }
+    try:
+        view: Any = object.__new__(types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(own)))
+        # Shared: the version that a trial finds is the one that the training will have.
+        object.__setattr__(view, "__dict__", vars(logger))
+    except TypeError:
+        return lightning.DummyLogger()
+    return view
+
+
+def _folder(logger: Any) -> str:
+    try:
+        return str(getattr(logger, "log_dir", None) or logger.save_dir or "")
+    except Exception:  # noqa: BLE001  # a logger of another library, which may ask its server
+        return ""
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -83,9 +163,11 @@ class TrialResults(_ResultCollection):
 def logging_replaced(module: pl.LightningModule, log: Callable[..., None]) -> Iterator[None]:
     """Let `log` be `self.log` of `module` and of every LightningModule in it; `log_dict` goes entry by entry."""
 
-    def log_dict(values: Any, *_: Any, **__: Any) -> None:
-        for name, value in values.items():
-            log(name, value)
+    def log_dict(dictionary: Any, *args: Any, **keywords: Any) -> None:
+        # As Lightning goes through a collection: by the names with its prefix, and the metrics themselves.
+        its = {"keep_base": False, "copy_state": False} if isinstance(dictionary, MetricCollection) else {}
+        for name, value in dictionary.items(**its):
+            log(name, value, *args, **keywords)
 
     kind = lightning_of(module).LightningModule
     owners = [part for part in module.modules() if isinstance(part, kind)]

@@ -140,9 +140,11 @@ class ScheduleWatch:
 
     def __init__(self) -> None:
         self._watched: _Watched | None = None
+        self._skipped = 0
 
     def begin(self, trainer: Any, module: pl.LightningModule, scheduler: object) -> None:
         """Watch the optimizer of a plan, and its `scheduler`, if that moves any rate."""
+        self._skipped = 0
         ours = scheduler if isinstance(scheduler, ScheduledLR) else None
         if ours is not None and not (ours.schedule.needs_length or ours.schedule.warmup_steps):
             ours = None
@@ -158,11 +160,16 @@ class ScheduleWatch:
             and not lightning_of(trainer).is_overridden("on_train_batch_start", module),
         )
 
+    def skip(self, trainer: Any, module: pl.LightningModule) -> None:
+        """Count a batch that is None: Lightning moves a schedule as if it had been a step of the optimizer."""
+        if module.automatic_optimization and not trainer.fit_loop.epoch_loop._should_accumulate():
+            self._skipped += 1
+
     def look(self, trainer: Any, module: pl.LightningModule, *, epoch_ends: bool) -> None:
         """Warn where they are elsewhere, as soon as there is enough to see."""
         if (watched := self._watched) is None:
             return
-        steps = _steps(trainer, module) - watched.steps
+        steps = _steps(trainer, module) - watched.steps + self._skipped
         if not steps or (steps != _LOOKED_AT_AFTER and not epoch_ends):
             return
         if _schedulers(trainer) != watched.all_schedulers:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from optselect.callbacks.monitoring import USUAL
 from optselect.callbacks.other_callbacks import is_named
 from optselect.configuration.goal import Mode
 from optselect.errors import MetricNotLoggedError
@@ -38,10 +39,16 @@ def later_parameters(plan: OptimizerPlan, module: pl.LightningModule) -> list[to
 
 
 def observe(trainer: Any, plan: OptimizerPlan, monitor: str | None, mode: Mode) -> None:
-    """Tell the plan's scheduler what a validation gave, where a thaw waits for a plateau."""
+    """Tell the plan's scheduler what a validation gave, where a thaw waits for a plateau.
+
+    Without a `monitor` that is what the trials were judged by.
+    """
     if not any(group.joins is not None and group.joins.patience is not None for group in plan.param_groups):
         return
-    name, metrics = monitor or "val_loss", trainer.callback_metrics
+    metrics = trainer.callback_metrics
+    name = monitor or USUAL
+    if monitor is None and plan.monitor in metrics:
+        name, mode = plan.monitor, plan.mode
     if name not in metrics:
         raise MetricNotLoggedError.among(
             f"a Thaw waits for a plateau of {name!r}, which the validation did not log", name, metrics

@@ -44,6 +44,7 @@ from optselect.optim.modes import to_training
 from optselect.optim.rescaling import scaled
 from optselect.study.identity import Identity
 from optselect.workload.borrowed_model import BorrowedModel, training_bytes
+from optselect.workload.class_state import classes_restored
 from optselect.workload.identity import model_identity, optimizer_facts, plain
 from optselect.workload.own_optimizer import own_optimizer_of
 from optselect.workload.protocol import UNSCALED, Build, DataSource
@@ -90,7 +91,7 @@ class LightningWorkload:
     ) -> None:
         check_unmixed(trainer, module, "the module")
         self.model = module
-        self.mode = mode
+        self.mode: Mode = mode
         # Much of a trainer is set by its connectors, which type checkers do not see.
         self._trainer = cast(Any, trainer)
         # Those of the fit: while the trainer is borrowed it has others.
@@ -98,7 +99,7 @@ class LightningWorkload:
         self._user = user
         self.own_optimizer: OwnOptimizer | None = None
         self._own_facts: Any = None
-        self._judge = Judge(trainer, module, monitor)
+        self._judge = Judge(trainer, module, monitor=monitor, mode=mode, callbacks=self._callbacks)
         self._steps_done = steps_done
         self._moves = ModulesMoves()
         self._override: str | None = None
@@ -127,13 +128,13 @@ class LightningWorkload:
 
     @property
     def monitor(self) -> str:
-        """The logged name trials are judged by, or the training loss on batches held back."""
-        return self._judge.monitor(self._data)
+        """The logged name trials are judged by, or what it is in words. Known inside `borrowed()` and after it."""
+        return self._judge.judged.name
 
     @property
     def validation_batches(self) -> int:
-        """Those of the first validation loader, up to a bound, or held back; and those BatchNorm takes."""
-        return self._judge.validation_batches(self._data)
+        """Those of the validation loaders, up to a bound, or held back; and those BatchNorm takes."""
+        return self._judge.validation_batches(self._in_trial.loop)
 
     @property
     def has_user_optimizer(self) -> bool:
@@ -184,10 +185,13 @@ class LightningWorkload:
         with ExitStack() as stack:
             stack.callback(self._replay_streams)
             stack.enter_context(rng_isolated())
+            stack.enter_context(classes_restored(module.modules()))
+            loggers = list(trainer.loggers)
             stack.enter_context(trainer_borrowed(trainer))
             pinned = [trainer, trainer.strategy, *trainer.loggers, *self._callbacks]
+            silent = dict(zip(map(id, loggers), trainer.loggers, strict=True))
             pinned += [trainer.datamodule] if trainer.datamodule is not None else []
-            model = BorrowedModel(module, pinned=pinned, kept=KEPT_ATTRIBUTES)
+            model = BorrowedModel(module, pinned=pinned, instead=silent, kept=KEPT_ATTRIBUTES)
             stack.callback(self._give_back, model)
             progress = progress_of(trainer)
             model.begin()
@@ -198,6 +202,7 @@ class LightningWorkload:
             self._override = self._look_at_override(model, progress)
             self._borrowed = self._trials_of(model, progress)
             self._look_at_user_optimizer(model)
+            self._decide_what_to_judge_by(self._borrowed)
             yield
 
     def source(self) -> DataSource:
@@ -248,9 +253,9 @@ class LightningWorkload:
 
     def validate(self) -> float:
         """Return the monitored value, reduced by Lightning itself over the validation batches."""
-        loop, steps = self._in_trial.loop, self.steps
-        left = math.inf if steps is None else steps * self.accumulate - loop.training.position
-        return self._judge.value(loop, left)
+        trial, steps = self._in_trial, self.steps
+        left = math.inf if steps is None else steps * self.accumulate - trial.loop.training.position
+        return self._judge.value(trial.loop, trial.model, left)
 
     def pause(self) -> Paused[LightningTraining]:
         """Put optimizers, schedulers, counters and the model's state aside."""
@@ -270,7 +275,7 @@ class LightningWorkload:
         """Return optimizers, schedulers, counters and the model's state; None for one-shot streams and loss scaling."""
         trial, trainer = self._in_trial, self._trainer
         training = trial.loop.training
-        if self._data.replay is not None or getattr(trainer.precision_plugin, "scaler", None) is not None:
+        if self._data.replays or getattr(trainer.precision_plugin, "scaler", None) is not None:
             return None
         if training.averages:
             return None
@@ -309,12 +314,13 @@ class LightningWorkload:
         self._borrowed = None
 
     def _replay_streams(self) -> None:
-        if (data := getattr(self, "_data", None)) is not None and data.replay is not None:
-            self._trainer.fit_loop._data_source = data.replay
-            data.replay = None
+        if (data := getattr(self, "_data", None)) is not None:
+            for loop, source in data.replays:
+                loop._data_source = source
+            data.replays.clear()
 
     def _trials_of(self, model: BorrowedModel, progress: Progress) -> _Borrowed:
-        loop = TrialLoop(self._trainer, self.model, self._data)
+        loop = TrialLoop(self._trainer, self.model, self._data, self._judge.end_epoch)
         return _Borrowed(model=model, loop=loop, progress=progress)
 
     def _look_at_override(self, model: BorrowedModel, progress: Progress) -> str | None:
@@ -330,6 +336,18 @@ class LightningWorkload:
         model.begin()
         fresh_progress(progress)
         return obstacle
+
+    def _decide_what_to_judge_by(self, trial: _Borrowed) -> None:
+        looks = self._judge.looks
+        if looks:
+            self.begin(_idle, 0)
+        self._judge.decide(trial.loop, trial.model)
+        self.mode = self._judge.judged.mode
+        if looks:
+            # What comes next starts from the borrowed model, as without a look.
+            trial.loop.forget()
+            trial.model.begin()
+            fresh_progress(trial.progress)
 
     def _look_at_user_optimizer(self, model: BorrowedModel) -> None:
         if self._user is not None:

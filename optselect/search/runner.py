@@ -31,7 +31,7 @@ from optselect.workload.protocol import Build, Workload
 
 # Losses are looked at this often: a diverged trial costs at most this many micro-batches more.
 _CHUNK = 20
-# A loss three times the initial one after the warmup does not come back within a short trial.
+# A loss three times the highest one so far of the baseline, after the warmup, does not come back within a short trial.
 _DIVERGED = 3.0
 PAUSED_BYTES = 2 * 2**30
 # The first micro-batch loads libraries, opens the loader and makes the optimizer's state.
@@ -48,9 +48,10 @@ class TrialRunner:
     A trial that is continued goes on exactly where it stood; trials put aside are kept in memory up to
     `paused_bytes`, beyond which one that is continued starts over (and costs accordingly), and in `states` on disk, for
     a later process (`take_up` finds those of a study). Divergence is measured by `initial_loss`, the training loss at
-    the borrowed weights, and by a trial's own first losses: never by another trial's, which a search that goes on after
-    a kill may not have run. Schedules are laid out for `steps` optimizer steps (None: those of the workload). `anatomy`
-    is that of the workload's model (None: described here, without what a profile has seen).
+    the borrowed weights, by a trial's own first losses, and in a race by the course of its baseline's, which the study
+    keeps: a loss that rises by design rises there, too. Before the baseline has run, validation tells. Schedules are
+    laid out for `steps` optimizer steps (None: those of the workload). `anatomy` is that of the workload's model (None:
+    described here, without what a profile has seen).
     """
 
     def __init__(
@@ -73,6 +74,10 @@ class TrialRunner:
         self._paused: dict[tuple[str, int], tuple[Any, int, int]] = {}
         self._initial_loss = initial_loss
         self._first_losses: dict[tuple[str, int], float] = {}
+        self._baseline: str | None = None
+        self._study: TrialStudy | None = None
+        # Of the baseline: its mean loss over the micro-batches that end at each of these.
+        self._course: dict[int, float] = {}
 
     @contextmanager
     def laid_out_for(self, steps: int) -> Iterator[None]:
@@ -84,7 +89,12 @@ class TrialRunner:
             self.steps = before
 
     def take_up(self, race: Race, study: TrialStudy | None) -> None:
-        """Lay schedules out for `race`, and put trials aside only where any goes on; on disk beside `study`."""
+        """Lay schedules out for `race`, and put trials aside only where any goes on; on disk beside `study`.
+
+        The course of its baseline, as far as `study` knows it, tells from now on what has diverged.
+        """
+        self._baseline, self._study = race.baseline.key, study
+        self._course = study.course() if study is not None else {}
         if race.training is not None:
             self.steps = race.horizon // self._workload.accumulate
         # Asked for in any case: so what lies beside a storage of studies that are no more is cleared away.
@@ -139,6 +149,7 @@ class TrialRunner:
                 count = min(_CHUNK, until - reached)
                 reached += count  # before it is run: an exception in its midst has cost at most that
                 losses += self._workload.train(count)
+                self._note_course(configuration, seed, losses[-count:], reached)
                 if self._workload.agree(self._diverged(configuration, seed, losses, start)):
                     return Outcome(value=None, cost=reached - start, reached=reached)
             value = self._workload.validate()
@@ -151,6 +162,8 @@ class TrialRunner:
             # Or else it would hold on to the activations: after one out of memory no other trial would fit.
             traceback.clear_frames(error.__traceback__)
             return Outcome(value=None, cost=reached - start, reached=reached, error=error)
+        if self._study is not None and self._is_baseline(configuration, seed):
+            self._study.keep_course(self._course)
         self._pause(configuration, seed, reached)
         cost = reached - start + self.validation_cost
         return Outcome(value=value if math.isfinite(value) else None, cost=cost, reached=reached)
@@ -223,15 +236,34 @@ class TrialRunner:
             return False  # a training step may keep its loss to itself; validation will tell
         if not finite:
             return True
-        if configuration.optimizer == USER:
+        if configuration.optimizer == USER or configuration.key == self._baseline:
             return False  # some losses rise by design; what stays unless it is beaten needs a value to compare with
         key = (configuration.key, seed)
         if start == 0 and key not in self._first_losses:
             self._first_losses[key] = statistics.fmean([loss for loss in given if math.isfinite(loss)][:5])
-        warm = start + len(losses) > configuration.schedule.warmup_steps * self._workload.accumulate
-        # Its own first losses count too: some losses are ramped up over the first steps.
-        initial = max(abs(self._initial_loss or 0.0), abs(self._first_losses.get(key, 0.0)))
-        return warm and initial > 0.0 and statistics.fmean(finite) > initial * _DIVERGED
+        reached = start + len(losses)
+        warm = reached > configuration.schedule.warmup_steps * self._workload.accumulate
+        first = max(abs(self._initial_loss or 0.0), abs(self._first_losses.get(key, 0.0)))
+        highest = first if self._baseline is None else self._highest(first, reached)
+        return warm and highest > 0.0 and statistics.fmean(finite) > highest * _DIVERGED
+
+    def _highest(self, first: float, reached: int) -> float:
+        """Find the baseline's highest loss up to `reached`; beyond its course it may have risen in proportion."""
+        covered = max(self._course, default=0)
+        if not covered:
+            return math.inf
+        on_the_way = [loss for end, loss in self._course.items() if end < reached + _CHUNK]
+        return max(first, *on_the_way) * max(1.0, reached / covered)
+
+    def _is_baseline(self, configuration: Configuration, seed: int) -> bool:
+        return seed == 0 and configuration.key == self._baseline
+
+    def _note_course(
+        self, configuration: Configuration, seed: int, losses: Sequence[float | None], reached: int
+    ) -> None:
+        finite = [abs(loss) for loss in losses if loss is not None and math.isfinite(loss)]
+        if finite and self._is_baseline(configuration, seed):
+            self._course[reached] = statistics.fmean(finite)
 
 
 def _trial(configuration: Configuration, seed: int) -> str:

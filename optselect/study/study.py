@@ -29,6 +29,7 @@ _CANDIDATE = "candidate"
 # leaves something that nobody looks at.
 _AT = "optselect:at {}"
 _ENDED = "optselect:ended"
+_COURSE = "optselect:course"
 # One fixed set of parameters for every trial, whatever its optimizer, so that samplers and
 # optuna-dashboard see a single space.
 _LR = FloatDistribution(1e-8, 1e3, log=True)
@@ -51,7 +52,7 @@ class TrialStudy:
         self._where = where
         # What has ended stays as it is: a study of thousands is read again before every job.
         self._ended: dict[int, Trial] = {}
-        self._left_out: set[int] = set()
+        self._told_of: set[int] = set()
 
     def trials(self) -> list[Trial]:
         """Return all trials of ours, in the order they were begun."""
@@ -64,13 +65,11 @@ class TrialStudy:
             return False
         # optselect writes none: what is not finite counts as the worst value seen.
         foreign = [value for value in trial.intermediate_values.values() if not math.isfinite(value)]
-        if foreign and trial.number not in self._left_out:
-            self._left_out.add(trial.number)
+        if foreign and trial.number not in self._told_of:
+            self._told_of.add(trial.number)
             name = self.study.study_name
-            _log.warning(
-                "trial %d of study %s was judged at %s; it is left out and run anew", trial.number, name, foreign
-            )
-        return not foreign
+            _log.warning("trial %d of study %s was judged at %s, which counts as failed", trial.number, name, foreign)
+        return True
 
     @property
     def place(self) -> str:
@@ -194,6 +193,16 @@ class TrialStudy:
             )
         return remembered
 
+    def keep_course(self, losses: Mapping[int, float]) -> None:
+        """Keep the baseline's training losses, by the micro-batch that each is of."""
+        with storage_errors(self.study, self._where):
+            self.study.set_user_attr(_COURSE, [[end, loss] for end, loss in sorted(losses.items())])
+
+    def course(self) -> dict[int, float]:
+        """Return what was kept of the baseline's training losses."""
+        with storage_errors(self.study, self._where):
+            return {int(end): float(loss) for end, loss in self.study.user_attrs.get(_COURSE, ())}
+
     def mark_used(self) -> None:
         """Note that the training this search was for has ended: a later run of the same training searches anew."""
         with storage_errors(self.study, self._where):
@@ -221,8 +230,12 @@ def _as_trial(trial: FrozenTrial) -> Trial:
     if not isinstance(seed, int) or isinstance(seed, bool) or min(judged, default=0) < 0:
         raise ValueError(f"its seed is {seed!r} and its first micro-batch {min(judged, default=0)}")
     note = reports[-1]["note"] if reports else ""
+    if judged and not math.isfinite(judged[max(judged)]):
+        # No search writes one: what it should say, nobody knows, and to run it again would end no search.
+        note = note or f"its value in the study is {judged[max(judged)]}"
+    judged = {step: value for step, value in judged.items() if math.isfinite(value)}
     cap = None
-    if note:
+    if judged and note and reports[-1]["note"]:
         # The last is what a trial that diverged counts as, not a measurement.
         last = max(judged)
         cap = (last, judged.pop(last))

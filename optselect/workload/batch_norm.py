@@ -36,6 +36,11 @@ def recalibrates(model: nn.Module) -> bool:
     return bool(_moving(model))
 
 
+def running_statistics(model: nn.Module) -> list[torch.Tensor]:
+    """Those that its training moves."""
+    return [buffer for norm in _moving(model) for buffer in norm.buffers(recurse=False)]
+
+
 @contextmanager
 def recalibrated(model: nn.Module, forward: Callable[[], None], left: float = math.inf) -> Iterator[None]:
     """Give running statistics inside as `left` more batches would make them, and put them back afterwards.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -21,6 +22,8 @@ from optselect.workload.rng import RngState, rng_isolated, rng_state, seed_rng, 
 
 # Training batches that a trial is judged by, and does not train on in its first epoch, where nothing validates.
 HELD_BACK_BATCHES = 8
+# A loader that gives nothing but None would be looked through for ever.
+_MOST_SKIPPED = 100
 DEFAULT_CACHE_BYTES = 512 * 2**20
 
 
@@ -103,10 +106,7 @@ class BatchCache:
                     if self._next not in self._ends:
                         self._ends.append(self._next)
             if self._next == 0:
-                raise UnsupportedModuleError(
-                    "the training loader gives no batch; with drop_last=True that is so when there are fewer samples "
-                    "than a batch has, so make the batch smaller or keep the last one"
-                )
+                raise no_batch()
             raise UnsupportedModuleError(
                 f"the training data ended for good after {self._next} batches, before a trial did; "
                 "a loader that can be iterated only once cannot be searched over"
@@ -146,8 +146,17 @@ class TrialBatches:
         return self._by_seed[seed]
 
     def first(self, count: int) -> list[Any]:
-        """Read the first batches that the training itself would draw."""
-        return [self.of(0)[index] for index in range(count)]
+        """Read the first batches that the training itself would draw, without those that are None, to be skipped."""
+        batches = (self.of(0)[index] for index in range(_MOST_SKIPPED + count))
+        return list(itertools.islice((batch for batch in batches if batch is not None), count))
+
+
+def no_batch() -> UnsupportedModuleError:
+    """Make the error for a loader that is empty."""
+    return UnsupportedModuleError(
+        "the training loader gives no batch; with drop_last=True that is so when there are fewer samples "
+        "than a batch has, so make the batch smaller or keep the last one"
+    )
 
 
 def _seeded(seed: int) -> RngState:

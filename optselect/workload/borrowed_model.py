@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -48,14 +49,22 @@ class BorrowedModel:
     """The model as it was when borrowed; starts trainings from there and puts everything back.
 
     `pinned` objects (a trainer, loggers) are shared by the stand-ins instead of copied; so are data
-    sets, loaders, modules, parameters and buffers. Attributes named in `kept` are the module's own during
-    trials too. Raises `UnsupportedModuleError`, before anything is changed, when an attribute of a module
-    cannot be copied or a parameter has no shape yet.
+    sets, loaders, modules, parameters and buffers; for an object whose id is in `instead` they hold another one.
+    Attributes named in `kept` are the module's own during trials too. Raises `UnsupportedModuleError`, before anything
+    is changed, when an attribute of a module cannot be copied or a parameter has no shape yet.
     """
 
-    def __init__(self, model: nn.Module, *, pinned: Iterable[object] = (), kept: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        pinned: Iterable[object] = (),
+        instead: Mapping[int, object] = MappingProxyType({}),
+        kept: Iterable[str] = (),
+    ) -> None:
         _refuse_lazy(model)
         self.model = model
+        self._instead = dict(instead)
         self._kept = _COMPILER_CACHES.union(kept)
         self._pins = [
             *pinned,
@@ -63,6 +72,7 @@ class BorrowedModel:
             *model.parameters(),
             *model.buffers(),
             *_shared_objects(model),
+            *self._instead.values(),
         ]
         self._originals = [(module, dict(vars(module))) for module in model.modules()]
         memo = self._memo()
@@ -74,7 +84,7 @@ class BorrowedModel:
         """Start from the borrowed weights, with gradients cleared and fresh stand-ins for all attributes."""
         memo = self._memo()
         attributes = tuple((module, copy.deepcopy(values, memo)) for module, values in self._pristine)
-        self._write(ModelState(tensors=self._start.tensors, grads=(), attributes=attributes, rng=self._start.rng))
+        self._write(replace(self._start, attributes=attributes))
         for parameter, requires_grad, _ in self._start.grads:
             parameter.requires_grad_(requires_grad)
             parameter.grad = None
@@ -90,12 +100,31 @@ class BorrowedModel:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
 
+    @contextmanager
+    def unmoved(self, but: Iterable[torch.Tensor] = ()) -> Iterator[None]:
+        """Return to the present state on leaving, the contents of some buffers excepted.
+
+        Attributes are stand-ins inside; one that cannot be copied is shared.
+        """
+        state = self.pause()
+        memo = self._memo()
+        memo.update((id(each), each) for each in (*self.model.modules(), *self.model.parameters()))
+        memo.update((id(each), each) for each in self.model.buffers())
+        left = frozenset(map(id, but))
+        tensors = tuple((tensor, content) for tensor, content in state.tensors if id(tensor) not in left)
+        inside = tuple((module, _stand_ins(module, values, memo, share=True)) for module, values in state.attributes)
+        self._write(replace(state, tensors=(), attributes=inside))
+        try:
+            yield
+        finally:
+            self.resume(replace(state, tensors=tensors))
+
     def restore(self) -> None:
         """Put everything back as it was when borrowed: the same objects with the same contents."""
         for module, values in self._originals:
             vars(module).clear()
             vars(module).update(values)
-        self._write(ModelState(tensors=self._start.tensors, grads=(), attributes=(), rng=self._start.rng))
+        self._write(replace(self._start, attributes=()))
         for parameter, requires_grad, grad in self._start.grads:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
@@ -146,7 +175,7 @@ class BorrowedModel:
         return {name: value for name, value in vars(module).items() if name not in self._kept}
 
     def _memo(self) -> dict[int, Any]:
-        return {id(pin): pin for pin in self._pins}
+        return {**{id(pin): pin for pin in self._pins}, **self._instead}
 
     def _read(self, attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]) -> ModelState:
         tensors = [*self.model.parameters(), *self.model.buffers()]
@@ -165,7 +194,7 @@ class BorrowedModel:
             vars(module).update(values)
         with torch.no_grad():
             for tensor, content in state.tensors:
-                tensor.copy_(content)
+                _put_back(tensor, content)
         set_rng_state(state.rng)
 
 
@@ -222,7 +251,9 @@ def attributes_restored(owner: object) -> Iterator[None]:
             container.extend(content) if isinstance(container, list) else container.update(content)
 
 
-def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+def _stand_ins(
+    module: nn.Module, present: dict[str, Any], memo: dict[int, Any], *, share: bool = False
+) -> dict[str, Any]:
     copies: dict[str, Any] = {}
     for name, value in present.items():
         if isinstance(value, _ATOMIC):
@@ -232,6 +263,9 @@ def _stand_ins(module: nn.Module, present: dict[str, Any], memo: dict[int, Any])
                 memo.update((id(tensor), tensor.detach().clone()) for tensor in _with_history(value))
                 copies[name] = copy.deepcopy(value, memo)
             except Exception as error:
+                if share:
+                    copies[name] = value
+                    continue
                 raise UnsupportedModuleError(
                     f"{type(module).__name__}.{name} ({type(value).__name__}) cannot be copied ({error}), so trials "
                     "could not be undone; create it lazily outside the module, or give the class a __deepcopy__"
@@ -247,6 +281,14 @@ def _shared_objects(model: nn.Module) -> list[object]:
         for value in vars(module).values()
         if isinstance(value, Dataset | DataLoader | types.ModuleType)
     ]
+
+
+def _put_back(tensor: torch.Tensor, content: torch.Tensor) -> None:
+    if tensor.shape == content.shape and tensor.dtype == content.dtype:
+        tensor.copy_(content)
+    else:
+        # Resized in place, as the observers of quantization-aware training do with their buffers.
+        tensor.data = content.clone()
 
 
 def _refuse_lazy(model: nn.Module) -> None:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
 from optselect.workload.borrowed_model import attributes_restored
-from optselect.workload.replay import RecordedLoader
+from optselect.workload.replay import Reader, RecordedIterator, held, is_file_by_name, parts, reopened
 from optselect.workload.rng import Generator, generators_restored
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def trial_loader(loader: Iterable[Any], seed: int = 0) -> Iterable[Any]:
     samplers, so that a position they keep on themselves stays where it was, and generators of its own:
     clones for `seed` 0, seeded ones otherwise.
     """
-    if isinstance(loader, RecordedLoader):
+    if isinstance(loader, RecordedIterator | Reader):
         return loader.reader()
     generators: dict[int, Any] = {}
     twin = _twin(loader, generators, seed)
@@ -49,10 +49,10 @@ def trial_loader(loader: Iterable[Any], seed: int = 0) -> Iterable[Any]:
 
 
 def is_one_shot(loader: Iterable[Any]) -> bool:
-    """Tell whether what is read from `loader` is gone: an iterator, or a stream that holds one, as of an open file."""
+    """Tell whether what is read from `loader` is gone: an iterator, or one that it or its data set holds."""
     dataset = getattr(loader, "dataset", None)
-    held = vars(dataset).values() if isinstance(dataset, IterableDataset) else ()
-    return any(isinstance(value, Iterator) for value in (loader, dataset, *held))
+    files = vars(dataset).values() if isinstance(dataset, IterableDataset) else ()
+    return isinstance(loader, Iterator) or any(map(is_file_by_name, files)) or any(True for _ in held(loader))
 
 
 def _twin(owner: T, generators: dict[int, Any], seed: int) -> T:
@@ -70,10 +70,37 @@ def _twin(owner: T, generators: dict[int, Any], seed: int) -> T:
             vars(twin)[name] = trial_loader(value, seed)
         elif type(value) in (list, tuple, dict) and any(True for _ in _held_loaders(value)):
             vars(twin)[name] = tree_map(lambda held: trial_loader(held, seed) if _is_loader(held) else held, value)
+        elif is_file_by_name(value):
+            vars(twin)[name] = reopened(value, twin)
+        elif any(map(_is_read_anew, parts(value))):
+            # As deep as it is held: gluonts slices a stream of transformed rows.
+            vars(twin)[name] = _anew(value, generators, seed)
         elif _is_order(value) and not isinstance(owner, DataLoader):
             # Many samplers shuffle a list of theirs in place.
             vars(twin)[name] = copy.copy(value) if not isinstance(value, torch.Tensor) else value.clone()
     return twin
+
+
+def _is_read_anew(value: Any) -> bool:
+    """Tell whether trials need a twin of it to read what is recorded from the first on."""
+    if isinstance(value, RecordedIterator | Reader):
+        return True
+    return not isinstance(value, Iterator | DataLoader) and any(True for _ in held(value))
+
+
+def _anew(value: Any, twins: dict[int, Any], seed: int) -> Any:
+    if isinstance(value, RecordedIterator | Reader):
+        return value.reader()
+    if type(value) is dict:
+        return {key: _anew(part, twins, seed) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_anew(part, twins, seed) for part in value)
+    if not _is_read_anew(value):
+        return value
+    if id(value) not in twins:
+        twins[id(value)] = value  # one that holds itself ends here
+        twins[id(value)] = _twin(value, twins, seed)
+    return twins[id(value)]
 
 
 def _is_order(value: Any) -> bool:

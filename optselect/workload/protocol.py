@@ -51,6 +51,8 @@ class DataSource:
     def of(cls, loader: Any, *, batches: int | None, head: Callable[[int], list[Any]]) -> DataSource:
         """Describe the data behind `loader`: its data set, where it is a DataLoader over one that can be indexed."""
         indexed = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+        # With batch_size=None the items are batches already.
+        indexed = indexed and loader.batch_sampler is not None
         return cls(
             dataset=loader.dataset if indexed else None,
             collate=loader.collate_fn if indexed else None,

@@ -17,9 +17,10 @@ from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.optim.modes import evaluated, to_training
 from optselect.optim.rescaling import scaled
 from optselect.study.identity import Identity
-from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates
+from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates, running_statistics
 from optselect.workload.batches import HELD_BACK_BATCHES, BatchCache, TrialBatches
 from optselect.workload.borrowed_model import BorrowedModel, evaluation_mode, training_bytes
+from optselect.workload.class_state import classes_restored
 from optselect.workload.identity import data_identity, function_facts, model_identity, optimizer_facts
 from optselect.workload.loaders import is_one_shot, loader_borrowed, trial_loader
 from optselect.workload.own_optimizer import own_optimizer_of
@@ -78,6 +79,7 @@ class TorchWorkload:
         self._max_validation_batches = max_validation_batches
         self.own_optimizer: OwnOptimizer | None = None
         self._own_facts: Any = None
+        self._takes_derivatives = False
         self._borrowed: BorrowedModel | None = None
 
     @property
@@ -151,6 +153,7 @@ class TorchWorkload:
             _refuse_one_shot(loader)
         with ExitStack() as stack:
             stack.enter_context(rng_isolated())
+            stack.enter_context(classes_restored(self.model.modules()))
             for loader in loaders:
                 stack.enter_context(loader_borrowed(loader))
             self._borrowed = BorrowedModel(self.model)
@@ -244,16 +247,15 @@ class TorchWorkload:
         batches = self._train_batches.of(0) if held_back else self._val_batches
         total, weight = 0.0, 0
         with (
-            torch.no_grad(),
             rng_isolated(),
             evaluated(self._training.optimizers),
+            self._model().unmoved(),
             recalibrated(self.model, self._forward_recent, self._batches_left),
             evaluation_mode(self.model),
         ):
             for index in range(self._judged_batches):
-                batch = batches[index]
-                size = _samples(batch)
-                total += float(self._loss(batch)) * size
+                size = _samples(batches[index])
+                total += self._judged(batches, index) * size
                 weight += size
                 if not held_back and self._val_batches.is_last_of_epoch(index):
                     break
@@ -263,10 +265,22 @@ class TorchWorkload:
     def _batches_left(self) -> float:
         return math.inf if self.steps is None else self.steps - self._training.position
 
+    def _judged(self, batches: BatchCache, index: int) -> float:
+        """Compute the loss of a batch that is not trained on: with gradients only where the loss takes some itself."""
+        try:
+            with torch.set_grad_enabled(self._takes_derivatives):
+                return float(self._loss(batches[index]).detach())
+        except RuntimeError as error:
+            if self._takes_derivatives or "does not require grad" not in str(error):
+                raise
+        self._takes_derivatives = True
+        return self._judged(batches, index)
+
     def _forward_recent(self) -> None:
         batches = self._train_batches.of(self._training.seed)
-        for index in self._training.recent_batches(self._held_back()):
-            self._loss(batches[index])
+        with self._model().unmoved(running_statistics(self.model)):
+            for index in self._training.recent_batches(self._held_back()):
+                self._judged(batches, index)
 
     def pause(self) -> Paused[Training]:
         """Put the training and the model's state aside."""

@@ -15,13 +15,13 @@ KEEPS_LAST = {
     "nobody watches": list,
     "a checkpoint of the last weights": lambda: [ModelCheckpoint()],
     "another value is watched": lambda: [EarlyStopping("train_loss"), ModelCheckpoint(monitor="train_loss")],
-    "large losses are watched for": lambda: [EarlyStopping("val_loss", mode="max")],
     "a checkpoint that keeps nothing": lambda: [ModelCheckpoint(monitor="val_loss", save_top_k=0)],
     "other callbacks": lambda: [Timer()],
 }
 KEEPS_BEST = {
     "early stopping": lambda: [EarlyStopping("val_loss")],
     "a checkpoint of the best": lambda: [ModelCheckpoint(monitor="val_loss")],
+    "large values are watched for": lambda: [EarlyStopping("val_loss", mode="max")],
 }
 
 
@@ -47,3 +47,9 @@ def test_what_counts_is_the_value_that_trials_are_judged_by() -> None:
     watched = EarlyStopping("train_loss")
 
     assert "each trial counts as its best value so far" in reasons(watched, monitor="train_loss")
+
+
+def test_they_count_as_their_last_where_small_values_are_watched_for_and_large_ones_asked_for() -> None:
+    watched = EarlyStopping("val_loss", mode="min")
+
+    assert "best value so far" not in reasons(watched, monitor="val_loss", mode="max")

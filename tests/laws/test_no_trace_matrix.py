@@ -127,8 +127,13 @@ def check(name: str, mode: str, tmp_path: Path) -> None:
     assert different == []
 
 
-# Lightning's own remarks: on modules that take the loader's iterator, and on overfitting a shuffled loader.
-_REMARKS = ("ignore:.*`dataloader_iter`", "ignore:You requested to overfit")
+# Lightning's own remarks: on modules that take the loader's iterator, on overfitting a shuffled loader, on batches to
+# be skipped.
+_REMARKS = (
+    "ignore:.*`dataloader_iter`",
+    "ignore:You requested to overfit",
+    "ignore:train_dataloader yielded None",
+)
 
 
 @pytest.mark.filterwarnings(*_REMARKS)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
 from optselect.parameters.anatomy import anatomy_of
 from optselect.search.outcome import Outcome
+from optselect.search.race import Race
 from optselect.search.runner import TrialRunner
+from optselect.study.study import TrialStudy
 from tests.support.small import loader, sentences, vectors, words
 
 SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1, "weight_decay": 1e-7})
@@ -268,6 +271,65 @@ def test_a_loss_that_is_ramped_up_over_the_first_steps_has_not_diverged() -> Non
 
     with trials(Losses(**ramp), initial_loss=0.1) as runner:
         assert value(runner.run(SGD, 0, 10)) > 0
+
+
+# --- a loss that rises by design ----------------------------------------------------------------
+
+BASE = Configuration(optimizer="sgd", hyperparameters={"lr": 1e-3, "weight_decay": 1e-7})
+
+
+class Ramp:
+    """Cross entropy, its weight ramped up over a trial's first 50 micro-batches."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        model.register_buffer("steps", torch.zeros(()))
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        loss = nn.functional.cross_entropy(output, target)
+        if torch.is_grad_enabled():
+            self.model.steps += 1
+            loss = loss * min(1.0, float(self.model.steps) / 50)
+        return loss
+
+
+@contextmanager
+def racing(study: TrialStudy | None = None) -> Iterator[TrialRunner]:
+    model = nn.Linear(6, 3)
+    with trials(Ramp(model), model=model, initial_loss=0.02) as runner:
+        runner.take_up(Race(arms=(BASE, SGD), baseline=BASE, horizon=100, steps=1_000), study)
+        yield runner
+
+
+@pytest.mark.parametrize("order", [(BASE, SGD), (SGD, BASE)])
+def test_neither_the_baseline_nor_a_rival_has_diverged_where_the_loss_is_ramped_up(
+    order: tuple[Configuration, ...],
+) -> None:
+    with racing() as runner:
+        outcomes = [runner.run(each, 0, until) for until in (25, 50, 100) for each in order]
+
+    assert all(outcome.value is not None for outcome in outcomes)
+
+
+def test_a_rival_that_rises_three_times_as_high_as_the_baseline_has_diverged() -> None:
+    wild = replace(SGD, hyperparameters={"lr": 300.0, "weight_decay": 1e-7})
+
+    with racing() as runner:
+        runner.run(BASE, 0, 50)
+
+        assert runner.run(wild, 0, 50).value is None
+
+
+def test_a_killed_search_knows_the_course_of_its_baseline() -> None:
+    study = TrialStudy(optuna.create_study())
+    wild = replace(SGD, hyperparameters={"lr": 30.0, "weight_decay": 1e-7})
+    with racing(study) as runner:
+        runner.run(BASE, 0, 50)
+        whole = runner.run(wild, 0, 50), runner.run(SGD, 0, 50)
+    with racing(study) as runner:
+        after = runner.run(wild, 0, 50), runner.run(SGD, 0, 50)
+
+    assert after == whole
 
 
 def test_a_validation_that_is_not_finite_gives_no_value() -> None:

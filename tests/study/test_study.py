@@ -54,6 +54,19 @@ def filled(study: TrialStudy) -> TrialStudy:
     return study
 
 
+def test_a_trial_whose_value_is_not_a_number_counts_as_failed_where_it_was() -> None:
+    study = opened()
+    number = study.begin(SGD, 0, NAMES)
+    study.report(number, until=10, reached=10, value=0.9, cost=12.5)
+    study.report(number, until=20, reached=20, value=float("nan"), cost=11.0)
+
+    (trial,) = study.trials()
+
+    assert trial.diverged
+    assert (dict(trial.values), trial.cap, trial.reached) == ({10: 0.9}, None, 20)
+    assert "nan" in trial.note
+
+
 STORAGES: dict[str, Callable[[Path], Any]] = {
     "memory": lambda path: None,
     "journal": lambda path: path / "deep" / "study.journal",
@@ -454,17 +467,18 @@ def test_the_users_own_optimizer_is_laid_out_by_the_factor_on_its_rate() -> None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_trial_judged_at_no_number_is_left_out_and_the_log_says_so(
+def test_a_trial_judged_at_no_number_counts_as_failed_and_the_log_says_so_once(
     value: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = opened()
     number = study.begin(SGD, 0, NAMES)
     study.report(number, until=10, reached=10, value=value, cost=1.0)
 
-    left = [study.trials() for _ in range(3)]
+    (trial,), (again,), _ = [study.trials() for _ in range(3)]
 
-    assert left == [[], [], []]
-    assert len([message for message in caplog.messages if "left out and run anew" in message]) == 1
+    assert trial == again
+    assert (trial.diverged, dict(trial.values), trial.cap) == (True, {}, None)
+    assert len([message for message in caplog.messages if "counts as failed" in message]) == 1
 
 
 @pytest.mark.parametrize(

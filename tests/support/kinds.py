@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -18,9 +20,10 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
 )
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
 
 from tests.support.modules import BATCH, CLASSES, FEATURES, ROWS, Classifier, rows, tokens
 
@@ -449,6 +452,186 @@ class SparseBag(L.LightningModule):
         self.log("val_loss", F.cross_entropy(self.head(self.bag(batch[0])), batch[1]))
 
 
+class ByKeyword(Classifier):
+    """Calls what Lightning offers by its keywords."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log(name="kept", value=loss, prog_bar=False, on_step=True, on_epoch=True, reduce_fx="max")
+        self.log_dict(dictionary={"one": 1.0, "two": loss}, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        return loss
+
+
+class TakesDerivatives(L.LightningModule):
+    """Its loss takes a derivative by the inputs, in validation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, CLASSES))
+
+    def loss(self, batch: Any) -> Tensor:
+        inputs = batch[0].clone().requires_grad_(True)
+        scores = self.net(inputs)
+        slope = torch.autograd.grad(scores.sum(), inputs, create_graph=True)[0]
+        penalty: Tensor = slope.square().mean()
+        return F.cross_entropy(scores, batch[1]) + 0.1 * penalty
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(batch)
+
+
+class ValidatesByDerivatives(TakesDerivatives):
+    """As forces are validated."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        with torch.enable_grad():
+            self.log("val_loss", self.loss(batch).detach())
+
+
+class ResizesBuffers(Classifier):
+    """A buffer that grows in place, and one that is there after the first batch only."""
+
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.empty(0))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        before = self.seen.clone()
+        self.seen.resize_(len(before) + 1)
+        self.seen.copy_(torch.cat([before, batch[0].mean().reshape(1)]))
+        if "late" not in dict(self.named_buffers()):
+            self.register_buffer("late", torch.zeros(2))
+        return super().training_step(batch, batch_idx) * (1 + 0.01 * len(self.seen))
+
+
+class Collections(Classifier):
+    """A collection of metrics deep in the module, logged as objects and judged by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts: dict[str, Any] = {
+            "accuracy": torchmetrics.classification.MulticlassAccuracy(CLASSES, average="micro"),
+            "recall": torchmetrics.classification.MulticlassRecall(CLASSES),
+        }
+        self.metrics: Any = nn.ModuleDict(
+            {name: torchmetrics.MetricCollection(parts).clone(name) for name in ("fit_", "val_")}
+        )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.metrics["fit_"].update(self.net(batch[0]), batch[1])
+        self.log_dict(self.metrics["fit_"], on_step=False, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.metrics["val_"].update(self.net(batch[0]), batch[1])
+        self.log_dict(self.metrics["val_"])
+        super().validation_step(batch, batch_idx)
+
+
+class Teacher(Classifier):
+    """Moves a queue, a counter and a teacher's weights in its training step."""
+
+    queue: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("queue", torch.zeros(4, FEATURES))
+        self.teacher = nn.Linear(FEATURES, CLASSES).requires_grad_(False)
+        self.place = 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.queue[self.place % 4] = batch[0][0]
+        self.place += 1
+        with torch.no_grad():
+            self.teacher.weight.mul_(0.9).add_(0.1 * self.queue.mean(0))
+        distance: Tensor = self.teacher(batch[0]).square().mean()
+        return super().training_step(batch, batch_idx) + 0.1 * distance
+
+
+class TeacherAlone(Teacher):
+    """The same without a validation."""
+
+    validation_step = L.LightningModule.validation_step  # type: ignore[assignment]  # as if there were none
+
+
+def counting_on_its_class() -> type[L.LightningModule]:
+    """A class that counts its calls, in a number and in a dict, as a new one for each run."""
+
+    class OnItsClass(Classifier):
+        calls = 0
+        seen: ClassVar[dict[str, list[int]]] = {"labels": []}
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            kind = OnItsClass
+            kind.calls += 1
+            kind.seen["labels"].append(int(batch[1][0]))
+            self.log("calls", float(kind.calls))
+            self.log("labels", float(sum(kind.seen["labels"])))
+            return super().training_step(batch, batch_idx) * (1 + 0.01 * kind.calls)
+
+    return OnItsClass
+
+
+class WritesBesideTheLogs(Classifier):
+    """Makes a folder in the logger's and in the trainer's, and plots by the logger's experiment."""
+
+    def on_validation_epoch_end(self) -> None:
+        assert isinstance(self.logger, CSVLogger)
+        assert self.trainer.log_dir == self.logger.log_dir
+        (Path(self.logger.log_dir) / "pictures").mkdir(parents=True, exist_ok=True)
+        self.logger.log_metrics({"pictures": 1.0}, step=self.global_step)
+        self.logger.experiment.log_metrics({"directly": 1.0}, step=self.global_step)
+
+
+class LooksAtLoaders(Classifier):
+    """Reads the trainer's own loaders in its hooks."""
+
+    def on_validation_epoch_end(self) -> None:
+        loader = self.trainer.val_dataloaders
+        assert isinstance(loader, DataLoader)
+        self.log("rows", float(len(loader.dataset)))  # type: ignore[arg-type]  # sized
+        self.log("first", next(iter(loader))[0].mean())
+
+    def on_train_epoch_start(self) -> None:
+        loader = self.trainer.train_dataloader
+        assert isinstance(loader, DataLoader)
+        self.weight = float(len(loader)) + float(next(iter(loader))[0].mean())
+
+
+class MeanOfTwo(SeveralValidations):
+    """The validation loss is the mean over two loaders."""
+
+    def on_validation_epoch_start(self) -> None:
+        self.losses: list[list[Tensor]] = [[], []]
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.losses[dataloader_idx].append(F.cross_entropy(self.net(batch[0]), batch[1]))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_loss", sum(torch.stack(each).mean() for each in self.losses) / 2)
+
+
+class SideBySide(Classifier):
+    """Validates on batches of two loaders at once, where one may have ended."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        losses = [F.cross_entropy(self.net(each[0]), each[1]) for each in batch.values() if each is not None]
+        self.log("val_loss", torch.stack(losses).mean(), batch_size=1)
+        self.log("parts", float(len(losses)), batch_size=1)
+
+
+class ReturnsItsLoss(Classifier):
+    """Logs nothing; its validation step returns the loss."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        return {"loss": F.cross_entropy(self.net(batch[0]), batch[1])}
+
+
 # --- data -----------------------------------------------------------------------------------------
 
 
@@ -529,6 +712,48 @@ class OwnLoader:
         return iter(list(DataLoader(rows(), batch_size=BATCH, shuffle=True, generator=generator)))
 
 
+class Slices:
+    """An epoch's batches of an endless iterator at a time: no iterator, no length, no DataLoader."""
+
+    def __init__(self) -> None:
+        data = rows()
+        self.iterable = map(default_collate, _chunks(itertools.cycle([data[index] for index in range(ROWS)])))
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self.iterable, ROWS // BATCH)
+
+
+def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
+    while True:
+        yield list(itertools.islice(items, BATCH))
+
+
+class EndlessStream(IterableDataset[Any]):
+    """Goes on where it was left, whoever reads it."""
+
+    def __init__(self) -> None:
+        data = rows(40)
+        self.rows = itertools.cycle([data[index] for index in range(40)])
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.rows
+
+
+class Batches(Dataset[Any]):
+    """Its items are batches."""
+
+    def __len__(self) -> int:
+        return ROWS // BATCH
+
+    def __getitem__(self, index: int) -> Any:
+        return rows()[BATCH * index : BATCH * (index + 1)]
+
+
+def whole(items: list[Any]) -> Any:
+    """Rows collated; None for some batches, which Lightning skips."""
+    return None if items[0][0][0] > 0.8 else default_collate(items)
+
+
 def as_dict(items: list[Any]) -> dict[str, Tensor]:
     """Rows collated into a dict."""
     return {"x": torch.stack([x for x, _ in items]), "y": torch.stack([y for _, y in items])}
@@ -575,6 +800,10 @@ def combined() -> Any:
 
 def shortest() -> Any:
     return CombinedLoader(combined(), "min_size")
+
+
+def two_validations() -> Any:
+    return {"a": plain(), "b": validation()}
 
 
 def validation() -> Any:
@@ -657,6 +886,34 @@ KINDS: dict[str, Kind] = {
     "several validation loaders": _kind(SeveralValidations, val=lambda: [validation(), validation()]),
     "no validation": _kind(TrainsOnly, val=lambda: None),
     "LSTM": _kind(Recurrent),
+    "batches that are None": _kind(Classifier, lambda: DataLoader(rows(), batch_size=BATCH, collate_fn=whole)),
+    "items that are batches": _kind(Classifier, lambda: DataLoader(Batches(), batch_size=None, shuffle=True)),
+    "slices of an iterator": _kind(Classifier, Slices, trainer={"max_steps": 24}),
+    "validation stream": _kind(Classifier, val=lambda: DataLoader(Stream(), batch_size=BATCH)),
+    "endless validation stream": _kind(
+        Classifier, val=lambda: DataLoader(EndlessStream(), batch_size=BATCH), trainer={"limit_val_batches": 3}
+    ),
+    "validation iterator": _kind(
+        Classifier, val=lambda: iter(list(validation()) * 20), trainer={"limit_val_batches": 2}
+    ),
+    "validation side by side, shortest": _kind(SideBySide, val=lambda: CombinedLoader(two_validations(), "min_size")),
+    "validation side by side, longest": _kind(SideBySide, val=lambda: CombinedLoader(two_validations(), "max_size")),
+    "validation side by side, cycling": _kind(
+        SideBySide, val=lambda: CombinedLoader(two_validations(), "max_size_cycle")
+    ),
+    "validation in turn": _kind(SeveralValidations, val=lambda: CombinedLoader(two_validations(), "sequential")),
+    "mean of two validation loaders": _kind(MeanOfTwo, val=lambda: [validation(), plain()]),
+    "looks at the loaders": _kind(LooksAtLoaders, plain),
+    "calls by keyword": _kind(ByKeyword),
+    "takes derivatives": _kind(TakesDerivatives, val=lambda: None),
+    "validates by derivatives": _kind(ValidatesByDerivatives),
+    "resizes buffers": _kind(ResizesBuffers),
+    "collections of metrics": _kind(Collections, callbacks=lambda: [EarlyStopping("val_accuracy", mode="max")]),
+    "queue and teacher": _kind(Teacher),
+    "queue and teacher without validation": _kind(TeacherAlone, val=lambda: None),
+    "counts on its class": Kind(module=counting_on_its_class),
+    "writes beside the logs": _kind(WritesBesideTheLogs, trainer={"logger": True}),
+    "returns its loss": _kind(ReturnsItsLoss),
     "sparse gradients": _kind(
         SparseBag,
         lambda: DataLoader(tokens(), batch_size=BATCH),

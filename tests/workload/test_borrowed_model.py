@@ -498,3 +498,78 @@ def test_an_ordinary_object_has_its_attributes_and_small_containers_again() -> N
 
     assert vars(owner) == {"epoch": 1, "queue": [1, 2], "seen": {"a": 1}, "names": {"x"}, "data": (1,)}
     assert all(vars(owner)[name] is value for name, value in objects.items())
+
+
+class Observer(nn.Module):
+    """Resizes a buffer in place, and gives another new data, as quantization-aware training does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("seen", torch.empty(0))
+        self.register_buffer("scale", torch.ones(1))
+        self.seen: Tensor
+        self.scale: Tensor
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.seen.resize_(6).copy_(inputs.amax(0))
+            self.scale.data = torch.ones(6)
+        return self.layer(inputs)  # type: ignore[no-any-return]  # torch has it as Any
+
+
+def test_buffers_that_change_their_shape_come_back_in_their_shape() -> None:
+    model = Observer()
+    own = dict(model.named_buffers())
+
+    with borrowed(model) as loan:
+        step(model)
+        paused = loan.pause()
+        seen = model.seen.clone()
+        loan.begin()
+        assert (len(model.seen), len(model.scale)) == (0, 1)
+        loan.resume(paused)
+        assert torch.equal(model.seen, seen)
+
+    assert all(own[name] is buffer for name, buffer in model.named_buffers())
+    assert {name: tuple(buffer.shape) for name, buffer in own.items()} == {"seen": (0,), "scale": (1,)}
+
+
+def test_what_runs_unmoved_leaves_the_present_state() -> None:
+    model = Holder()
+    with borrowed(model) as loan:
+        disturb(model)
+        before = {name: read(model) for name, read in CONTENTS.items() if name != "names"}
+        objects, weights = dict(vars(model)), tensors(model)
+
+        with loan.unmoved():
+            model.names = set()
+            disturb(model)
+            with torch.no_grad():
+                model.layer.weight.add_(1.0)
+
+        assert same(tensors(model), weights)
+        assert {name: read(model) for name, read in CONTENTS.items() if name != "names"} == before
+        assert all(vars(model)[name] is value for name, value in objects.items() if name != "training")
+
+
+def test_what_is_left_out_keeps_what_it_became_meanwhile() -> None:
+    model = Holder()
+    with borrowed(model) as loan:
+        with loan.unmoved([model.mean]):
+            model.mean.add_(1.0)
+            model.plain.add_(1.0)
+
+        assert model.mean.tolist() == [1.0, 1.0, 1.0]
+        assert model.plain.tolist() == [0.0, 1.0, 2.0]
+
+
+def test_trials_hold_another_object_where_one_is_given() -> None:
+    model: Any = Holder()
+    real, silent = [1], [2]
+    model.logger = real
+
+    with borrowed(model, instead={id(real): silent}):
+        assert model.logger is silent
+
+    assert model.logger is real

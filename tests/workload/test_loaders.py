@@ -2,7 +2,9 @@
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import islice, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler
 
 from optselect.workload.loaders import is_one_shot, loader_generators, trial_loader
-from optselect.workload.replay import RecordedLoader
+from optselect.workload.replay import recorded
 from optselect.workload.rng import rng_isolated, seed_rng
 from tests.support.cases import case
 from tests.support.loaders import DATA, LOADERS, Own, Stream
@@ -141,29 +143,82 @@ class OneShot(IterableDataset[Tensor]):
             yield torch.tensor([value])
 
 
-def test_what_is_set_on_a_recorded_loader_is_set_on_the_loader() -> None:
-    loader = DataLoader(OneShot(), batch_size=1)
-    recorded: Any = RecordedLoader(loader)
+class Slice:
+    """So many batches of an iterator at a time, as gluonts gives them: no iterator itself, and without a length."""
 
-    recorded.worker_init_fn = print
+    def __init__(self) -> None:
+        self.iterable = (torch.tensor([value]) for value in range(100, 112))
 
-    assert loader.worker_init_fn is print
-    assert recorded.worker_init_fn is print
-    assert isinstance(recorded, DataLoader)
+    def __iter__(self) -> Iterator[Tensor]:
+        return islice(self.iterable, 6)
+
+
+class Deep:
+    """Holds what holds the iterator, in a list."""
+
+    def __init__(self) -> None:
+        self.parts = [Slice()]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.parts[0])
+
+
+READ_ONCE: dict[str, Callable[[], Any]] = {
+    "data set": lambda: DataLoader(OneShot(), batch_size=1),
+    "loader": Slice,
+    "deep in the loader": Deep,
+    "iterator": lambda: (torch.tensor([value]) for value in range(100, 112)),
+}
 
 
 @pytest.mark.parametrize("drawn", [0, 1, 4, 6, 9])
-def test_a_recorded_stream_gives_the_run_what_the_trials_read_and_then_goes_on(drawn: int) -> None:
-    recorded = RecordedLoader(DataLoader(OneShot(), batch_size=1))
-    for _ in range(2):
-        reader = trial_loader(recorded)
-        trial = (batch.item() for _ in range(2) for batch in reader)
-        assert list(islice(trial, drawn)) == list(range(100, 100 + drawn))
+@pytest.mark.parametrize("made", READ_ONCE.values(), ids=READ_ONCE.keys())
+def test_the_run_finds_all_that_trials_read_of_an_iterator_and_then_goes_on(
+    made: Callable[[], Any], drawn: int
+) -> None:
+    def read(loader: Any, counts: tuple[int, ...] = (2, 1, 12)) -> list[list[int]]:
+        # A run may leave an epoch early, as Lightning's sanity check does.
+        return [[batch.item() for batch in islice(loader, count)] for count in counts]
 
-    run = [[batch.item() for batch in recorded] for _ in range(2)]
+    loader = made()
+    assert is_one_shot(loader)
+    with ExitStack() as stack:
+        loader = recorded(loader, stack)
+        for _ in range(2):
+            twin = trial_loader(loader)
+            trial = (batch.item() for _ in range(2) for batch in twin)
+            assert list(islice(trial, drawn)) == list(range(100, 100 + drawn))
 
-    by_hand = DataLoader(OneShot(), batch_size=1)
-    assert run == [[batch.item() for batch in by_hand] for _ in range(2)]
+    assert read(loader) == read(made())
+
+
+def test_an_iterator_that_no_trial_reads_is_put_back() -> None:
+    loader = DataLoader(OneShot(), batch_size=1)
+    source = loader.dataset.source  # type: ignore[attr-defined]
+
+    with ExitStack() as stack:
+        recorded(loader, stack)
+        trial_loader(loader)
+
+    assert loader.dataset.source is source  # type: ignore[attr-defined]
+
+
+def test_each_reader_of_an_open_file_has_its_own_place_in_it(tmp_path: Path) -> None:
+    class Lines(IterableDataset[str]):
+        def __init__(self) -> None:
+            (tmp_path / "rows.txt").write_text("one\ntwo\nthree\n")
+            self.file = (tmp_path / "rows.txt").open()
+
+        def __iter__(self) -> Iterator[str]:
+            self.file.seek(0)
+            return (line.strip() for line in iter(self.file.readline, ""))
+
+    loader = DataLoader(Lines(), batch_size=None)
+    one, other = iter(trial_loader(loader)), iter(trial_loader(loader))
+
+    with loader.dataset.file:  # type: ignore[attr-defined]
+        assert [next(one), next(other), next(one)] == ["one", "one", "two"]
+        assert list(loader) == ["one", "two", "three"]
 
 
 def test_a_loader_made_of_others_stays_where_it_was() -> None:

@@ -122,6 +122,87 @@ def test_judging_does_not_change_how_the_training_goes_on() -> None:
     assert run(judged=True) == run(judged=False)
 
 
+class Counter(nn.Module):
+    """Counts what goes through it, in front of a BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+        self.register_buffer("passes", torch.zeros(()))
+        self.passes: Tensor
+        self.count = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.passes += 1
+        self.count += 1
+        return self.layers(inputs)  # type: ignore[no-any-return]  # torch has it as Any
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_judging_moves_nothing_that_a_model_keeps(validates: bool) -> None:
+    model = Counter()
+    own = workload(model, val=loader() if validates else None)
+
+    with own.borrowed():
+        own.begin(adamw(), 0)
+        own.train(3)
+        first, second = own.validate(), own.validate()
+
+        assert first == second
+        assert (int(model.passes), model.count) == (3, 3)
+
+
+def residual(model: nn.Module, batch: Any) -> Tensor:
+    inputs = batch[0].clone().requires_grad_(True)
+    slope = torch.autograd.grad(model(inputs).sum(), inputs, create_graph=True)[0]
+    loss: Tensor = slope.square().mean()
+    return loss
+
+
+class Forces(nn.Module):
+    """Takes a derivative in `forward`, and wants no other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.BatchNorm1d(6), nn.Linear(6, 1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.clone().requires_grad_(True)
+        return torch.autograd.grad(self.energy(inputs).sum(), inputs, create_graph=True)[0][:, :3]
+
+
+@pytest.mark.parametrize("validates", [True, False])
+@pytest.mark.parametrize(
+    "step", [residual, lambda model, batch: LOSS(model(batch[0]), batch[1])], ids=["loss", "model"]
+)
+def test_a_loss_or_a_model_that_takes_derivatives_is_judged(step: Any, validates: bool) -> None:
+    model = Forces() if step is not residual else nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+    own = TorchWorkload(model, None, loader(), loader() if validates else None, steps=40, step=step)
+
+    with own.borrowed():
+        own.begin(adamw(), 0)
+        own.train(2)
+
+        assert math.isfinite(own.validate())
+
+
+def test_an_error_of_another_kind_in_judging_is_not_tried_again() -> None:
+    calls: list[bool] = []
+
+    def fails(model: nn.Module, batch: Any) -> Tensor:
+        calls.append(torch.is_grad_enabled())
+        raise RuntimeError("something else")
+
+    own = TorchWorkload(net(), None, loader(), loader(), steps=40, step=fails)
+
+    with own.borrowed():
+        own.begin(adamw(), 0)
+        with pytest.raises(RuntimeError, match="something else"):
+            own.validate()
+
+    assert calls == [False]
+
+
 def test_the_value_is_the_mean_over_all_validation_samples_in_evaluation_mode() -> None:
     # No BatchNorm: its statistics are estimated anew before judging.
     model = nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.5), nn.Linear(16, 3))
@@ -515,3 +596,12 @@ def test_what_its_own_optimizer_leaves_out_no_plan_trains() -> None:
     assert trained == {"head.weight", "head.bias"}
     assert plan.model_fingerprint.left_out == everything - trained
     assert all(parameter.requires_grad for parameter in borrowing.model.parameters())
+
+
+def test_the_items_of_a_loader_without_a_batch_size_are_batches_and_those_of_a_batch_sampler_are_rows() -> None:
+    data = vectors(32)
+    batches: DataLoader[Any] = DataLoader([data[:8], data[8:16]], batch_size=None)  # type: ignore[arg-type]  # a list will do
+    sampled: DataLoader[Any] = DataLoader(data, batch_sampler=[[0, 1], [2, 3]])
+
+    assert workload(train=batches).source().dataset is None
+    assert workload(train=sampled).source().dataset is data
