@@ -17,7 +17,7 @@ from optselect.callbacks.validation import TrialValidation
 from optselect.errors import UnsupportedModuleError
 from optselect.study.identity import Identity
 from optselect.workload.batches import TrialBatches, no_batch
-from optselect.workload.identity import data_identity
+from optselect.workload.identity import can_be_indexed, data_identity
 from optselect.workload.loaders import is_one_shot, loader_borrowed, trial_loader
 from optselect.workload.protocol import DataSource
 from optselect.workload.replay import recorded
@@ -91,16 +91,15 @@ class TrialData:
     def identity(self) -> Identity:
         """Digest the data set's size and a few of its rows."""
         loaders = self._combined.flattened
-        streams = not all(hasattr(getattr(loader, "dataset", loader), "__getitem__") for loader in loaders)
-        heads = [self.batches.first(1)] if streams else []
+        # A batch of several loaders holds what each gave.
+        heads = [[] if can_be_indexed(loader) else self.batches.first(1) for loader in loaders]
         training = data_identity("training data", loaders, heads)
         if self.validation is None:
             return training
         validated = self.validation.flattened
         # Drawn as the trials draw them, and kept for them.
         heads = [
-            [] if hasattr(getattr(loader, "dataset", loader), "__getitem__") else self.validation.first(place)
-            for place, loader in enumerate(validated)
+            [] if can_be_indexed(loader) else self.validation.first(place) for place, loader in enumerate(validated)
         ]
         return training.merged(data_identity("validation data", validated, heads))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from optselect.workload.code import code_digest
-from optselect.workload.identity import data_identity, model_identity, optimizer_facts, plain
+from optselect.workload.identity import can_be_indexed, data_identity, model_identity, optimizer_facts, plain
 from tests.support.cases import case
 from tests.support.small import net
 
@@ -195,6 +195,22 @@ def test_rows_of_every_kind_are_looked_at() -> None:
         with case(name):
             assert known(Rows(one)).differences(known(Rows(one))) == []
             assert known(Rows(one)).differences(known(Rows(other))) == ["data"]
+
+
+class Stream(IterableDataset[Any]):
+    """Inherits `__getitem__`, which raises."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([torch.ones(2)])
+
+
+def test_a_stream_is_known_by_its_first_batch() -> None:
+    loader = DataLoader(Stream())
+    one, same, other = (data_identity("data", [loader], [[torch.full((2,), value)]]) for value in (1.0, 1.0, 2.0))
+
+    assert not can_be_indexed(loader)
+    assert one.differences(same) == []
+    assert one.differences(other) == ["data"]
 
 
 def test_rows_that_come_out_otherwise_each_time_do_not_count() -> None:
