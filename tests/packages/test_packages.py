@@ -19,28 +19,10 @@ CHOICES: dict[str, dict[str, Any]] = {
     SEARCHED: {"candidates": ["adamw"], "budget": Budget(steps=30)},
     RULES: {"candidates": ["adamw"], "budget": 0},
 }
-# What is known to fail, and is to be mended elsewhere.
-PHASES = "FinetuningScheduler knows the schedulers of torch alone, and not the plan's"
-STREAM = "a stream inside of the package's objects is not seen to be one: the search reads what the training should"
-NO_TRACE_FAULTS = {("finetuning_scheduler", RULES): PHASES, ("gluonts", SEARCHED): STREAM, ("gluonts", RULES): STREAM}
-RESUME_FAULTS = {("finetuning_scheduler", RULES): PHASES}
+CASES = [pytest.param(package, choice, id=f"{package}-{choice}") for package in importable() for choice in CHOICES]
 
 
-def cases(faults: dict[tuple[str, str], str]) -> list[Any]:
-    """Pair each package that is here with each choice."""
-    return [
-        pytest.param(
-            package,
-            choice,
-            id=f"{package}-{choice}",
-            marks=[pytest.mark.xfail(reason=faults[package, choice])] if (package, choice) in faults else [],
-        )
-        for package in importable()
-        for choice in CHOICES
-    ]
-
-
-@pytest.mark.parametrize("package, choice", cases(NO_TRACE_FAULTS))
+@pytest.mark.parametrize("package, choice", CASES)
 def test_a_training_with_a_plan_is_the_one_written_by_hand(package: str, choice: str, tmp_path: Path) -> None:
     ours, our_loss = run(package, tmp_path / "chosen", auto_optimizer(package, tmp_path, **CHOICES[choice]))
 
@@ -54,7 +36,7 @@ def test_a_training_with_a_plan_is_the_one_written_by_hand(package: str, choice:
     assert bool([trial for trial in plan.trials if trial.value is not None]) == (choice == SEARCHED)
 
 
-@pytest.mark.parametrize("package, choice", cases(RESUME_FAULTS))
+@pytest.mark.parametrize("package, choice", CASES)
 def test_an_interrupted_training_goes_on_with_its_plan_and_searches_nothing(
     package: str, choice: str, tmp_path: Path
 ) -> None:
