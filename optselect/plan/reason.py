@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Kind = Literal[
     "rules",  # the rules' word alone: nothing was tried
@@ -24,17 +24,25 @@ Kind = Literal[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reason:
-    """One sentence that a person can check, what kind of reason it is, its source, and the figure in it."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reason(str):  # noqa: SLOT000  # its fields are kept beside the string
+    """One sentence that a person can check, what kind of reason it is, its source, and the figure in it.
+
+    It is the string that people read: the text, with its source in brackets.
+    """
 
     kind: Kind
     text: str
     cites: str = ""
     value: float | None = None
 
-    def __str__(self) -> str:
-        return f"{self.text} [{self.cites}]" if self.cites else self.text
+    def __new__(cls, *, text: str, cites: str = "", **_facts: Any) -> Self:
+        """Make the string; `__init__` keeps what it is made of."""
+        return super().__new__(cls, f"{text} [{cites}]" if cites else text)
+
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
+        """Say how copies and pickles are made anew."""
+        return (), {"kind": self.kind, "text": self.text, "cites": self.cites, "value": self.value}
 
     def to_dict(self) -> dict[str, Any]:
         """Write as builtins; inverse of `from_dict`."""
