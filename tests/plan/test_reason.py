@@ -12,7 +12,7 @@ from tests.support.cases import case
 
 REASON = Reason(kind="vote", text="it is fast", cites="measured here", value=0.5)
 COPIES: dict[str, Callable[[Reason], Reason]] = {
-    "pickled": lambda reason: pickle.loads(pickle.dumps(reason)),
+    "pickled": lambda reason: pickle.loads(pickle.dumps(reason)),  # noqa: S301  # our own bytes
     "copied": copy.deepcopy,
     "replaced": replace,
     "written and read": lambda reason: Reason.from_dict(reason.to_dict()),
