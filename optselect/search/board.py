@@ -16,8 +16,12 @@ Ranking = list[tuple[Configuration, float]]
 
 
 def lead_share(base: float, own: float) -> float:
-    """Return how much lower the loss `own` is than `base`, as a share of the larger of the two."""
-    return (base - own) / max(abs(base), abs(own), 1e-12)
+    """Return how much lower the loss `own` is than `base`, as a share of the larger of the two.
+
+    Where zero lies between them, as a share of `base`: else an `own` far beyond zero would count as less ahead.
+    """
+    size = abs(base) if base * own < 0 else max(abs(base), abs(own))
+    return (base - own) / max(size, 1e-12)
 
 
 class Board:

@@ -54,7 +54,7 @@ def decide(
 def choose(race: Race, trials: Sequence[Trial], proposals: Sequence[Proposal], monitor: str) -> Choice:
     """Choose the best configuration at the deepest rung, if it beats the baseline on the same batches.
 
-    Compared are leads: how much lower the loss is, as a share of the larger of the two. The deepest rung decides.
+    Compared are leads (`lead_share`): how much lower the loss is. The deepest rung decides.
     Only where it shows less than a tenth, which is what seeds differ by on small data, earlier rungs count, too:
     then the leads are averaged. What went further than the baseline is compared there, and its lead is that at the last
     rung they share. The lead must exceed 1 %, and with several seeds its standard error; else the baseline stays.
