@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import random
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -81,6 +81,12 @@ class Run:
     def draw(self, part: str) -> np.random.Generator:
         """Random numbers of the data: `train` and `val`, which the seed moves, and `test`, which it does not."""
         return np.random.default_rng([{"train": 0, "val": 1, "test": 2}[part], 0 if part == "test" else self.seed])
+
+
+def loss_after_fit(trainer: Any, model: Any, loaders: Mapping[str, Any]) -> float:
+    """Train a Lightning module on `train` and `val`, and return its `val_loss` on `test`, which chose nothing."""
+    trainer.fit(model, loaders["train"], loaders["val"])
+    return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
 
 
 class Training(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 from chemprop import data, models, nn
 
-from tests.packages.running import Run
+from tests.packages.running import Run, loss_after_fit
 
 MONITOR = "val_loss"
 EPOCHS = 12
@@ -37,8 +37,7 @@ def train(run: Run) -> float:
         warmup_epochs=1,
     )
     trainer = L.Trainer(**run.quiet, enable_checkpointing=False)
-    trainer.fit(model, loaders["train"], loaders["val"])
-    return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+    return loss_after_fit(trainer, model, loaders)
 
 
 def example(run: Run) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from finetuning_scheduler import FinetuningScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.packages.running import Run
+from tests.packages.running import Run, loss_after_fit
 
 MONITOR = None
 EPOCHS = 8
@@ -67,8 +67,7 @@ def train(run: Run) -> float:
     phased = FinetuningScheduler(ft_schedule=str(schedule), epoch_transitions_only=True, restore_best=False)
     model = Net()
     trainer = L.Trainer(**{**run.quiet, "callbacks": [phased, *run.callbacks]}, enable_checkpointing=False)
-    trainer.fit(model, loaders["train"], loaders["val"])
-    return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+    return loss_after_fit(trainer, model, loaders)
 
 
 def example(run: Run) -> dict[str, Any]:

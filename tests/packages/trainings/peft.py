@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import BertConfig, BertForSequenceClassification
 
-from tests.packages.running import Run
+from tests.packages.running import Run, loss_after_fit
 
 MONITOR = None
 EPOCHS = 6
@@ -56,8 +56,7 @@ def train(run: Run) -> float:
     }
     model = Net()
     trainer = L.Trainer(**run.quiet, enable_checkpointing=False)
-    trainer.fit(model, loaders["train"], loaders["val"])
-    return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+    return loss_after_fit(trainer, model, loaders)
 
 
 def example(run: Run) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pytorch_forecasting import DeepAR, TimeSeriesDataSet
 from pytorch_forecasting.data import NaNLabelEncoder
 from pytorch_forecasting.metrics import NormalDistributionLoss
 
-from tests.packages.running import Run
+from tests.packages.running import Run, loss_after_fit
 
 MONITOR = "val_loss"
 EPOCHS = 6
@@ -58,8 +58,7 @@ def train(run: Run) -> float:
         sets["train"], hidden_size=8, rnn_layers=1, learning_rate=1e-2, log_interval=-1, loss=NormalDistributionLoss()
     )
     trainer = pl.Trainer(**run.quiet, enable_checkpointing=False, gradient_clip_val=0.1)
-    trainer.fit(model, loaders["train"], loaders["val"])
-    return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+    return loss_after_fit(trainer, model, loaders)
 
 
 def example(run: Run) -> dict[str, Any]:

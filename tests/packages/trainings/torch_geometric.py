@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GIN, global_add_pool
 
-from tests.packages.running import Run
+from tests.packages.running import Run, loss_after_fit
 
 MONITOR = None
 EPOCHS = 8
@@ -64,8 +64,7 @@ def train(run: Run) -> float:
     }
     model = Net()
     trainer = L.Trainer(**run.quiet, enable_checkpointing=False)
-    trainer.fit(model, loaders["train"], loaders["val"])
-    return float(trainer.validate(model, loaders["test"], verbose=False)[0]["val_loss"])
+    return loss_after_fit(trainer, model, loaders)
 
 
 def example(run: Run) -> dict[str, Any]:
