@@ -28,6 +28,7 @@ Tensors = tuple[Tensor, ...]
 
 BIBLE_CHARACTERS = 2_000_000
 BIBLE_WINDOW, BIBLE_ALPHABET = 64, 62
+BYTES, BYTE_WINDOW = 1_500_000, 48
 REVIEW_WORDS, VOCABULARY = 100, 10_000
 # Four bases, and a letter for each way in which one is not known.
 DNA_ALPHABET = 8
@@ -146,8 +147,22 @@ def bible() -> Tensors:
     lines = (package_folder("bible") / "data/kjv.jsonl").read_text(encoding="utf-8").splitlines()
     text = "\n".join(json.loads(line)["text"] for line in lines if line)[:BIBLE_CHARACTERS]
     codes = {character: code for code, character in enumerate(sorted(set(text)))}
-    windows = torch.tensor([codes[character] for character in text])
-    windows = windows[: len(windows) // (BIBLE_WINDOW + 1) * (BIBLE_WINDOW + 1)].view(-1, BIBLE_WINDOW + 1)
+    return _next(torch.tensor([codes[character] for character in text]), BIBLE_WINDOW)
+
+
+def review_bytes() -> Tensors:
+    """Read windows of 48 bytes of reviews in UTF-8 and the same windows one byte on."""
+    text = bytearray()
+    for review, _, _ in labelled_reviews():
+        text += review.encode() + b"\n"
+        if len(text) >= BYTES:
+            break
+    return _next(torch.tensor(list(text[:BYTES])), BYTE_WINDOW)
+
+
+def _next(codes: Tensor, window: int) -> Tensors:
+    """Cut `codes` into windows, and the same windows one place on."""
+    windows = codes[: len(codes) // (window + 1) * (window + 1)].view(-1, window + 1)
     return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
 
 

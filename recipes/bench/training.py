@@ -154,9 +154,9 @@ def evaluate(task: Task, model: nn.Module, part: Tensors) -> float:
     """Return the mean loss over `part`, in evaluation mode."""
     model.eval()
     total = 0.0
-    with torch.no_grad():
+    with torch.set_grad_enabled(task.takes_derivatives):
         for *inputs, target in zip(*(tensor.split(_EVALUATION_BATCH) for tensor in part), strict=True):
-            total += float(task.loss(model(*inputs), target)) * len(target)
+            total += float(task.loss(model(*inputs), target).detach()) * len(target)
     return total / len(part[-1])
 
 

@@ -158,7 +158,7 @@ def command_parser() -> argparse.ArgumentParser:
     add("rules", answer, "list the rules that propose optimizers, with their sources")
     bench = add("bench", _bench, "compare ways to choose an optimizer on ten real tasks; resumable")
     bench.add_argument(
-        "--tasks", nargs="+", metavar="TASK", help="digits, letter, …, unseen for seven more; all ten without it"
+        "--tasks", nargs="+", metavar="TASK", help="digits, letter, …, unseen or other for more; all ten without it"
     )
     bench.add_argument("--methods", nargs="+", metavar="METHOD", help="default, sweep, tpe@20, ours@0.25, …")
     bench.add_argument("--seeds", type=_count, default=3, help="searches of each method on each task (3)")

@@ -16,7 +16,7 @@ from torch import Tensor
 from optselect import pipeline
 from optselect.configuration.schedule import Schedule
 from optselect.errors import ConfigurationError, MissingExtraError
-from optselect.recipes.bench import minilm, oracle, plot, scores, sources
+from optselect.recipes.bench import made, minilm, oracle, plot, scores, sources
 from optselect.recipes.bench.ablations import ABLATIONS
 from optselect.recipes.bench.contenders import method
 from optselect.recipes.bench.methods import Arena
@@ -24,6 +24,7 @@ from optselect.recipes.bench.oracle import Reference
 from optselect.recipes.bench.scores import Score
 from optselect.recipes.bench.tasks import (
     LONG,
+    STRANGE,
     TASKS,
     UNSEEN,
     Splits,
@@ -44,8 +45,13 @@ ADAMW = by_hand(torch.optim.AdamW, Schedule(), lr=1e-3)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Splits:
-    return DIGITS.splits(tmp_path_factory.mktemp("cache"))
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def data(prepared: Path) -> Splits:
+    return DIGITS.splits(prepared)
 
 
 @pytest.fixture
@@ -90,6 +96,35 @@ def test_every_task_can_be_trained_with_the_gradients_it_has(
     assert run.test > 0
 
 
+@pytest.mark.parametrize("name", STRANGE)
+def test_the_default_lowers_the_loss_of_a_training_of_another_kind(name: str, prepared: Path) -> None:
+    task = STRANGE[name].lasting(12)
+    data = task.splits(prepared)
+
+    run = train(task, data, ADAMW, seed=0)
+
+    assert run.val < evaluate(task, task.new_model(0), data.val)
+
+
+@pytest.mark.parametrize("name", ["counts", "tail", "noisy", "burgers", "seasons", "graphs", "shapes", "pairs"])
+def test_data_made_by_code_are_the_same_each_time(name: str) -> None:
+    first = STRANGE[name].read()
+    torch.rand(1)
+
+    again = STRANGE[name].read()
+
+    assert all(map(torch.equal, again, first))
+
+
+def test_rare_letters_fall_from_700_to_14() -> None:
+    _, letter = made.rare_letters()
+
+    counts = letter.bincount()
+
+    assert counts[[0, -1]].tolist() == [700, 14]
+    assert (counts.diff() < 0).all()
+
+
 def test_splits_do_not_overlap_and_come_out_of_the_cache_as_they_went_in(tmp_path: Path) -> None:
     task = replace(DIGITS, read=lambda: (torch.arange(1_797), torch.arange(1_797)))
     first = task.splits(tmp_path)
@@ -106,13 +141,15 @@ def test_a_split_larger_than_the_data_is_refused(tmp_path: Path) -> None:
         replace(DIGITS, sizes=(1_700, 90, 90)).splits(tmp_path)
 
 
-@pytest.mark.parametrize("name, tasks", [("unseen", UNSEEN), ("long", LONG)])
+@pytest.mark.parametrize("name, tasks", [("unseen", UNSEEN), ("other", STRANGE), ("long", LONG)])
 def test_a_kind_of_tasks_is_asked_for_by_one_name(name: str, tasks: Mapping[str, Task]) -> None:
     assert named([name, "digits"]) == [*tasks.values(), TASKS["digits"]]
 
 
 def test_no_task_is_of_two_kinds() -> None:
-    assert len({**TASKS, **UNSEEN, **LONG}) == len(TASKS) + len(UNSEEN) + len(LONG)
+    groups = (TASKS, UNSEEN, STRANGE, LONG)
+
+    assert len(set().union(*groups)) == sum(map(len, groups))
 
 
 @pytest.mark.parametrize("read, codes", [(sources.splice, sources.DNA_ALPHABET), (sources.chess, sources.CHESS_CODES)])
@@ -142,14 +179,17 @@ def test_the_workload_and_the_bare_loop_draw_the_same_batches(data: Splits) -> N
     assert all(torch.equal(labels, data.train[1][next(bare)]) for labels in two_epochs)
 
 
-def test_the_workload_validates_as_the_bare_loop_does(data: Splits) -> None:
-    borrowed = workload(DIGITS, data, seed=0)
+# Two of other kinds: the one draws random numbers in training, the other takes derivatives where it is judged.
+@pytest.mark.parametrize("task", [DIGITS, STRANGE["vae"], STRANGE["burgers"]], ids=lambda task: task.name)
+def test_the_workload_validates_as_the_bare_loop_does(task: Task, prepared: Path) -> None:
+    data = task.splits(prepared)
+    borrowed = workload(task, data, seed=0)
     with borrowed.borrowed():
         borrowed.begin(lambda model: (torch.optim.SGD(model.parameters(), lr=0.1), None), 0)
         value = borrowed.validate()
 
-    assert value == pytest.approx(evaluate(DIGITS, DIGITS.new_model(0), data.val), rel=1e-5)
-    assert validation_cost(DIGITS) == pytest.approx(borrowed.validation_batches / 3)
+    assert value == pytest.approx(evaluate(task, task.new_model(0), data.val), rel=1e-5)
+    assert validation_cost(task) == pytest.approx(borrowed.validation_batches / 3)
 
 
 # --- trainings ----------------------------------------------------------------------------------------
