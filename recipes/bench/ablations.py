@@ -10,7 +10,8 @@ from optselect.briefing import METHOD, Method
 from optselect.configuration import Configuration, Schedule
 from optselect.profile import Profile
 from optselect.profile.measure import measure
-from optselect.recipes.bench import methods, tasks
+from optselect.recipes.bench import methods
+from optselect.recipes.bench.task import workload
 from optselect.rules import Prior, configuration, vetoes
 from optselect.search.board import Board
 from optselect.search.outcome import Outcome
@@ -26,7 +27,7 @@ def without_rules(arena: methods.Arena, amount: float) -> methods.Choice:
     def centre(name: str, _: Profile) -> tuple[dict[str, Value], Schedule]:
         return catalogue.get(name).defaults(), methods.COSINE
 
-    training = tasks.workload(arena.task, arena.data, arena.seed)
+    training = workload(arena.task, arena.data, arena.seed)
     forbidden = {vote.optimizer for vote in vetoes(measure(training, passes=1), rules=())}
     return methods.ours(
         arena,

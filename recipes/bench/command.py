@@ -19,7 +19,7 @@ from optselect.recipes.bench import oracle, plot, scores, tasks
 from optselect.recipes.bench.contenders import STANDARD, method
 from optselect.recipes.bench.methods import Arena, grid_point
 from optselect.recipes.bench.oracle import Reference
-from optselect.recipes.bench.tasks import Splits, Task
+from optselect.recipes.bench.task import Splits, Task, default_cache
 from optselect.recipes.bench.training import Lines, Trainings
 
 TINY_TASKS, TINY_METHODS, TINY_STEPS = ("digits",), ("default", "sweep", "ours@1"), 24
@@ -77,7 +77,7 @@ class _Session:
             method(name)
         self.tasks = _chosen_tasks(settings)
         # All data before the first training: what is missing is said at once.
-        cache = settings.cache or tasks.default_cache()
+        cache = settings.cache or default_cache()
         self.data = {task.name: task.splits(cache) for task in self.tasks}
         self.trainings = Trainings(settings.out / "trainings.jsonl")
         self.results = Lines(settings.out / "results.jsonl")

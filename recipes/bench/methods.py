@@ -24,7 +24,7 @@ from optselect.configuration.schedule import Schedule
 from optselect.pipeline import make_selection
 from optselect.recipes.bench.lightning_tuner import suggested_lr
 from optselect.recipes.bench.sources import tool
-from optselect.recipes.bench.tasks import Splits, Task, training_loader, validation_cost, workload
+from optselect.recipes.bench.task import Splits, Task, training_loader, validation_cost, workload
 from optselect.recipes.bench.training import Recipe, Trainings, by_hand, configured, planned
 from optselect.search.progress import Silent
 from optselect.settings import Settings

@@ -16,7 +16,7 @@ from typing import Any
 
 from optselect.errors import ConfigurationError
 from optselect.recipes.bench.methods import HALF_DECADES, Arena, default, grid_point
-from optselect.recipes.bench.tasks import Splits, Task
+from optselect.recipes.bench.task import Splits, Task
 from optselect.recipes.bench.training import Recipe, Trainings
 
 FILE = "oracle.json"

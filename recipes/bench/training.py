@@ -25,7 +25,7 @@ from optselect.optim.scheduler import ScheduledLR
 from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import OptimizerPlan
 from optselect.recipes.bench.sources import Tensors
-from optselect.recipes.bench.tasks import Splits, Task, orders
+from optselect.recipes.bench.task import Splits, Task, orders
 from optselect.words import format_value
 from optselect.workload.rng import seed_rng
 

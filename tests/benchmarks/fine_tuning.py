@@ -35,7 +35,7 @@ from optselect.recipes.bench.lightning_tuner import tune_backbone
 from optselect.recipes.bench.methods import quiet
 from optselect.recipes.bench.minilm import LAYERS, TOKENS, MiniLMClassifier, sentence_tokens
 from optselect.recipes.bench.sources import Tensors
-from optselect.recipes.bench.tasks import Splits, Task, default_cache, training_loader, workload
+from optselect.recipes.bench.task import Splits, Task, default_cache, training_loader, workload
 from optselect.recipes.bench.training import Lines, Recipe, configured, fit, planned
 from optselect.search.progress import Silent
 from optselect.workload.rng import seed_rng

@@ -17,7 +17,7 @@ from optselect.errors import ConfigurationError
 from optselect.recipes.bench import sources
 from optselect.recipes.bench.lightning_tuner import tune_backbone
 from optselect.recipes.bench.methods import quiet
-from optselect.recipes.bench.tasks import Splits, Task, orders, training_loader
+from optselect.recipes.bench.task import Splits, Task, orders, training_loader
 from tests.benchmarks import fine_tuning
 from tests.benchmarks.fine_tuning import METHODS, TASKS, Arena, Known, Result, Way, run
 

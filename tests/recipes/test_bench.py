@@ -22,19 +22,16 @@ from optselect.recipes.bench.contenders import method
 from optselect.recipes.bench.methods import Arena
 from optselect.recipes.bench.oracle import Reference
 from optselect.recipes.bench.scores import Score
-from optselect.recipes.bench.tasks import (
-    LONG,
-    STRANGE,
-    TASKS,
-    UNSEEN,
+from optselect.recipes.bench.strange import STRANGE
+from optselect.recipes.bench.task import (
     Splits,
     Task,
-    named,
     orders,
     training_loader,
     validation_cost,
     workload,
 )
+from optselect.recipes.bench.tasks import LONG, TASKS, UNSEEN, named
 from optselect.recipes.bench.training import Lines, Recipe, Trainings, by_hand, evaluate, train
 from optselect.recipes.cli.commands import main
 from optselect.rules import voting
