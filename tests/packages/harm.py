@@ -217,7 +217,6 @@ Each is run at two lengths, so that the longer one shows what is left of a gain.
 The losses are those of data that neither the training nor the search has seen, each in the package's own measure: mean squared errors, cross entropies, negative log likelihoods; lower is better.
 A seed draws the same data and weights with the callback and without, so the differences are paired, and the standard error is that of their mean.
 "Better / worse" counts seeds; in the rest the own optimizer of the package stayed as it is, and the training ended as without the callback.
-When these were measured, a search still read the stream of gluonts, so its trainings differ even where nothing was changed.
 What the search cost is in trainings, beside the one that follows.
 
 <!-- not run: takes long -->
