@@ -25,7 +25,8 @@ from optselect.callbacks.monitoring import (
     watched_by,
     without_loader,
 )
-from optselect.callbacks.muting import METRIC_DICTS, forget_metrics
+from optselect.callbacks.muting import METRIC_DICTS, TrialResults, forget_metrics
+from optselect.configuration.evaluation import Batches, Evaluation
 from optselect.configuration.goal import Mode
 from optselect.errors import MetricNotLoggedError, UnsupportedModuleError
 from optselect.optim.modes import evaluated
@@ -122,8 +123,8 @@ class Judge:
 
     # --- judging ----------------------------------------------------------------------------------
 
-    def value(self, loop: TrialLoop, model: BorrowedModel, left: float = math.inf) -> float:
-        """Measure the value at the present weights, a mean over processes.
+    def evaluation(self, loop: TrialLoop, model: BorrowedModel, left: float = math.inf) -> Evaluation:
+        """Measure the value at the present weights, a mean over processes, with its parts of all of them.
 
         So many micro-batches are `left` of the training.
 
@@ -137,9 +138,16 @@ class Judge:
             model.unmoved(),
             self._recalibrated(loop, model, left),
         ):
-            value = self._validated() if self.judged.validated else self._held_back_value(loop)
+            value, batches = self._validated() if self.judged.validated else self._held_back_value(loop)
         # Each process saw its own share of the validation set.
-        return float(self._trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64), reduce_op="mean"))
+        mean = float(self._trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64), reduce_op="mean"))
+        return Evaluation.of(mean, self._of_all_processes(batches))
+
+    def _of_all_processes(self, batches: Batches) -> Batches:
+        """Join what the processes saw; what all of them saw, where their shares are the whole, counts once."""
+        trainer = self._trainer
+        shares = [trainer.strategy.broadcast(batches, rank) for rank in range(trainer.world_size)]
+        return tuple(batch for share in dict.fromkeys(shares) for batch in share)
 
     def log(self, name: str, value: Any, *args: Any, **keywords: Any) -> None:
         """Stand in for `self.log` of the module."""
@@ -161,15 +169,15 @@ class Judge:
         for metric in self._metrics.values():
             metric.reset()
 
-    def _validated(self) -> float:
-        """Read the monitored value from Lightning's validation loop."""
+    def _validated(self) -> tuple[float, Batches]:
+        """Read the monitored value from Lightning's validation loop, and its parts."""
         metrics, returned = self._validation()
         if not self.judged.logged:
-            return sum(returned) / len(returned) if returned else math.nan
+            return _mean(returned)
         name = self.judged.name
         for key in (name, *sorted(key for key in metrics if without_loader(key) == name)):
             if key in metrics:
-                return float(metrics[key])
+                return float(metrics[key]), self._results.batches_of(key)
         wanted = f"monitor={name!r}" if self._monitor else f"no monitor was given, and {name!r}"
         raise MetricNotLoggedError.among(
             f"{wanted} was never logged in the validation before the first trial (a trial is judged by one alone, so "
@@ -189,7 +197,8 @@ class Judge:
         returned: dict[int, list[float]] = {}
         try:
             trainer._logger_connector.reset_results()
-            with _returned_to(trainer.strategy, returned):
+            self._results.forget_batches()
+            with _returned_to(trainer.strategy, returned, self._results.next_batch):
                 trainer.fit_loop.epoch_loop.val_loop.run()
             return dict(trainer.callback_metrics), returned[min(returned)] if returned else []
         finally:
@@ -197,7 +206,12 @@ class Judge:
             for part, log, log_dict in capturing:
                 vars(part).update(log=log, log_dict=log_dict)
 
-    def _held_back_value(self, loop: TrialLoop) -> float:
+    @property
+    def _results(self) -> TrialResults:
+        results: TrialResults = self._trainer.fit_loop.epoch_loop.val_loop._results
+        return results
+
+    def _held_back_value(self, loop: TrialLoop) -> tuple[float, Batches]:
         """Return the mean over held-back training batches of the monitored value, or of the training loss."""
         if not self._module.automatic_optimization:
             raise UnsupportedModuleError(
@@ -207,7 +221,7 @@ class Judge:
         self._logged = {name: [] for name in self._logged}
         losses = self._held_back(loop, HELD_BACK_BATCHES, [self.judged.name] if self.judged.logged else [])
         if not self.judged.logged:
-            return sum(losses) / len(losses) if losses else math.nan
+            return _mean(losses)
         name = self.judged.name
         found = among(name, self._logged)
         if found is None or not (values := self._logged[found]):
@@ -218,8 +232,11 @@ class Judge:
                 self._logged,
             )
         if isinstance(values[-1], Metric):
-            return float(values[-1].compute())
-        return _reduced([float(value) for value in values], self._reductions[found])
+            return float(values[-1].compute()), ()
+        numbers = [float(value) for value in values]
+        # One for each batch, or else it was logged at the end of the epoch, or in some batches alone.
+        batches = tuple((number, 1.0) for number in numbers) if len(numbers) == len(losses) else ()
+        return _reduced(numbers, self._reductions[found]), batches
 
     def _held_back(self, loop: TrialLoop, count: int, wanted: Sequence[str]) -> list[float]:
         """Run the training step over the first `count` held-back batches, with gradients, which it may take itself.
@@ -281,13 +298,20 @@ def _reduced(values: list[float], how: str | Callable[..., Any]) -> float:
     return others[word.lower()](values) if word.lower() in others else sum(values) / len(values)
 
 
+def _mean(losses: list[float]) -> tuple[float, Batches]:
+    """Return the mean and its parts, which weigh the same."""
+    mean = sum(losses) / len(losses) if losses else math.nan
+    return mean, tuple((loss, 1.0) for loss in losses)
+
+
 @contextmanager
-def _returned_to(strategy: Any, losses: dict[int, list[float]]) -> Iterator[None]:
-    """Append to `losses`, for each loader, what the validation step returns as a loss."""
+def _returned_to(strategy: Any, losses: dict[int, list[float]], next_batch: Callable[[], None]) -> Iterator[None]:
+    """Append to `losses`, for each loader, what the validation step returns as a loss; say `next_batch` before each."""
     before = vars(strategy).get("validation_step")
     step = strategy.validation_step
 
     def validation_step(*args: Any, **kwargs: Any) -> Any:
+        next_batch()
         output = step(*args, **kwargs)
         loss = _loss_among(output) if isinstance(output, dict) else output
         if isinstance(loss, Tensor) and loss.numel() == 1:

@@ -14,6 +14,7 @@ import torch
 from torchmetrics import MetricCollection
 
 from optselect.callbacks.lightning_names import Lightning, lightning_of
+from optselect.configuration.evaluation import Batches
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -142,11 +143,48 @@ class SilentProfiler(PassThroughProfiler):
 
 
 class TrialResults(_ResultCollection):
-    """Logged values that move to a device once.
+    """Logged values that move to a device once, and what was logged of each batch.
 
     Lightning moves each again whenever it is logged, with copies of all it knows about it: half of the time
     that a small validation takes.
     """
+
+    def __init__(self, *, training: bool) -> None:
+        super().__init__(training=training)
+        self.forget_batches()
+
+    def forget_batches(self) -> None:
+        """Know of no batch, as before a validation."""
+        self._batch_index = 0
+        self._logged: dict[str, list[tuple[int, torch.Tensor, float]]] = {}
+
+    def next_batch(self) -> None:
+        """Count what is logged from now on as of another batch."""
+        self._batch_index += 1
+
+    def update_metrics(self, key: str, value: Any, batch_size: int) -> None:
+        """Log, and keep what counts in a mean over batches."""
+        super().update_metrics(key, value, batch_size)
+        metric = self[key]
+        # Outside of a batch it is the hook at the end of an epoch that logs.
+        if self.batch is not None and metric.is_tensor and metric.meta.on_epoch and metric.meta.is_mean_reduction:
+            # A clone: the module may go on with its tensor in place.
+            self._logged.setdefault(key, []).append((self._batch_index, value.detach().clone(), float(batch_size)))
+
+    def batches_of(self, name: str) -> Batches:
+        """Return value and weight of each batch, of what `trainer.callback_metrics` calls `name`."""
+        keys = [key for key in self._logged if name in self._forked_name(self[key], on_step=False)]
+        logged = self._logged[keys[-1]] if keys else []
+        if not logged:
+            return ()
+        device = logged[0][1].device
+        # Read at once: each reading waits for the device.
+        values = torch.stack([value.to(device) for _, value, _ in logged]).cpu().double().tolist()
+        parts: dict[int, tuple[float, float]] = {}
+        for (index, _, size), value in zip(logged, values, strict=True):
+            total, weight = parts.get(index, (0.0, 0.0))
+            parts[index] = (total + value * size, weight + size)
+        return tuple((total / weight, weight) for total, weight in parts.values() if weight)
 
     def __setitem__(self, key: str, metric: Any) -> None:
         move = metric.to

@@ -37,6 +37,7 @@ from optselect.callbacks.schedules import (
     standing_still,
 )
 from optselect.callbacks.thawing import obstacle_to_thawing
+from optselect.configuration.evaluation import Evaluation
 from optselect.configuration.goal import Mode
 from optselect.configuration.own_optimizer import OwnOptimizer
 from optselect.errors import UnsupportedModuleError
@@ -251,11 +252,11 @@ class LightningWorkload:
         # Read at the end of the stretch, not batch by batch: reading waits for the device.
         return [None if loss is None else float(loss) for loss in losses]
 
-    def validate(self) -> float:
+    def validate(self) -> Evaluation:
         """Return the monitored value, reduced by Lightning itself over the validation batches."""
         trial, steps = self._in_trial, self.steps
         left = math.inf if steps is None else steps * self.accumulate - trial.loop.training.position
-        return self._judge.value(trial.loop, trial.model, left)
+        return self._judge.evaluation(trial.loop, trial.model, left)
 
     def pause(self) -> Paused[LightningTraining]:
         """Put optimizers, schedulers, counters and the model's state aside."""

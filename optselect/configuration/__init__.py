@@ -7,6 +7,7 @@ from optselect.configuration.configuration import (
     WEIGHT_DECAY_SCALE,
     Configuration,
 )
+from optselect.configuration.evaluation import Batches, Evaluation, paired
 from optselect.configuration.goal import Goal, Mode
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
@@ -17,11 +18,14 @@ __all__ = [
     "USER",
     "USER_SPACE",
     "WEIGHT_DECAY_SCALE",
+    "Batches",
     "Configuration",
+    "Evaluation",
     "FineTuning",
     "Goal",
     "Mode",
     "Schedule",
     "Thaw",
     "Trial",
+    "paired",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from optselect.configuration.configuration import Configuration
+from optselect.configuration.evaluation import Batches, Evaluation
 from optselect.configuration.schedule import Schedule
 
 State = Literal["running", "complete", "pruned", "failed"]
@@ -16,7 +17,7 @@ State = Literal["running", "complete", "pruned", "failed"]
 class Trial:
     """A short training of one configuration, as far as it has come.
 
-    The last three are the books of one search: what was killed and begun again has others, and is the same trial. So
+    The last four are the books of one search: what was killed and begun again has others, and is the same trial. So
     neither equality nor JSON knows them.
 
     configuration  what it trains
@@ -27,6 +28,7 @@ class Trial:
     note           why it failed or diverged ("": it did not)
     cap            of one that diverged: where it was to be judged, and what it counts as there (None: it did not
                    diverge, or that was not kept)
+    batches        what those values are the means of, by micro-batches trained, where that is known
     number         its place in the study
     cost           micro-batches it has spent, validation included at a third
     seconds        wall-clock time it has taken
@@ -39,6 +41,7 @@ class Trial:
     state: State = "running"
     note: str = ""
     cap: tuple[int, float] | None = None
+    batches: Mapping[int, Batches] = field(default_factory=dict, compare=False)
     number: int = field(default=0, compare=False)
     cost: float = field(default=0.0, compare=False)
     seconds: float = field(default=0.0, compare=False)
@@ -62,6 +65,10 @@ class Trial:
     def value(self) -> float | None:
         """What it was judged at last; None: it diverged, failed or was never judged."""
         return None if self.diverged or not self.values else self.values[max(self.values)]
+
+    def evaluation(self, rung: int) -> Evaluation:
+        """Return what it was judged at after `rung` micro-batches, with its parts. Raises `KeyError`: it was not."""
+        return Evaluation(value=self.values[rung], batches=self.batches.get(rung, ()))
 
     @property
     def ending(self) -> str:

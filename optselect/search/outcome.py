@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from optselect.configuration import Evaluation
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What one stretch of a trial gave.
 
-    value    what the workload's monitor says at its end (None: diverged or failed)
-    cost     micro-batches spent, validation included at a third
-    reached  micro-batches of training behind the trial (at most so many when an exception ended it)
-    error    the exception that ended it (None: it came to its end)
+    evaluation  what the workload's monitor says at its end (None: diverged or failed)
+    cost        micro-batches spent, validation included at a third
+    reached     micro-batches of training behind the trial (at most so many when an exception ended it)
+    error       the exception that ended it (None: it came to its end)
     """
 
-    value: float | None
+    evaluation: Evaluation | None
     cost: float
     reached: int
     error: Exception | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The value of its evaluation."""
+        return None if self.evaluation is None else self.evaluation.value

@@ -245,10 +245,11 @@ class Race:
         """Give `trial` the values of the weights that the training would have kept by then."""
         if not self.keeps_best:
             return trial
-        values = dict(trial.values)
-        best: float | None = None
+        values, batches = dict(trial.values), dict(trial.batches)
+        kept: int | None = None
         for rung in self.rungs:
-            if rung in values:
-                best = values[rung] if best is None else self.goal.best((best, values[rung]))
-                values[rung] = best
-        return replace(trial, values=values)
+            if rung in trial.values:
+                if kept is None or self.goal.better(trial.values[rung], trial.values[kept]):
+                    kept = rung
+                values[rung], batches[rung] = trial.values[kept], trial.batches.get(kept, ())
+        return replace(trial, values=values, batches=batches)

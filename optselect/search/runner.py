@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from optselect.budget import VALIDATION_COST
 from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
-from optselect.configuration import USER, Configuration
+from optselect.configuration import USER, Configuration, Evaluation
 from optselect.errors import MetricNotLoggedError
 from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.search.outcome import Outcome
@@ -114,7 +114,7 @@ class TrialRunner:
         paused = self._paused.get((configuration.key, seed))
         return paused[1] if paused else 0
 
-    def untrained_value(self) -> float:
+    def untrained(self) -> Evaluation:
         """Return what the monitor says at the borrowed weights."""
         self._workload.begin(self._builder(None), 0)
         return self._workload.validate()
@@ -151,8 +151,8 @@ class TrialRunner:
                 losses += self._workload.train(count)
                 self._note_course(configuration, seed, losses[-count:], reached)
                 if self._workload.agree(self._diverged(configuration, seed, losses, start)):
-                    return Outcome(value=None, cost=reached - start, reached=reached)
-            value = self._workload.validate()
+                    return Outcome(evaluation=None, cost=reached - start, reached=reached)
+            evaluation = self._workload.validate()
         except MetricNotLoggedError:
             raise  # no other trial would fare better
         except Exception as error:
@@ -161,12 +161,13 @@ class TrialRunner:
                 raise
             # Or else it would hold on to the activations: after one out of memory no other trial would fit.
             traceback.clear_frames(error.__traceback__)
-            return Outcome(value=None, cost=reached - start, reached=reached, error=error)
+            return Outcome(evaluation=None, cost=reached - start, reached=reached, error=error)
         if self._study is not None and self._is_baseline(configuration, seed):
             self._study.keep_course(self._course)
         self._pause(configuration, seed, reached)
         cost = reached - start + self.validation_cost
-        return Outcome(value=value if math.isfinite(value) else None, cost=cost, reached=reached)
+        judged = evaluation if math.isfinite(evaluation.value) else None
+        return Outcome(evaluation=judged, cost=cost, reached=reached)
 
     def end(self) -> None:
         """Let go of the trials put aside: the search is over, and none of them goes on."""

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Collection, Sequence
 
-from optselect.configuration import Trial
+from optselect.configuration import Evaluation, Trial
 from optselect.errors import SearchError, StorageError
 from optselect.search.board import Board
 from optselect.search.next_job import next_job
@@ -44,7 +44,7 @@ def search(
     clock = _Clock(race.seconds, study.trials() if study else [])
     errors: list[Exception] = []
     run = 0
-    untrained: float | None = None if race.judges_untrained else math.nan
+    untrained: Evaluation | None = None if race.judges_untrained else Evaluation(value=math.nan)
     before: Job | None = None
     with progress:
         while True:
@@ -61,7 +61,7 @@ def search(
                 )
             before = job
             if untrained is None:
-                untrained = runner.untrained_value()
+                untrained = _untrained(workload, study, runner)
             progress.started(job, race, trials)
             # Before it runs: whoever looks at the study sees it, with the time at which it began.
             number = _begun(study, race, trials, job) if study is not None else 0
@@ -72,7 +72,7 @@ def search(
                 errors.append(outcome.error)
                 _log.warning("the trial of %s failed: %r", job.configuration.describe(), outcome.error)
             if study is not None:
-                cap = _cap(race, trials, untrained)
+                cap = _cap(race, trials, untrained.value)
                 _record(study, number, job=job, outcome=outcome, cap=cap, seconds=time.monotonic() - begun)
             workload.agree(None)  # nobody reads the study before it is written
             progress.finished(job, outcome)
@@ -99,6 +99,18 @@ def _refuse(
         f"all {len(trials)} trials diverged or failed ({trials[0].note}); check that the loss is finite "
         f"at the first batches{earlier}"
     )
+
+
+def _untrained(workload: Workload, study: TrialStudy | None, runner: TrialRunner) -> Evaluation:
+    """Return what the untrained model is judged at, which is measured once for a study."""
+    known = workload.agree(study.untrained() if study else None)
+    if known is not None:
+        return known
+    measured = runner.untrained()
+    if study is not None:
+        study.keep_untrained(measured)
+    # As the study gives it back: a process that goes on from it knows no other.
+    return workload.agree(study.untrained() if study else None) or measured
 
 
 class _Clock:
@@ -130,20 +142,22 @@ def _begun(study: TrialStudy, race: Race, trials: Collection[Trial], job: Job) -
         return trial.number
     # A trial that an earlier search has ended is taken up in a new one.
     names = sorted({configuration.optimizer for configuration in race.arms})
-    return study.begin(job.configuration, job.seed, names, trial.judged if trial else {})
+    known = (trial.judged, trial.batches) if trial else ({}, {})
+    return study.begin(job.configuration, job.seed, names, *known)
 
 
 def _record(study: TrialStudy, number: int, *, job: Job, outcome: Outcome, cap: float, seconds: float) -> None:
     note = ""
-    value = outcome.value
-    if value is None:
+    evaluation = outcome.evaluation
+    if evaluation is None:
         note = repr(outcome.error) if outcome.error else f"diverged after {outcome.reached} micro-batches"
-        value = cap
+        evaluation = Evaluation(value=cap)
     study.report(
         number,
         reached=outcome.reached,
         until=job.until,
-        value=value,
+        value=evaluation.value,
+        batches=evaluation.batches,
         cost=outcome.cost,
         note=note,
         seconds=seconds,

@@ -13,10 +13,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from optselect.configuration.configuration import Configuration
+from optselect.configuration.evaluation import Batches, Evaluation
 from optselect.configuration.schedule import ScheduleKind
 from optselect.configuration.trial import State, Trial
 from optselect.errors import StorageError
 from optselect.space import Value
+from optselect.study.batches import packed, unpacked
 from optselect.study.storage import file_of, storage_errors
 
 BIRTHMARK, USED = "optselect:birthmark", "optselect:used"
@@ -30,6 +32,7 @@ _CANDIDATE = "candidate"
 _AT = "optselect:at {}"
 _ENDED = "optselect:ended"
 _COURSE = "optselect:course"
+_UNTRAINED = "optselect:untrained"
 # One fixed set of parameters for every trial, whatever its optimizer, so that samplers and
 # optuna-dashboard see a single space.
 _LR = FloatDistribution(1e-8, 1e3, log=True)
@@ -101,14 +104,17 @@ class TrialStudy:
         seed: int,
         optimizers: Sequence[str],
         values: Mapping[int, float] | None = None,
+        batches: Mapping[int, Batches] | None = None,
     ) -> int:
-        """Begin a new running trial and return its number. `values` are those of the trial that it takes up."""
-        values = values or {}
+        """Begin a new running trial and return its number. `values` and `batches` are those of the one it takes up."""
+        values, batches = values or {}, batches or {}
         parameters: dict[str, Value] = {
             "optimizer": configuration.optimizer,
             "schedule": configuration.schedule.kind,
             "lr": 1.0 if configuration.rate is None else configuration.rate,
         }
+        parts = {until: packed(batches.get(until, ())) for until in values}
+        known = {_AT.format(at): {"cost": 0.0, "reached": at, "note": "", "batches": parts[at]} for at in values}
         # Added as a whole, not enqueued and asked for: a kill in between would leave a waiting trial behind.
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
@@ -123,7 +129,7 @@ class TrialStudy:
                 _CANDIDATE: configuration.describe(),
                 _CONFIGURATION: json.dumps(configuration.to_dict()),
                 _SEED: seed,
-                **{_AT.format(until): {"cost": 0.0, "reached": until, "note": ""} for until in values},
+                **known,
             },
         )
         with storage_errors(self.study, self._where):
@@ -138,17 +144,19 @@ class TrialStudy:
         reached: int,
         value: float,
         cost: float,
+        batches: Batches = (),
         note: str = "",
         seconds: float = 0.0,
     ) -> None:
         """Store the value a trial is judged at for micro-batch `until`, and what it has cost since the last report.
 
-        `reached` is less than `until` for a trial that ended early; `note` says why.
+        `batches` are its parts, which are kept in single precision. `reached` is less than `until` for a trial that
+        ended early; `note` says why.
         """
         trial = self._live(number)
         with storage_errors(self.study, self._where):
             about = {"cost": cost, "reached": reached, "note": note, "seconds": round(seconds, 3)}
-            trial.set_user_attr(_AT.format(until), about)
+            trial.set_user_attr(_AT.format(until), {**about, "batches": packed(batches)})
             # Last: a trial with a value at `until` is done with that rung.
             trial.report(value, until)
 
@@ -203,6 +211,29 @@ class TrialStudy:
         with storage_errors(self.study, self._where):
             return {int(end): float(loss) for end, loss in self.study.user_attrs.get(_COURSE, ())}
 
+    def keep_untrained(self, evaluation: Evaluation) -> None:
+        """Keep what the untrained model is judged at, its parts in single precision."""
+        # JSON, which other tools read, has no NaN.
+        value = evaluation.value if math.isfinite(evaluation.value) else None
+        with storage_errors(self.study, self._where):
+            self.study.set_user_attr(_UNTRAINED, {"value": value, "batches": packed(evaluation.batches)})
+
+    def untrained(self) -> Evaluation | None:
+        """Return what was kept of the untrained model, NaN where that was no finite number; None: nothing was."""
+        with storage_errors(self.study, self._where):
+            kept = self.study.user_attrs.get(_UNTRAINED)
+        if kept is None:
+            return None
+        try:
+            value = math.nan if kept["value"] is None else _number(kept["value"])
+            return Evaluation.of(value, unpacked(kept["batches"]))
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise StorageError(
+                f"the study {self.study.study_name!r} in {self._where} remembers {kept!r} of the untrained model "
+                f"({type(error).__name__}: {error}), so it may have been edited; pass another study_name or "
+                "storage= to search anew"
+            ) from error
+
     def mark_used(self) -> None:
         """Note that the training this search was for has ended: a later run of the same training searches anew."""
         with storage_errors(self.study, self._where):
@@ -239,11 +270,17 @@ def _as_trial(trial: FrozenTrial) -> Trial:
         # The last is what a trial that diverged counts as, not a measurement.
         last = max(judged)
         cap = (last, judged.pop(last))
+    # A study of before has values alone.
+    evaluations = {
+        step: Evaluation.of(value, unpacked(attributes[_AT.format(step)].get("batches", "")))
+        for step, value in judged.items()
+    }
     return Trial(
         number=trial.number,
         configuration=Configuration.from_dict(json.loads(attributes[_CONFIGURATION])),
         seed=seed,
         values=judged,
+        batches={step: evaluation.batches for step, evaluation in evaluations.items() if evaluation.batches},
         reached=reports[-1]["reached"] if reports else 0,
         state=_STATES[trial.state],
         note=note,
@@ -262,6 +299,12 @@ def _report(about: Any) -> Mapping[str, Any]:
     if not isinstance(about["reached"], int) or not isinstance(about["note"], str):
         raise TypeError(f"it reached {about['reached']!r}, with the note {about['note']!r}")
     return about  # type: ignore[no-any-return]  # checked above
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"its value is {value!r}")
+    return float(value)
 
 
 _COUNTED = ("cost", "reached", "seconds")

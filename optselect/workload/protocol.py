@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
+from optselect.configuration.evaluation import Evaluation
 from optselect.configuration.goal import Mode
 from optselect.configuration.own_optimizer import OwnOptimizer
 from optselect.study.identity import Identity
@@ -140,8 +141,8 @@ class Workload(Protocol):
     def train(self, micro_batches: int) -> Sequence[float | None]:
         """Go on with the training that was begun; return the loss of every micro-batch (None where it gave none)."""
 
-    def validate(self) -> float:
-        """Measure the value a trial is judged by, at the present weights."""
+    def validate(self) -> Evaluation:
+        """Measure the value a trial is judged by, at the present weights, and that of each batch it is the mean of."""
 
     def pause(self) -> Any:
         """Put the training that was begun aside, to go on with it later."""

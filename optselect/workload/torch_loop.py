@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from optselect.configuration.evaluation import Evaluation
 from optselect.configuration.goal import Mode
 from optselect.configuration.own_optimizer import OwnOptimizer
 from optselect.errors import ConfigurationError, UnsupportedModuleError
@@ -241,11 +242,12 @@ class TorchWorkload:
         optimizer.step()
         return loss
 
-    def validate(self) -> float:
+    def validate(self) -> Evaluation:
         """Return the mean loss over the validation batches, weighted by their sizes, in evaluation mode."""
         held_back = self._val_loader is None
         batches = self._train_batches.of(0) if held_back else self._val_batches
         total, weight = 0.0, 0
+        parts: list[tuple[float, float]] = []
         with (
             rng_isolated(),
             evaluated(self._training.optimizers),
@@ -255,11 +257,13 @@ class TorchWorkload:
         ):
             for index in range(self._judged_batches):
                 size = _samples(batches[index])
-                total += self._judged(batches, index) * size
+                loss = self._judged(batches, index)
+                total += loss * size
                 weight += size
+                parts.append((loss, float(size)))
                 if not held_back and self._val_batches.is_last_of_epoch(index):
                     break
-        return total / weight
+        return Evaluation.of(total / weight, parts)
 
     @property
     def _batches_left(self) -> float:

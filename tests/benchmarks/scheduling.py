@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from optselect import TorchWorkload, catalogue, select
-from optselect.configuration import Configuration
+from optselect.configuration import Configuration, Evaluation
 from optselect.profile import Profile
 from optselect.rules import Proposal
 from optselect.search.gaussian_process import suggestion
@@ -95,7 +95,7 @@ class Watched(TorchWorkload):
     def train(self, micro_batches: int) -> Sequence[float | None]:
         return self._timed(lambda: super(Watched, self).train(micro_batches))
 
-    def validate(self) -> float:
+    def validate(self) -> Evaluation:
         return self._timed(super().validate)
 
     def backward(self, batch: Any) -> float:

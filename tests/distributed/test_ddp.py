@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 
 from optselect import OptimizerPlan
+from optselect.study.journal import journal_storage
+from optselect.study.study import TrialStudy
 from tests.distributed.ddp_run import Model, train
 from tests.distributed.launch import launched
 
@@ -48,6 +51,19 @@ def parameters(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def test_a_searched_run_on_two_processes_equals_the_hand_written_one(scripted: Path) -> None:
     assert equal(weights(scripted, "searched"), weights(scripted, "by_hand"))
+
+
+@pytest.mark.parametrize("variant", ["searched", "collective"])
+def test_a_value_comes_with_the_batches_of_both_processes(variant: str, scripted: Path) -> None:
+    """Whether Lightning joins what they log, or each has its own."""
+    study = TrialStudy(optuna.load_study(study_name=None, storage=journal_storage(scripted / f"{variant}.journal")))
+
+    trials = study.trials()
+
+    parts = [trial.batches[rung] for trial in trials for rung in trial.values]
+    assert parts
+    assert all([weight for _, weight in batches] == [32.0] * 4 for batches in parts)
+    assert all(len(dict(batches)) == 4 for batches in parts)
 
 
 @pytest.mark.parametrize("variant", ["searched", "collective", "rest", "from_one"])

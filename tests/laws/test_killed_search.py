@@ -13,15 +13,16 @@ from optuna.trial import TrialState
 from torch import Tensor, nn
 
 from optselect import Budget, OptimizerPlan, TorchWorkload, catalogue
-from optselect.configuration import Configuration
+from optselect.configuration import Configuration, Evaluation
 from optselect.configuration.trial import Trial
 from optselect.errors import SearchError
 from optselect.pipeline import Selection, make_selection
 from optselect.search.progress import Silent
 from optselect.search.race import Job, Race
-from optselect.search.runner import TIMING_COST
+from optselect.search.runner import TIMING_COST, TrialRunner
 from optselect.search.worker import _Clock
 from optselect.settings import Settings
+from optselect.study.journal import journal_storage
 from optselect.study.study import TrialStudy
 from tests.support.small import loader, vectors
 
@@ -109,7 +110,7 @@ def test_a_search_killed_again_and_again_ends_with_that_plan_too(
     assert said(plan) == whole[0]
 
 
-@pytest.mark.parametrize("method", ["begin", "report", "finish", "mark_ended"])
+@pytest.mark.parametrize("method", ["begin", "report", "finish", "keep_untrained", "mark_ended"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_search_killed_while_it_writes_ends_with_that_plan_too(
     method: str, when: str, whole: tuple[dict[str, Any], int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,7 +121,7 @@ def test_a_search_killed_while_it_writes_ends_with_that_plan_too(
 
     def dying(self: TrialStudy, *args: Any, **kwargs: Any) -> Any:
         calls.append(1)
-        if len(calls) == (2 if method != "mark_ended" else 1):
+        if len(calls) == (1 if method in ("keep_untrained", "mark_ended") else 2):
             if when == "after":
                 original(self, *args, **kwargs)
             raise Killed
@@ -147,6 +148,29 @@ def test_a_search_killed_between_two_lines_of_the_journal_ends_with_that_plan_to
         torn.write_bytes(b"".join(lines[:count]) + lines[count][: len(lines[count]) // 2])
 
         assert said(run(torn).plan) == whole[0]
+
+
+def test_the_untrained_model_is_judged_once_for_a_search(
+    whole: tuple[dict[str, Any], int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "study.journal"
+    measured: list[Evaluation] = []
+    original = TrialRunner.untrained
+
+    def counted(self: TrialRunner) -> Evaluation:
+        measured.append(original(self))
+        return measured[-1]
+
+    monkeypatch.setattr(TrialRunner, "untrained", counted)
+    with pytest.raises(Killed):
+        run(path, Clock(dies_at=whole[1] // 2))
+    kept = TrialStudy(optuna.load_study(study_name=None, storage=journal_storage(path))).untrained()
+
+    run(path)
+
+    assert len(measured) == 1
+    assert kept is not None
+    assert (kept.value, len(kept.batches)) == (measured[0].value, 3)
 
 
 def test_a_killed_search_repeats_no_finished_trial(whole: tuple[dict[str, Any], int, int], tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def final_loss(build: Build) -> float:
     with workload.borrowed():
         workload.begin(build, seed=0)
         workload.train(STEPS)
-        return workload.validate()
+        return workload.validate().value
 
 
 def adamw(lr: float, schedule: Schedule) -> Build:

@@ -183,7 +183,7 @@ def test_the_workload_validates_as_the_bare_loop_does(task: Task, prepared: Path
     borrowed = workload(task, data, seed=0)
     with borrowed.borrowed():
         borrowed.begin(lambda model: (torch.optim.SGD(model.parameters(), lr=0.1), None), 0)
-        value = borrowed.validate()
+        value = borrowed.validate().value
 
     assert value == pytest.approx(evaluate(task, task.new_model(0), data.val), rel=1e-5)
     assert validation_cost(task) == pytest.approx(borrowed.validation_batches / 3)

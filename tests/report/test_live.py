@@ -14,7 +14,7 @@ from rich.text import Text
 from torch import nn
 
 from optselect import Budget, TorchWorkload
-from optselect.configuration import Configuration
+from optselect.configuration import Configuration, Evaluation
 from optselect.pipeline import make_selection
 from optselect.report.live import LogProgress, TableProgress, cost_at_most, default_progress
 from optselect.search.outcome import Outcome
@@ -148,9 +148,9 @@ def test_where_there_is_no_terminal_the_progress_is_logged() -> None:
 @pytest.mark.parametrize(
     "outcome, words",
     [
-        (Outcome(value=None, cost=1.0, reached=1, error=ZeroDivisionError()), "ZeroDivisionError"),
-        (Outcome(value=None, cost=1.0, reached=1), "diverged"),
-        (Outcome(value=0.25, cost=1.0, reached=1), "0.25"),
+        (Outcome(evaluation=None, cost=1.0, reached=1, error=ZeroDivisionError()), "ZeroDivisionError"),
+        (Outcome(evaluation=None, cost=1.0, reached=1), "diverged"),
+        (Outcome(evaluation=Evaluation(value=0.25), cost=1.0, reached=1), "0.25"),
     ],
 )
 def test_every_end_of_a_trial_is_shown(outcome: Outcome, words: str, monkeypatch: pytest.MonkeyPatch) -> None:

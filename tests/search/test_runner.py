@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from optselect import TorchWorkload
-from optselect.configuration import USER, Configuration
+from optselect.configuration import USER, Configuration, paired
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
 from optselect.parameters.anatomy import anatomy_of
@@ -181,7 +181,19 @@ def test_the_untrained_value_is_that_of_the_borrowed_weights() -> None:
     with trials(model=model) as runner:
         runner.run(SGD, 0, 10)
 
-        assert runner.untrained_value() == pytest.approx(expected)
+        assert runner.untrained().value == pytest.approx(expected)
+
+
+def test_trials_are_judged_on_the_same_batches_as_the_untrained_model() -> None:
+    with trials(data=vectors) as runner:
+        untrained = runner.untrained()
+        outcome = runner.run(SGD, 0, 20)
+
+    assert outcome.evaluation is not None
+    difference = paired(outcome.evaluation, untrained)
+    assert difference is not None
+    assert difference[0] == pytest.approx(value(outcome) - untrained.value)
+    assert difference[0] < -2 * difference[1] < 0
 
 
 # --- ends -----------------------------------------------------------------------------------

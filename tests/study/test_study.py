@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import subprocess
 import sys
@@ -18,10 +19,11 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from optselect.configuration import USER, Configuration
+from optselect.configuration import USER, Configuration, Evaluation, paired
 from optselect.configuration.goal import Mode
 from optselect.configuration.schedule import Schedule
 from optselect.errors import StorageError
+from optselect.study.batches import packed
 from optselect.study.identity import Identity
 from optselect.study.journal import journal_storage
 from optselect.study.opening import open_study
@@ -146,6 +148,78 @@ def test_a_trial_taken_up_again_counts_once_with_its_earlier_values() -> None:
 
     found = [(e.number, e.values, e.reached) for e in study.trials()]
     assert found == [(taken_up, {10: 0.9, 20: 0.5}, 20), (other, {}, 0)]
+
+
+PARTS = ((0.1, 8.0), (1.1, 8.0), (1.4, 2.0))
+WHOLE = Evaluation(value=0.68888889, batches=PARTS)
+
+
+@every_storage
+def test_the_parts_of_a_value_come_back_alike_here_and_in_a_later_process(
+    storage: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    where = storage(tmp_path)
+    study = opened(where)
+    number = study.begin(SGD, 0, NAMES)
+    study.report(number, until=10, reached=10, value=0.9, cost=1.0)
+    study.report(number, until=20, reached=20, value=WHOLE.value, batches=PARTS, cost=1.0)
+    study.keep_untrained(WHOLE)
+
+    (here,), (later,) = study.trials(), opened(where).trials() if where is not None else study.trials()
+
+    assert here.batches == later.batches
+    assert list(here.batches) == [20]
+    assert here.evaluation(10) == Evaluation(value=0.9)
+    assert here.evaluation(20).value == WHOLE.value
+    assert paired(here.evaluation(20), later.evaluation(20)) == (0.0, 0.0)
+    assert [value for value, _ in here.batches[20]] == pytest.approx([value for value, _ in PARTS], rel=1e-7)
+    assert [weight for _, weight in here.batches[20]] == [weight for _, weight in PARTS]
+    assert study.untrained() == here.evaluation(20)
+
+
+def test_a_trial_taken_up_again_keeps_the_parts_of_its_earlier_values() -> None:
+    study = opened()
+
+    study.begin(SGD, 0, NAMES, {10: WHOLE.value, 20: 0.5}, {10: PARTS})
+
+    (trial,) = study.trials()
+    assert [len(trial.evaluation(rung).batches) for rung in (10, 20)] == [3, 0]
+
+
+def test_a_value_that_is_not_the_mean_of_its_parts_counts_without_them() -> None:
+    study = opened()
+    number = study.begin(SGD, 0, NAMES)
+
+    study.report(number, until=10, reached=10, value=0.9, batches=PARTS, cost=1.0)
+
+    (trial,) = study.trials()
+    assert (trial.values, trial.batches) == ({10: 0.9}, {})
+
+
+def test_a_report_with_parts_is_written_in_as_many_steps_as_one_without(tmp_path: Path) -> None:
+    lines = []
+    for batches in ((), PARTS):
+        study = opened(tmp_path / f"{len(batches)}.journal")
+        number = study.begin(SGD, 0, NAMES)
+        study.report(number, until=10, reached=10, value=WHOLE.value, batches=batches, cost=1.0)
+        lines.append(len((tmp_path / f"{len(batches)}.journal").read_text().splitlines()))
+
+    assert lines[0] == lines[1]
+
+
+@every_storage
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_untrained_model_that_is_judged_at_no_number_is_known_as_such(
+    value: float, storage: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    study = opened(storage(tmp_path))
+    assert study.untrained() is None
+
+    study.keep_untrained(Evaluation(value=value))
+
+    known = study.untrained()
+    assert known is not None
+    assert math.isnan(known.value)
 
 
 def test_trials_of_others_in_the_same_study_are_left_alone() -> None:
@@ -324,10 +398,12 @@ def steps_of(study: TrialStudy) -> list[Callable[[], Any]]:
         study.mark_used,
         lambda: study.mark_ended("[1]"),
         lambda: study.ended_with("[1]"),
+        lambda: study.keep_untrained(Evaluation(value=1.0)),
+        study.untrained,
     ]
 
 
-@pytest.mark.parametrize("step", range(7))
+@pytest.mark.parametrize("step", range(9))
 def test_a_database_that_goes_away_is_a_named_error_without_passwords(step: int, tmp_path: Path) -> None:
     # No server is at hand: SQLite plays one, with what a server's driver may say.
     url = f"sqlite:///{tmp_path}/study.db"
@@ -364,7 +440,7 @@ def no_more_room(path: Path) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 7])
 def test_a_full_disk_is_a_named_error_and_loses_nothing_that_was_stored(step: int, tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     study = filled(opened(path))
@@ -496,6 +572,9 @@ def test_a_trial_judged_at_no_number_counts_as_failed_and_the_log_says_so_once(
         ("optselect:at 10", {"cost": -1.0, "reached": 10, "note": ""}),
         ("optselect:at 10", {"cost": 1.0, "reached": "ten", "note": ""}),
         ("optselect:at 10", {"cost": 1.0, "reached": 10, "note": 5}),
+        ("optselect:at 10", {"cost": 1.0, "reached": 10, "note": "", "batches": 5}),
+        ("optselect:at 10", {"cost": 1.0, "reached": 10, "note": "", "batches": "none"}),
+        ("optselect:at 10", {"cost": 1.0, "reached": 10, "note": "", "batches": packed(((math.nan, 1.0),))}),
     ],
 )
 def test_a_trial_that_was_edited_is_a_named_error(name: str, wrong: Any) -> None:
@@ -515,3 +594,26 @@ def test_what_a_study_remembers_is_a_number(wrong: Any) -> None:
 
     with pytest.raises(StorageError, match="as pace"):
         study.remember("pace", 1.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "low",
+        5,
+        {},
+        {"value": 1.0},
+        {"value": "low", "batches": ""},
+        {"value": True, "batches": ""},
+        {"value": 10**400, "batches": ""},
+        {"value": float("nan"), "batches": ""},
+        {"value": 1.0, "batches": 5},
+        {"value": 1.0, "batches": "none"},
+    ],
+)
+def test_what_a_study_knows_of_the_untrained_model_is_as_it_was_written(wrong: Any) -> None:
+    study = opened()
+    study.study.set_user_attr("optselect:untrained", wrong)
+
+    with pytest.raises(StorageError, match=r"'study' in memory remembers .* of the untrained model"):
+        study.untrained()

@@ -109,6 +109,6 @@ def test_a_trial_that_runs_to_the_end_is_judged_as_the_training_ends(momentum: f
     with workload.borrowed():
         workload.begin(build, 0)
         workload.train(steps)
-        judged = workload.validate()
+        judged = workload.validate().value
 
     assert judged == pytest.approx(ended, rel=1e-5)

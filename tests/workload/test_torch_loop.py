@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
 from optselect import TorchWorkload, Workload, select
+from optselect.configuration import Evaluation
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.workload.protocol import Build
 from optselect.workload.rng import rng_state, seed_rng
@@ -93,7 +94,7 @@ def test_equal_seeds_give_equal_trials_and_others_do_not() -> None:
 
 
 def test_a_trial_put_aside_goes_on_bit_for_bit() -> None:
-    def run(interrupted: bool) -> tuple[list[Any], float]:
+    def run(interrupted: bool) -> tuple[list[Any], Evaluation]:
         borrowing = workload(val=loader(vectors(48)))
         with borrowing.borrowed():
             borrowing.begin(adamw(), 0)
@@ -183,7 +184,7 @@ def test_a_loss_or_a_model_that_takes_derivatives_is_judged(step: Any, validates
         own.begin(adamw(), 0)
         own.train(2)
 
-        assert math.isfinite(own.validate())
+        assert math.isfinite(own.validate().value)
 
 
 def test_an_error_of_another_kind_in_judging_is_not_tried_again() -> None:
@@ -212,7 +213,7 @@ def test_the_value_is_the_mean_over_all_validation_samples_in_evaluation_mode() 
     with borrowing.borrowed():
         borrowing.begin(adamw(), 0)
         borrowing.train(3)
-        value = borrowing.validate()
+        value = borrowing.validate().value
         modes = [module.training for module in model.modules()]
         model.eval()
         with torch.no_grad():
@@ -246,6 +247,45 @@ def test_a_validation_stream_without_a_length_is_read_once() -> None:
         borrowing.validate()
 
     assert calls == [16, 16, 16, 2]
+
+
+def test_a_value_comes_with_the_loss_and_the_size_of_each_batch() -> None:
+    model, data = nn.Linear(6, 3), vectors(50)
+    borrowing = workload(model, val=loader(data, shuffle=False))
+
+    with borrowing.borrowed():
+        borrowing.begin(adamw(), 0)
+        borrowing.train(3)
+        judged = borrowing.validate()
+        with torch.no_grad():
+            losses = [LOSS(model(inputs), target).item() for inputs, target in loader(data, shuffle=False)]
+
+    assert [weight for _, weight in judged.batches] == [16, 16, 16, 2]
+    assert [loss for loss, _ in judged.batches] == losses
+    assert judged.value == pytest.approx(sum(loss * weight for loss, weight in judged.batches) / 50)
+
+
+def test_a_value_on_batches_held_back_comes_with_its_parts_too() -> None:
+    borrowing = workload(nn.Linear(6, 3))
+
+    with borrowing.borrowed():
+        borrowing.begin(adamw(), 0)
+        judged = borrowing.validate()
+
+    assert len(judged.batches) == borrowing.validation_batches
+
+
+def test_a_value_that_is_no_number_comes_alone() -> None:
+    borrowing = workload(nn.Linear(6, 3), val=loader(vectors(48)))
+
+    with borrowing.borrowed():
+        borrowing.begin(adamw(), 0)
+        with torch.no_grad():
+            next(borrowing.model.parameters()).fill_(torch.nan)
+        judged = borrowing.validate()
+
+    assert math.isnan(judged.value)
+    assert judged.batches == ()
 
 
 def test_of_a_large_validation_set_a_fixed_part_is_judged() -> None:
