@@ -39,7 +39,7 @@ from optselect.optim.modes import has_modes, to_evaluation, to_training
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
 from optselect.rules import Rule
-from optselect.settings import Settings
+from optselect.settings import RISK, Settings
 from optselect.study.study import TrialStudy
 from optselect.workload.rng import rng_state
 
@@ -73,6 +73,8 @@ class AutoOptimizer(AnyCallback):
         study_name: in that storage; None: a name made of model, data, length, candidates and seed.
         seed: of the trials.
         report: whether to write report.html beside plan.json; its plots need matplotlib.
+        risk: the chance of ending behind your own optimizer that is accepted: it is replaced only where the chance
+            is smaller.
         on_mismatch: "error" or "search": what to do when a checkpoint has no plan, or one for another model.
 
     `plan`, `profile` and `study` hold the results. Raises `UnknownOptimizerError`, `BudgetError` and
@@ -93,6 +95,7 @@ class AutoOptimizer(AnyCallback):
         study_name: str | None = None,
         seed: int = 0,
         report: bool = True,
+        risk: float = RISK,
         on_mismatch: str = "error",
     ) -> None:
         _one_of("mode", mode, ("min", "max"))
@@ -107,6 +110,7 @@ class AutoOptimizer(AnyCallback):
             study_name=study_name,
             seed=seed,
             fine_tuning=fine_tuning,
+            risk=risk,
         )
         self.monitor = monitor
         self.mode: Mode = mode

@@ -28,7 +28,7 @@ from optselect.search.progress import Progress, Silent
 from optselect.search.race_for import race_for
 from optselect.search.transfer import for_the_whole_training
 from optselect.search.worker import search
-from optselect.settings import Settings
+from optselect.settings import RISK, Settings
 from optselect.study.storage import Storage
 from optselect.study.study import TrialStudy
 from optselect.workload.protocol import Workload
@@ -53,6 +53,7 @@ def select(
     study_name: str | None = None,
     seed: int = 0,
     fine_tuning: FineTuningWord = "auto",
+    risk: float = RISK,
     progress: Progress | None = None,
 ) -> OptimizerPlan:
     """Choose and tune an optimizer for `workload` within `budget`; the workload comes back as it was.
@@ -68,6 +69,7 @@ def select(
         study_name=study_name,
         seed=seed,
         fine_tuning=fine_tuning,
+        risk=risk,
     )
     return make_selection(workload, settings, progress=progress).plan
 
@@ -92,7 +94,7 @@ def make_selection(
         runner = runner_for(workload, brief, profile, anatomy, method)
         brief = at_pace(workload, brief, profile, proposals, runner=runner, study=study)
         race = race_for(brief, profile, proposals, policies, paused_bytes=brief.paused_bytes, tactics=method.tactics)
-        trials = search(workload, race, study, runner, progress=progress, stages=method.stages)
+        race, trials = search(workload, race, study, runner, progress=progress, stages=method.stages)
     choice = decide(race, trials, proposals, brief.monitor, policies=policies)
     choice = for_the_whole_training(choice, race, trials, profile, method.rate_transfer)
     plan = planned(workload, choice, race, trials, profile=profile, anatomy=anatomy, proposals=proposals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from optselect import catalogue
@@ -18,6 +18,8 @@ from optselect.study.storage import Storage
 # A trial's seed is this one and a few more, and torch takes 64 bits.
 _SEEDS = 10**18
 _LONGEST_NAME = 512
+RISK = 0.05
+"""The chance of ending behind the user's own optimizer that is accepted where nothing else was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class Settings:
     study_name: str | None = None
     seed: int = 0
     fine_tuning: FineTuningWord = "auto"
+    risk: float = RISK
 
     def __post_init__(self) -> None:
         if not isinstance(self.budget, Budget | None):
@@ -41,6 +44,10 @@ class Settings:
         resolve(self.rules)
         if not isinstance(self.seed, Integral) or isinstance(self.seed, bool) or abs(int(self.seed)) >= _SEEDS:
             raise ConfigurationError(f"seed is a whole number of at most 18 digits, but got {str(self.seed)[:40]}")
+        if not isinstance(self.risk, Real) or isinstance(self.risk, bool) or not 0 < self.risk < 1:
+            raise ConfigurationError(
+                f"risk is a chance, above 0 and below 1, but got {self.risk!r}; one in twenty is 0.05"
+            )
         if self.study_name is not None and not 0 < len(self.study_name) <= _LONGEST_NAME:
             raise ConfigurationError(
                 f"study_name has 1 to {_LONGEST_NAME} characters, but got {len(self.study_name)}; "

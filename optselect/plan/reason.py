@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 Kind = Literal[
     "rules",  # the rules' word alone: nothing was tried
     "baseline",  # the baseline stays, and why
+    "tie",  # a better value that was passed over, and why
     "trial",  # what it reached beside the baseline; `value`: its own
     "lead",  # how far it is ahead of the baseline; `value`: that share
     "further",  # it went further than the baseline; `value`: what it had there

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optselect import catalogue
-from optselect.configuration import USER, Configuration
+from optselect.configuration import LR_SCALE, USER, USER_SPACE, Configuration
 from optselect.rules import BASELINE, Proposal
 from optselect.search.board import distinct
 from optselect.search.tactics import HALF_DECADE
@@ -18,14 +18,16 @@ def baseline(*, has_user_optimizer: bool) -> Configuration:
     return Configuration(optimizer=USER) if has_user_optimizer else BASELINE.configuration
 
 
-def arms(proposals: Sequence[Proposal], base: Configuration) -> tuple[Configuration, ...]:
+def arms(proposals: Sequence[Proposal], base: Configuration, *, sweeps_own: bool = True) -> tuple[Configuration, ...]:
     """List the configurations to try first, the most wanted first.
 
-    The evidence's first choice, the baseline and the classic choice come first; then the second choice, a
-    cautious arm (a tenth of the rate: small data overfit at what is best elsewhere) and a bold one (half a
-    decade up: short trainings won at two or three times the usual rates), then the other proposals. Greedily
-    chosen on nine tasks, complementary arms were two rates of two optimizers, one of them small.
+    The evidence's first choice, the baseline, and the baseline's optimizer half a decade up come first: whoever sweeps
+    rates of one's own optimizer starts there. Then the second choice, the classic one, the baseline's optimizer at ten
+    times its rate, a cautious arm (a tenth of the rate: small data overfit at what is best elsewhere) and a bold one
+    (half a decade up: short trainings won at two or three times the usual rates), then the other proposals. On 30
+    recorded trainings four such arms ended nearer to the best than four of the rules alone (`--calibration`).
 
+    `sweeps_own` says whether other rates of the baseline's optimizer may be chosen at all.
     Where the user's own optimizer is the only candidate, the arms are five rates of it, half a decade apart.
     """
     if all(proposal.optimizer == USER for proposal in proposals) and base.optimizer == USER:
@@ -37,11 +39,14 @@ def arms(proposals: Sequence[Proposal], base: Configuration) -> tuple[Configurat
     second = [each for each in wanted[1:] if each not in classic][:1]
     cautious = [_scaled(each, _CAUTION) for each in (*second, *first)][:1]
     bold = [_scaled(each, HALF_DECADE) for each in first]
-    every = [*first, base, *classic, *second, *cautious, *bold, *wanted]
+    higher, highest = ([_scaled(base, factor)] * sweeps_own for factor in (HALF_DECADE, 10.0))
+    every = [*first, base, *higher, *second, *classic, *highest, *cautious, *bold, *wanted]
     return tuple(distinct(every))
 
 
 def _scaled(configuration: Configuration, factor: float) -> Configuration:
     if configuration.rate is None:
         return configuration
-    return configuration.at_rate(catalogue.get(configuration.optimizer).space["lr"].clip(configuration.rate * factor))
+    spaces = USER_SPACE if configuration.optimizer == USER else catalogue.get(configuration.optimizer).space
+    bounds = spaces[LR_SCALE if configuration.optimizer == USER else "lr"]
+    return configuration.at_rate(bounds.clip(configuration.rate * factor))

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from optselect.configuration import USER, Configuration, Trial
+from optselect.search.forecast import chance_behind, is_apart
+from optselect.search.lead import Lead, lead_between
 from optselect.search.race import Job, Race
 
 Ranking = list[tuple[Configuration, float]]
 """Configurations with their losses, the best first."""
-
-
-def lead_share(base: float, own: float) -> float:
-    """Return how much lower the loss `own` is than `base`, as a share of the larger of the two.
-
-    Where zero lies between them, as a share of `base`: else an `own` far beyond zero would count as less ahead.
-    """
-    size = abs(base) if base * own < 0 else max(abs(base), abs(own))
-    return (base - own) / max(size, 1e-12)
 
 
 class Board:
@@ -55,6 +46,11 @@ class Board:
         """Return what the configuration was judged at, such that less is better; None: it was not."""
         trial = self.trial(configuration, seed)
         return None if trial is None or rung not in trial.values else self.race.goal.loss(trial.values[rung])
+
+    def reached(self, configuration: Configuration) -> int:
+        """Return the last rung at which the configuration was judged with the first seed; 0: at none."""
+        trial = self.trial(configuration)
+        return 0 if trial is None else max(trial.values, default=0)
 
     def count(self, seed: int, rung: int) -> int:
         """Count the trials with `seed` that have come to `rung`, or diverged on their way there."""
@@ -132,7 +128,7 @@ class Board:
         return next((rung for rung in known if len(self.standings(rung)) > 1), known[-1])
 
     def leaders(self, rung: int) -> Ranking:
-        """Rank as `standings`, without those that nobody confirmed when others were; steady rates come first.
+        """Rank as `standings`, the front runner first, without those that nobody confirmed when others were.
 
         The best of many noisy values is too good to be true.
         """
@@ -140,28 +136,56 @@ class Board:
         confirmed = {trial.configuration.key for trial in self.trials if trial.seed and trial.judged}
         among = [item for item in ranked if item[0].key in confirmed] if confirmed else []
         rivals = any(configuration != self.race.baseline for configuration, _ in among)
-        return self._steady_first(among if rivals else ranked, self.loss(self.race.baseline, 0, rung))
+        ranked = among if rivals else ranked
+        front = self.front_runner((each for each, _ in ranked if each != self.race.baseline), rung)
+        return sorted(ranked, key=lambda item: item[0] != front)
 
-    def _steady_first(self, ranked: Ranking, base: float | None) -> Ranking:
-        """Put the smallest rate first among the leader and its near ties at smaller rates.
+    def front_runner(self, configurations: Iterable[Configuration], rung: int | None = None) -> Configuration | None:
+        """Return the first of `configurations` in the prior's order that none after it is ahead of by an error.
 
-        A near tie has nearly the same lead over the baseline, whose loss is `base` (None: there is no lead).
-
-        A quarter of the schedule favours rates that are too high, and the high side of the valley is the steep one:
-        measured on one small task, the best rate of a seed fell from .21 to .38 ± .24 on fresh ones.
+        Compared are leads at `rung`, or None: at the last rung that two of them share. None where there are none.
         """
-        if not ranked or base is None or ranked[0][0].rate is None:
-            return ranked
-        leader, loss = ranked[0]
-        near = loss + self.race.tactics.near_tie * max(base - loss, 0.0)
-        ties = [
-            item
-            for item in itertools.takewhile(lambda item: item[1] <= near, ranked)
-            if (item[0].optimizer, item[0].fine_tuning) == (leader.optimizer, leader.fine_tuning)
-            and (item[0].rate or math.inf) <= (leader.rate or 0.0)
-        ]
-        steady = min(ties, key=lambda item: item[0].rate or math.inf)
-        return [steady, *(item for item in ranked if item is not steady)]
+        front: Configuration | None = None
+        for each in self.in_order(configurations):
+            lead = None if front is None else self.lead(each, front, rung)
+            if front is None or (lead is not None and self.is_apart(lead)):
+                front = each
+        return front
+
+    def lead(self, own: Configuration, other: Configuration, rung: int | None = None) -> Lead | None:
+        """Return the lead of `own` over `other` at `rung`, or None: at the last one where both were judged.
+
+        None where one diverged, or they were never judged with the same seed at one rung.
+        """
+        pairs: dict[int, list[tuple[Trial, Trial]]] = {}
+        for trial in self.trials:
+            rival = self.trial(other, trial.seed)
+            if trial.configuration.key == own.key and rival is not None and not (trial.diverged or rival.diverged):
+                for shared in trial.values.keys() & rival.values.keys():
+                    pairs.setdefault(shared, []).append((rival, trial))
+        at = max(pairs, default=None) if rung is None else rung
+        if at is None or at not in pairs:
+            return None
+        return lead_between(
+            [(rival.evaluation(at), trial.evaluation(at)) for rival, trial in pairs[at]],
+            rung=at,
+            goal=self.race.goal,
+            untrained=self.race.untrained,
+        )
+
+    def chance_behind(self, lead: Lead) -> float:
+        """Return the chance that what leads ends behind the other by more than noise."""
+        return chance_behind(lead, self.race.fraction(lead.rung))
+
+    def is_apart(self, lead: Lead) -> bool:
+        """Tell whether what leads is ahead by more than an error."""
+        return is_apart(lead, self.race.fraction(lead.rung))
+
+    def in_order(self, configurations: Iterable[Configuration]) -> list[Configuration]:
+        """Sort as the prior has it: the arms in their order, then what the search found, the smallest rate first."""
+        place = {arm.key: index for index, arm in enumerate(self.race.arms)}
+        found = [(place.get(each.key, len(place)), each.optimizer, each.rate or 0.0, each) for each in configurations]
+        return [each for *_, each in sorted(found, key=lambda item: item[:3])]
 
     # --- how things stand ---------------------------------------------------------------------------
 
@@ -179,11 +203,12 @@ class Board:
 
     @functools.cached_property
     def is_clear(self) -> bool:
-        """Whether at the deepest rung before the end a leader is further ahead than seeds could explain."""
-        rung = self.deepest(self.race.half, self.race.rung)
-        base, ranked = self.loss(self.race.baseline, 0, rung), self.leaders(rung)
-        clear = 2 * self.race.tactics.seed_noise
-        return base is not None and bool(ranked) and lead_share(base, ranked[0][1]) >= clear
+        """Whether at the deepest rung before the end a leader is as far ahead as the choice asks for."""
+        race = self.race
+        rivals = (each for each, _ in self.leaders(self.deepest(race.half, race.rung)) if each != race.baseline)
+        leader = next(rivals, None)
+        lead = None if leader is None else self.lead(leader, race.baseline)
+        return lead is not None and self.chance_behind(lead) < race.risk
 
     @property
     def finishes(self) -> bool:

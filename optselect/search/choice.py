@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,14 +9,17 @@ from optselect.configuration import USER, Configuration, Trial
 from optselect.plan import Reason
 from optselect.rules import Policy, Proposal
 from optselect.search import reasons
-from optselect.search.board import Board, Ranking, lead_share
+from optselect.search.board import Board, Ranking, distinct
 from optselect.search.lead import Lead
 from optselect.search.race import Race
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The configuration to train with, why, and its lead over the baseline (None: it stays, or nothing was tried)."""
+    """The configuration to train with, why, and its lead over the baseline as a share of the baseline's progress.
+
+    lead  None: the baseline stays, nothing was tried, or there is no such progress to measure by
+    """
 
     configuration: Configuration
     reasons: tuple[Reason, ...]
@@ -52,55 +53,95 @@ def decide(
 
 
 def choose(race: Race, trials: Sequence[Trial], proposals: Sequence[Proposal], monitor: str) -> Choice:
-    """Choose the best configuration at the deepest rung, if it beats the baseline on the same batches.
+    """Choose among what is sure enough to end ahead of the baseline, from those that went furthest on.
 
-    Compared are leads (`lead_share`): how much lower the loss is. The deepest rung decides.
-    Only where it shows less than a tenth, which is what seeds differ by on small data, earlier rungs count, too:
-    then the leads are averaged. What went further than the baseline is compared there, and its lead is that at the last
-    rung they share. The lead must exceed 1 %, and with several seeds its standard error; else the baseline stays.
+    A configuration may replace the baseline where the chance that it ends behind by more than noise is below
+    `race.risk`; `forecast` says how that follows from its lead at the last rung the two share. Of those that may, and
+    went as far as any of them, the front runner is taken: the first in the prior's order, and another in its place only
+    where that is ahead of it by more than an error. A better value can so never make a configuration lose.
     """
     board = Board(race, trials)
-    deepest, ranked = _deepest(board)
-    rivals = [configuration for configuration, _ in ranked if configuration != race.baseline]
+    ranked = _deepest(board)
     if not ranked:
         return _baseline(race, reasons.no_value())
+    rivals = [each for each in _tried(board) if each != race.baseline]
     if not rivals:
         return _baseline(race, *reasons.unbeaten(race, trials, ranked, monitor))
-    leads = [(rival, lead) for rival in rivals if (lead := _lead(board, rival)) is not None]
+    leads = {rival.key: lead for rival in rivals if (lead := board.lead(rival, race.baseline)) is not None}
     if not leads:
-        return _without_a_comparison(race, trials, rivals[0], proposals)
-    # What has gone further than the baseline is compared there.
-    beyond_baseline = race.baseline not in [configuration for configuration, _ in ranked]
-    winner, lead = leads[0] if beyond_baseline else _of_near_ties(leads, race.tactics.near_tie)
-    if lead.mean <= 0:
-        return _baseline(race, *reasons.unbeaten(race, trials, ranked, monitor))
-    if lead.mean <= max(race.tactics.tie, lead.error):
-        return _baseline(race, reasons.tie(winner, lead, monitor))
-    further = []
-    if beyond_baseline:
-        value = race.goal.loss(next(loss for configuration, loss in ranked if configuration == winner))
-        further = [reasons.went_further(monitor, value, deepest, max(lead.values))]
+        return _without_a_comparison(race, trials, next(each for each, _ in ranked), proposals)
+    sure = [each for each in rivals if _is_sure(board, leads.get(each.key))]
+    furthest = max((board.reached(each) for each in sure), default=0)
+    sure = [each for each in sure if board.reached(each) == furthest]
+    winner = board.front_runner(sure)
+    if winner is None:
+        return _baseline(race, *_not_sure(board, ranked, leads, trials, monitor))
+    lead = leads[winner.key]
+    value = race.goal.loss(board.loss(winner, 0, furthest) or 0.0)
     return Choice(
         configuration=winner,
-        lead=lead.mean,
+        lead=lead.share,
         reasons=(
-            *reasons.reached(race, lead, monitor),
-            reasons.led(lead),
-            *further,
+            *reasons.reached(board, winner, monitor),
+            reasons.led(race, lead),
+            *_over_the_best_of_its_own(board, winner),
+            *([reasons.went_further(monitor, value, furthest, lead.rung)] if lead.rung < furthest else []),
+            *_passed_over(board, winner, sure, monitor),
             *reasons.runner_up(race, ranked, winner, monitor),
             *reasons.votes(winner, proposals),
         ),
     )
 
 
-def _deepest(board: Board) -> tuple[int, Ranking]:
-    """Find the deepest rung at which anything is ranked, and that ranking; empty where nothing is."""
+def _deepest(board: Board) -> Ranking:
+    """Rank what was judged at the deepest rung where anything is; empty where nothing is."""
     rungs = sorted({rung for trial in board.trials if not trial.diverged for rung in trial.values}, reverse=True)
-    return next(((rung, ranked) for rung in rungs if (ranked := board.leaders(rung))), (0, []))
+    return next((ranked for rung in rungs if (ranked := board.leaders(rung))), [])
+
+
+def _tried(board: Board) -> list[Configuration]:
+    """List what may be chosen: what was judged and did not diverge, and of several seeds only what has them."""
+    rungs = {rung for trial in board.trials for rung in trial.values}
+    return distinct(each for rung in sorted(rungs) for each, _ in board.leaders(rung))
+
+
+def _is_sure(board: Board, lead: Lead | None) -> bool:
+    return lead is not None and board.chance_behind(lead) < board.race.risk
 
 
 def _baseline(race: Race, *why: Reason) -> Choice:
     return Choice(configuration=race.baseline, reasons=why)
+
+
+def _not_sure(
+    board: Board, ranked: Ranking, leads: dict[str, Lead], trials: Sequence[Trial], monitor: str
+) -> Sequence[Reason]:
+    """Say why nothing replaces the baseline: all are behind, or the one most likely to be ahead is not sure enough."""
+    ahead = [(each, leads[each.key]) for each, _ in ranked if each.key in leads and leads[each.key].difference > 0]
+    if not ahead:
+        return [*reasons.unbeaten(board.race, trials, ranked, monitor)]
+    best, lead = min(ahead, key=lambda item: board.chance_behind(item[1]))
+    return [reasons.not_sure(board.race, best, lead, board.chance_behind(lead), monitor)]
+
+
+def _over_the_best_of_its_own(board: Board, winner: Configuration) -> Sequence[Reason]:
+    """Compare with the best rate tried of the baseline's own optimizer, at the last rung both have been to."""
+    base = board.race.baseline
+    if winner.optimizer == base.optimizer:
+        return []
+    found = []
+    for other in {trial.configuration.key: trial.configuration for trial in board.trials}.values():
+        lead = board.lead(winner, other) if other.optimizer == base.optimizer and other != base else None
+        if lead is not None:
+            found.append((-lead.rung, lead.difference, other.key, other, lead))
+    return [reasons.led_the_best(other, lead) for *_, other, lead in sorted(found, key=lambda item: item[:3])[:1]]
+
+
+def _passed_over(board: Board, winner: Configuration, sure: Sequence[Configuration], monitor: str) -> Sequence[Reason]:
+    """Say what had a better value than `winner`, and was not ahead of it by more than an error."""
+    leads = [(each, lead) for each in sure if each != winner and (lead := board.lead(each, winner)) is not None]
+    better = [item for item in leads if item[1].difference > 0]
+    return [reasons.passed_over(each, lead, monitor) for each, lead in better]
 
 
 def _without_a_comparison(
@@ -110,40 +151,3 @@ def _without_a_comparison(
     if not any(trial.configuration.key == race.baseline.key for trial in trials):
         return _baseline(race, reasons.baseline_untried(race, best))
     return Choice(configuration=best, reasons=(reasons.baseline_failed(race), *reasons.votes(best, proposals)))
-
-
-def _of_near_ties(leads: Sequence[tuple[Configuration, Lead]], near_tie: float) -> tuple[Configuration, Lead]:
-    """Pick the first of those nearly as far ahead as the best: the ranking puts steady rates first."""
-    most = max(lead.mean for _, lead in leads)
-    return next(item for item in leads if item[1].mean >= most - near_tie * abs(most))
-
-
-def _lead(board: Board, rival: Configuration) -> Lead | None:
-    """Compute the lead of `rival` where both have values for the same seed; None where they never do."""
-    race = board.race
-    pairs: dict[int, list[tuple[float, float]]] = {}
-    for trial in board.trials:
-        base = board.trial(race.baseline, trial.seed)
-        if trial.configuration.key != rival.key or trial.diverged or base is None or base.diverged:
-            continue
-        for rung, own in trial.values.items():
-            if rung in base.values:
-                pairs.setdefault(rung, []).append((base.values[rung], own))
-    if not pairs:
-        return None
-    loss = race.goal.loss
-    shares = {
-        rung: [lead_share(loss(base), loss(own)) for base, own in paired] for rung, paired in sorted(pairs.items())
-    }
-    means = {rung: statistics.fmean(each) for rung, each in shares.items()}
-    deepest = means[max(means)]
-    errors = [statistics.stdev(each) / math.sqrt(len(each)) for each in shares.values() if len(each) > 1]
-    return Lead(
-        mean=deepest if abs(deepest) >= race.tactics.seed_noise else statistics.fmean(means.values()),
-        error=max(errors, default=0.0),
-        seeds=max(map(len, pairs.values())),
-        values={
-            rung: (statistics.fmean(base for base, _ in paired), statistics.fmean(own for _, own in paired))
-            for rung, paired in sorted(pairs.items())
-        },
-    )

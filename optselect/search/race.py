@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from optselect.catalogue import OptimizerSpec
-from optselect.configuration import LR_SCALE, USER, USER_SPACE, Configuration, FineTuning, Goal, Trial
+from optselect.configuration import LR_SCALE, USER, USER_SPACE, Configuration, Evaluation, FineTuning, Goal, Trial
 from optselect.search.tactics import TACTICS, Tactics
+from optselect.settings import RISK
 from optselect.space import Dimension, SearchSpace
 
 # Those of torch's LBFGS as it comes: at most 1.25 for each of 20 iterations.
 _CLOSURE_PASSES = 25
+# Judging the untrained model takes at most a tenth of a search.
+_UNTRAINED_SHARE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,8 @@ class Race:
     specs            catalogue entries of the optimizers in the arms, for their bounds
     training         micro-batches of the training to come, where the one that is searched is shorter
     length_known     whether the training's length is; else the horizon is a guess, and no share of it is told
+    untrained        what the untrained model is judged at (None: it was not, or not yet)
+    risk             the chance of ending behind the baseline that is accepted
     keeps_best       whether the training keeps the weights of its best value: trials then count as theirs so far
     least_rung       micro-batches that the first rung should have, as far as half of the training and the budget allow
     user_passes      forward and backward passes of one micro-batch with the user's own optimizer
@@ -73,6 +78,8 @@ class Race:
     training: int | None = None
     length_known: bool = True
     policies: tuple[FineTuning, ...] = ()
+    untrained: Evaluation | None = None
+    risk: float = RISK
     keeps_best: bool = False
     least_rung: int = 1
     user_passes: int = 1
@@ -109,9 +116,13 @@ class Race:
     def judges_untrained(self) -> bool:
         """Whether one validation before the trials, of the untrained model, is worth its cost.
 
-        It caps what a diverged trial counts as, which matters where many trials teach a sampler.
+        Leads are shares of the progress since then.
         """
-        return self.steps is None or self.steps >= self.horizon
+        return self.steps is None or self.steps >= _UNTRAINED_SHARE * self.validation_cost
+
+    def fraction(self, rung: int) -> float:
+        """Return the share of the training to come that `rung` is; 1 at most."""
+        return min(rung / self.whole, 1.0)
 
     # --- its rungs ----------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ def race_for(
     Of a training much longer than the budget a shorter one is searched, and rates are moved to its length.
     """
     base = baseline_of(brief)
-    contenders, budget = arms(proposals, base), brief.budget
+    contenders, budget = arms_of(brief, proposals), brief.budget
     searched = brief.horizon or budget.steps or UNKNOWN_LENGTH_STEPS
     if brief.horizon is not None and budget.searches:
         searched = search_horizon(brief.horizon, budget.steps)
@@ -59,6 +59,7 @@ def race_for(
         specs=tuple(catalogue.get(each.optimizer) for each in contenders if each.optimizer != USER),
         user_passes=brief.user_passes,
         least_rung=tactics.least_steps * brief.accumulate,
+        risk=float(brief.settings.risk),
         tactics=tactics,
     )
     if race.judges_untrained:
@@ -66,6 +67,12 @@ def race_for(
     # Where a trial starts over for every rung, looking at it more often is too dear.
     continues = _most_trials(race) * _STATES * brief.training_bytes <= paused_bytes
     return replace(race, continues=continues, keeps_best=brief.keeps_best and continues)
+
+
+def arms_of(brief: Brief, proposals: Sequence[Proposal]) -> tuple[Configuration, ...]:
+    """List the configurations of the first stage: other rates of the baseline's optimizer where that is a candidate."""
+    base, candidates = baseline_of(brief), brief.settings.candidates
+    return arms(proposals, base, sweeps_own=candidates is None or base.optimizer in candidates)
 
 
 def baseline_of(brief: Brief) -> Configuration:
@@ -82,7 +89,7 @@ def timeable(brief: Brief, proposals: Sequence[Proposal]) -> list[Configuration]
         name = configuration.optimizer
         return brief.user_passes == 1 if name == USER else not catalogue.get(name).closure
 
-    return [each for each in arms(proposals, baseline_of(brief))[:2] if is_one_pass(each)]
+    return [each for each in arms_of(brief, proposals)[:2] if is_one_pass(each)]
 
 
 def _at_length(configuration: Configuration, base: Configuration, profile: Profile, ratio: float) -> Configuration:

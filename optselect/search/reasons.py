@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from optselect.configuration import Configuration, Trial
+from optselect.configuration import USER, Configuration, Trial
 from optselect.configuration.own_optimizer import OwnGroup, OwnOptimizer
 from optselect.plan import Reason
 from optselect.rules import Policy, Proposal
-from optselect.search.board import Ranking
+from optselect.search.board import Board, Ranking
 from optselect.search.lead import Lead
 from optselect.search.race import Race
 from optselect.words import format_value, some
@@ -73,13 +73,20 @@ def baseline_untried(race: Race, best: Configuration) -> Reason:
     )
 
 
-def tie(winner: Configuration, lead: Lead, monitor: str) -> Reason:
-    """Say that the best is ahead by no more than noise."""
+def not_sure(race: Race, best: Configuration, lead: Lead, chance: float, monitor: str) -> Reason:
+    """Say that what is ahead is not sure enough to stay so, and what would tell."""
+    enough = 2 * race.horizon + race.spent
+    more = (
+        f"a budget of {enough / race.whole:.2g} trainings takes both to their end"
+        if race.length_known and race.left < enough and lead.rung < race.whole
+        else "more validation data would tell"
+    )
     return Reason(
         kind="baseline",
-        text=f"{winner.describe()} led the baseline by {lead.describe()} in {monitor}, which is no more than noise: "
-        "ties go to the baseline",
-        value=lead.mean,
+        text=f"this search cannot tell: {best.describe()} led the baseline by {lead.describe(_whose(race))} in "
+        f"{monitor} after {lead.rung} micro-batches, and the chance that it ends behind is {chance:.0%}, where "
+        f"{race.risk:.0%} is accepted, so the baseline stays; {more}",
+        value=lead.share,
     )
 
 
@@ -94,21 +101,54 @@ def baseline_failed(race: Race) -> Reason:
     )
 
 
-def reached(race: Race, lead: Lead, monitor: str) -> Iterator[Reason]:
-    """Say what the winner was judged at beside the baseline, rung by rung."""
+def reached(board: Board, winner: Configuration, monitor: str) -> Iterator[Reason]:
+    """Say what `winner` was judged at beside the baseline, rung by rung."""
+    race = board.race
     did, by = ("its best was", "within") if race.keeps_best else ("it reached", "after")
-    for rung, (base, own) in sorted(lead.values.items()):
-        yield Reason(
-            kind="trial",
-            text=f"{did} {monitor} {own:.4g} {by} {rung} micro-batches, the baseline ({race.baseline.describe()}) "
-            f"{base:.4g} on the same batches",
-            value=own,
-        )
+    for rung in sorted({rung for trial in board.trials for rung in trial.values}):
+        lead = board.lead(winner, race.baseline, rung)
+        if lead is not None:
+            base, own = lead.values
+            yield Reason(
+                kind="trial",
+                text=f"{did} {monitor} {own:.4g} {by} {rung} micro-batches, the baseline "
+                f"({race.baseline.describe()}) {base:.4g} on the same batches",
+                value=own,
+            )
 
 
-def led(lead: Lead) -> Reason:
+def led(race: Race, lead: Lead) -> Reason:
     """Say by how much the winner led."""
-    return Reason(kind="lead", text=f"its lead is {lead.describe()}", value=lead.mean)
+    return Reason(
+        kind="lead",
+        text=f"its lead is {lead.describe(_whose(race))} after {lead.rung} micro-batches",
+        value=lead.share,
+    )
+
+
+def led_the_best(other: Configuration, lead: Lead) -> Reason:
+    """Say by how much the winner led the best rate of the baseline's optimizer that was tried."""
+    return Reason(
+        kind="lead",
+        text=f"over the best rate of that optimizer that was tried ({other.describe()}) its lead is "
+        f"{lead.describe('its')} after {lead.rung} micro-batches",
+        value=lead.share,
+    )
+
+
+def passed_over(other: Configuration, lead: Lead, monitor: str) -> Reason:
+    """Say what had a better value, and that this is no more than noise."""
+    own, theirs = lead.values
+    return Reason(
+        kind="tie",
+        text=f"{other.describe()} had {monitor} {theirs:.4g} where it had {own:.4g} after {lead.rung} micro-batches, "
+        f"no more ahead than the error of a forecast of the end: then the prior's order decides",
+        value=lead.difference,
+    )
+
+
+def _whose(race: Race) -> str:
+    return "your own optimizer's" if race.baseline.optimizer == USER else "the baseline's"
 
 
 def went_further(monitor: str, value: float, rung: int, shared: int) -> Reason:

@@ -41,15 +41,6 @@ class Tactics:
     # A few micro-batches say only roughly how long others take, and the last of the first arms has to fit, too.
     timed: float = 0.8
 
-    # --- what counts as ahead -----------------------------------------------------------------------
-
-    # A lead below this share of the baseline's value is a tie: the noise between seeds of short trials is larger.
-    tie: float = 0.01
-    # Leads over the baseline that differ by less than this share are told apart by their noise.
-    near_tie: float = 0.05
-    # Two seeds of one configuration differ by about this share of the loss on small data (measured on digits).
-    seed_noise: float = 0.1
-
     # --- later stages -------------------------------------------------------------------------------
 
     # A later look tells little that is new where it comes less than half as late again.

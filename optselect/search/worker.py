@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from optselect.configuration import Evaluation, Trial
 from optselect.errors import SearchError, StorageError
@@ -31,20 +32,20 @@ def search(
     *,
     progress: Progress,
     stages: Sequence[Stage] = STAGES,
-) -> tuple[Trial, ...]:
-    """Run the jobs of `race` on `workload` until it is over.
+) -> tuple[Race, tuple[Trial, ...]]:
+    """Run the jobs of `race` on `workload` until it is over; return it with what it learned of the untrained model.
 
     `study` is None on every process but the first. What the study holds already is not run again. An
     interrupt leaves the study as it is; the next call goes on from it. Raises the model's own exception
     when it hit every trial, and `SearchError` when all trials failed in other ways.
     """
     if not race.searches:
-        return ()
+        return race, ()
     runner.take_up(race, study)
+    race = replace(race, untrained=workload.agree(study.untrained() if study else None))
     clock = _Clock(race.seconds, study.trials() if study else [])
     errors: list[Exception] = []
     run = 0
-    untrained: Evaluation | None = None if race.judges_untrained else Evaluation(value=math.nan)
     before: Job | None = None
     with progress:
         while True:
@@ -60,8 +61,8 @@ def search(
                     f"{job.until}, so the search would repeat it for ever; pass another storage="
                 )
             before = job
-            if untrained is None:
-                untrained = _untrained(workload, study, runner)
+            if race.untrained is None and race.judges_untrained:
+                race = replace(race, untrained=_untrained(workload, study, runner))
             progress.started(job, race, trials)
             # Before it runs: whoever looks at the study sees it, with the time at which it began.
             number = _begun(study, race, trials, job) if study is not None else 0
@@ -72,7 +73,7 @@ def search(
                 errors.append(outcome.error)
                 _log.warning("the trial of %s failed: %r", job.configuration.describe(), outcome.error)
             if study is not None:
-                cap = _cap(race, trials, untrained.value)
+                cap = _cap(race, trials)
                 _record(study, number, job=job, outcome=outcome, cap=cap, seconds=time.monotonic() - begun)
             workload.agree(None)  # nobody reads the study before it is written
             progress.finished(job, outcome)
@@ -82,7 +83,7 @@ def search(
         runner.end()
     if trials and all(trial.diverged for trial in trials):
         _refuse(study, trials, errors, anything_run=run > 0)
-    return tuple(trials)
+    return race, tuple(trials)
 
 
 def _refuse(
@@ -102,10 +103,7 @@ def _refuse(
 
 
 def _untrained(workload: Workload, study: TrialStudy | None, runner: TrialRunner) -> Evaluation:
-    """Return what the untrained model is judged at, which is measured once for a study."""
-    known = workload.agree(study.untrained() if study else None)
-    if known is not None:
-        return known
+    """Judge the untrained model, once for a study."""
     measured = runner.untrained()
     if study is not None:
         study.keep_untrained(measured)
@@ -166,13 +164,14 @@ def _record(study: TrialStudy, number: int, *, job: Job, outcome: Outcome, cap: 
         study.finish(number, "failed")
 
 
-def _cap(race: Race, trials: Collection[Trial], untrained: float) -> float:
+def _cap(race: Race, trials: Collection[Trial]) -> float:
     """Return what a diverged trial counts as: no better than the untrained model and the worst trial so far.
 
     A finite value, so that samplers learn from it (a NaN would tell them nothing).
     """
     known = [value for trial in trials for value in trial.judged.values()]
-    finite = [value for value in (untrained, *known) if math.isfinite(value)]
+    known += [race.untrained.value] if race.untrained is not None else []
+    finite = [value for value in known if math.isfinite(value)]
     return race.goal.worst(finite or [race.goal.loss(1e30)])
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import optselect.search.stages
 from optselect import catalogue
-from optselect.configuration import USER, Configuration, Goal
+from optselect.configuration import USER, Configuration, Evaluation, Goal
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
 from optselect.configuration.trial import Trial
@@ -40,6 +40,7 @@ def race(**changes: Any) -> Race:
         "horizon": 100,
         "steps": 1_000,
         "specs": tuple(catalogue.get(name) for name in ("adamw", *NAMES)),
+        "untrained": Evaluation(value=4.0),
         **changes,
     }
     return Race(**values)

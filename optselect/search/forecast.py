@@ -1,0 +1,50 @@
+"""What a lead at a part of the schedule says of the end of the training."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+from optselect.search.lead import Lead
+
+PREFIX_ERROR = 0.015
+"""Standard error of a lead at half the schedule as a forecast of that at its end, as a share of the progress.
+
+`optselect bench --calibration` fits it on recorded trainings.
+"""
+
+
+def prefix_error(fraction: float) -> float:
+    """Return the standard error of a lead at `fraction` of the schedule as a forecast of the end.
+
+    In shares of the progress. An early lead is mostly speed, and falls as the slower one catches up: the error is
+    `PREFIX_ERROR * (1 - fraction) / fraction`, none at the end, and so large in the first fortieth that no lead counts.
+    """
+    return PREFIX_ERROR * (1 - fraction) / fraction
+
+
+def error_at_the_end(lead: Lead, fraction: float) -> float | None:
+    """Return the standard error of `lead`, seen at `fraction`, as a forecast of the end, in units of the loss.
+
+    None where nothing says how much a prefix may mislead: no progress is known.
+    """
+    if fraction >= 1.0:
+        return lead.error
+    return None if lead.scale is None else math.hypot(lead.error, prefix_error(fraction) * lead.scale)
+
+
+def chance_behind(lead: Lead, fraction: float) -> float:
+    """Return the chance that what leads ends behind the other by more than noise: a standard error of the lead.
+
+    1 where it does not lead, or where nothing is known of the error.
+    """
+    error = error_at_the_end(lead, fraction)
+    if not lead.difference > 0 or error is None:
+        return 1.0
+    return NormalDist().cdf(-(lead.difference + lead.error) / error) if error else 0.0
+
+
+def is_apart(lead: Lead, fraction: float) -> bool:
+    """Tell whether what leads is ahead by more than one standard error of the forecast."""
+    error = error_at_the_end(lead, fraction)
+    return lead.difference > 0 and error is not None and lead.difference > error
