@@ -36,9 +36,10 @@ class Lead:
 
     @property
     def scale(self) -> float | None:
-        """The larger progress of the two, which a lead is a share of; None: neither has made any."""
-        larger = max(self.progress, default=0.0) if self.progress is not None else 0.0
-        return larger if larger > 0 else None
+        """The larger progress of the two, and what the other has lost; None: neither has made any."""
+        if self.progress is None or max(self.progress) <= 0:
+            return None
+        return max(self.progress) - min(*self.progress, 0.0)
 
     @property
     def share(self) -> float | None:

@@ -76,16 +76,17 @@ def baseline_untried(race: Race, best: Configuration) -> Reason:
 def not_sure(race: Race, best: Configuration, lead: Lead, chance: float, monitor: str) -> Reason:
     """Say that what is ahead is not sure enough to stay so, and what would tell."""
     enough = 2 * race.horizon + race.spent
-    more = (
-        f"a budget of {enough / race.whole:.2g} trainings takes both to their end"
-        if race.length_known and race.left < enough and lead.rung < race.whole
-        else "more validation data would tell"
-    )
+    if lead.rung >= race.whole:
+        more = "; more validation data would tell"
+    elif race.length_known and race.left < enough:
+        more = f"; a budget of {enough / race.whole:.2g} trainings takes both to their end"
+    else:
+        more = ""
     return Reason(
         kind="baseline",
         text=f"this search cannot tell: {best.describe()} led the baseline by {lead.describe(_whose(race))} in "
         f"{monitor} after {lead.rung} micro-batches, and the chance that it ends behind is {chance:.0%}, where "
-        f"{race.risk:.0%} is accepted, so the baseline stays; {more}",
+        f"{race.risk:.0%} is accepted, so the baseline stays{more}",
         value=lead.share,
     )
 

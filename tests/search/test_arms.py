@@ -29,12 +29,21 @@ def test_the_baseline_is_plain_adamw_unless_the_user_has_an_optimizer() -> None:
     assert baseline(has_user_optimizer=True).optimizer == USER
 
 
-def test_the_first_choice_comes_first_then_the_baseline_then_the_textbooks() -> None:
+def test_the_first_choice_comes_first_then_ones_own_at_two_rates_then_the_second_and_the_textbooks() -> None:
     base = baseline(has_user_optimizer=True)
 
     found = arms([MUON, NADAM, ADAM], base)
 
-    assert found[:3] == (MUON.configuration, base, ADAM.configuration)
+    higher, highest = base.at_rate(10**0.5), base.at_rate(10.0)
+    assert found[:6] == (MUON.configuration, base, higher, NADAM.configuration, ADAM.configuration, highest)
+
+
+def test_other_rates_of_the_baseline_are_left_out_where_it_is_no_candidate() -> None:
+    base = baseline(has_user_optimizer=True)
+
+    found = arms([MUON, ADAM], base, sweeps_own=False)
+
+    assert [arm for arm in found if arm.optimizer == USER] == [base]
 
 
 @pytest.mark.parametrize("user", [True, False])
