@@ -128,7 +128,7 @@ class Board:
         return next((rung for rung in known if len(self.standings(rung)) > 1), known[-1])
 
     def leaders(self, rung: int) -> Ranking:
-        """Rank as `standings`, the front runner first, without those that nobody confirmed when others were.
+        """Rank as `standings`, the front runner before its rivals, without those nobody confirmed when others were.
 
         The best of many noisy values is too good to be true.
         """
@@ -137,8 +137,11 @@ class Board:
         among = [item for item in ranked if item[0].key in confirmed] if confirmed else []
         rivals = any(configuration != self.race.baseline for configuration, _ in among)
         ranked = among if rivals else ranked
-        front = self.front_runner((each for each, _ in ranked if each != self.race.baseline), rung)
-        return sorted(ranked, key=lambda item: item[0] != front)
+        places = [place for place, (each, _) in enumerate(ranked) if each != self.race.baseline]
+        front = self.front_runner((ranked[place][0] for place in places), rung)
+        in_front = [item for item in ranked if item[0] == front]
+        first = min(places, default=0)
+        return [*ranked[:first], *in_front, *(item for item in ranked[first:] if item[0] != front)]
 
     def front_runner(self, configurations: Iterable[Configuration], rung: int | None = None) -> Configuration | None:
         """Return the first of `configurations` in the prior's order that none after it is ahead of by an error.

@@ -455,7 +455,8 @@ def test_where_an_arm_is_ahead_of_the_baseline_the_rules_are_trusted() -> None:
 
 
 def test_an_escape_leaves_enough_for_the_best_and_its_rival_to_reach_the_end() -> None:
-    game = Game(race(arms=LOST, steps=400, validation_cost=1.0), valley(2e-2)).play()
+    untrained = Evaluation(value=1.5)
+    game = Game(race(arms=LOST, steps=400, validation_cost=1.0, untrained=untrained), valley(2e-2)).play()
 
     finished = [job.configuration for job in game.jobs if job.until == game.race.horizon]
 
@@ -625,7 +626,7 @@ def test_without_a_limit_on_steps_trials_go_to_the_end() -> None:
     assert max(job.until for job in game.jobs) == 100
 
 
-@pytest.mark.parametrize("share, near", [(0.05, True), (0.15, True), (0.25, False), (0.6, False)])
+@pytest.mark.parametrize("share, near", [(0.02, True), (0.05, True), (0.15, False), (0.6, False)])
 @pytest.mark.parametrize("steps", [400, 600, 1_000, 2_000])
 def test_the_leader_and_its_rival_reach_the_end_and_the_baseline_is_one_unless_it_is_far_behind(
     steps: int, share: float, near: bool
@@ -734,7 +735,7 @@ def test_a_race_for_large_values_is_the_mirror_of_one_for_small_ones() -> None:
         value = judge(configuration, seed, until)
         return None if value is None else -value
 
-    small, large = Game(race()).play(), Game(race(goal=Goal("max")), mirrored).play()
+    small, large = Game(race()).play(), Game(race(goal=Goal("max"), untrained=Evaluation(value=-4.0)), mirrored).play()
 
     assert small.jobs == large.jobs
     assert standings(small.race, small.trials, 25) == standings(large.race, large.trials, 25)

@@ -67,7 +67,7 @@ def test_a_long_training_is_searched_within_its_budget_and_the_plan_says_how_it_
     loader = DataLoader(vectors(), batch_size=16, shuffle=True)
     workload = TorchWorkload(net(), nn.functional.cross_entropy, loader, loader, steps=4_000)
 
-    plan = select(workload, budget=0.2, candidates=["nadam"], progress=Silent())
+    plan = select(workload, budget=0.2, candidates=["nadam"], risk=0.9, progress=Silent())
 
     assert plan.total_steps == 4_000
     assert plan.search_steps <= 800
