@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from optselect.configuration import USER, Configuration, Trial
-from optselect.search.forecast import chance_behind, is_apart
+from optselect.search.forecast import chance_behind, expected_gain, is_apart
 from optselect.search.lead import Lead, lead_between
 from optselect.search.race import Job, Race
 
@@ -189,6 +189,44 @@ class Board:
         place = {arm.key: index for index, arm in enumerate(self.race.arms)}
         found = [(place.get(each.key, len(place)), each.optimizer, each.rate or 0.0, each) for each in configurations]
         return [each for *_, each in sorted(found, key=lambda item: item[:3])]
+
+    # --- what would be chosen -----------------------------------------------------------------------
+
+    @functools.cached_property
+    def rivals(self) -> list[tuple[Configuration, Lead]]:
+        """What may be chosen in place of the baseline, with its lead at the last rung the two share.
+
+        What was judged and did not diverge, and of several seeds only what has them.
+        """
+        rungs = sorted({rung for trial in self.trials for rung in trial.values})
+        tried = distinct(each for rung in rungs for each, _ in self.leaders(rung) if each != self.race.baseline)
+        return [(each, lead) for each in tried if (lead := self.lead(each, self.race.baseline)) is not None]
+
+    @functools.cached_property
+    def sure(self) -> list[Configuration]:
+        """The rivals with so small a chance of ending behind as is asked for, and of them those that went furthest."""
+        sure = [each for each, lead in self.rivals if self.chance_behind(lead) < self.race.risk]
+        furthest = max(map(self.reached, sure), default=0)
+        return [each for each in sure if self.reached(each) == furthest]
+
+    @functools.cached_property
+    def chosen(self) -> Configuration:
+        """What would be chosen now: the front runner of those that are sure, or the baseline."""
+        return self.front_runner(self.sure) or self.race.baseline
+
+    @functools.cached_property
+    def is_settled(self) -> bool:
+        """Whether nothing that goes on could be expected to gain as much on the choice as is worth its trials."""
+        race, chosen = self.race, self.chosen
+        if not self.rivals:
+            return False
+        ahead = next((lead for each, lead in self.rivals if each == chosen), None)
+        progress = self.rivals[0][1].progress or (0.0, 0.0)
+        share = race.tactics.worth_a_trial
+        worth = share**2 * progress[0] if ahead is None else share * ahead.difference
+        others = [each for each in (race.baseline, *(rival for rival, _ in self.rivals)) if each != chosen]
+        leads = [lead for each in others if (lead := self.lead(chosen, each)) is not None]
+        return all(expected_gain(lead, race.fraction(lead.rung)) < worth for lead in leads)
 
     # --- how things stand ---------------------------------------------------------------------------
 

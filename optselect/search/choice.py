@@ -9,8 +9,7 @@ from optselect.configuration import USER, Configuration, Trial
 from optselect.plan import Reason
 from optselect.rules import Policy, Proposal
 from optselect.search import reasons
-from optselect.search.board import Board, Ranking, distinct
-from optselect.search.lead import Lead
+from optselect.search.board import Board, Ranking
 from optselect.search.race import Race
 
 
@@ -64,19 +63,13 @@ def choose(race: Race, trials: Sequence[Trial], proposals: Sequence[Proposal], m
     ranked = _deepest(board)
     if not ranked:
         return _baseline(race, reasons.no_value())
-    rivals = [each for each in _tried(board) if each != race.baseline]
-    if not rivals:
-        return _baseline(race, *reasons.unbeaten(race, trials, ranked, monitor))
-    leads = {rival.key: lead for rival in rivals if (lead := board.lead(rival, race.baseline)) is not None}
-    if not leads:
-        return _without_a_comparison(race, trials, next(each for each, _ in ranked), proposals)
-    sure = [each for each in rivals if _is_sure(board, leads.get(each.key))]
-    furthest = max((board.reached(each) for each in sure), default=0)
-    sure = [each for each in sure if board.reached(each) == furthest]
-    winner = board.front_runner(sure)
-    if winner is None:
-        return _baseline(race, *_not_sure(board, ranked, leads, trials, monitor))
-    lead = leads[winner.key]
+    if not board.rivals and any(configuration != race.baseline for configuration, _ in ranked):
+        return _without_a_comparison(race, trials, ranked[0][0], proposals)
+    winner = board.chosen
+    if winner == race.baseline:
+        return _baseline(race, *_not_sure(board, ranked, trials, monitor))
+    furthest = board.reached(winner)
+    lead = next(lead for each, lead in board.rivals if each == winner)
     value = race.goal.loss(board.loss(winner, 0, furthest) or 0.0)
     return Choice(
         configuration=winner,
@@ -86,7 +79,7 @@ def choose(race: Race, trials: Sequence[Trial], proposals: Sequence[Proposal], m
             reasons.led(race, lead),
             *_over_the_best_of_its_own(board, winner),
             *([reasons.went_further(monitor, value, furthest, lead.rung)] if lead.rung < furthest else []),
-            *_passed_over(board, winner, sure, monitor),
+            *_passed_over(board, monitor),
             *reasons.runner_up(race, ranked, winner, monitor),
             *reasons.votes(winner, proposals),
         ),
@@ -99,29 +92,17 @@ def _deepest(board: Board) -> Ranking:
     return next((ranked for rung in rungs if (ranked := board.leaders(rung))), [])
 
 
-def _tried(board: Board) -> list[Configuration]:
-    """List what may be chosen: what was judged and did not diverge, and of several seeds only what has them."""
-    rungs = {rung for trial in board.trials for rung in trial.values}
-    return distinct(each for rung in sorted(rungs) for each, _ in board.leaders(rung))
-
-
-def _is_sure(board: Board, lead: Lead | None) -> bool:
-    return lead is not None and board.chance_behind(lead) < board.race.risk
-
-
 def _baseline(race: Race, *why: Reason) -> Choice:
     return Choice(configuration=race.baseline, reasons=why)
 
 
-def _not_sure(
-    board: Board, ranked: Ranking, leads: dict[str, Lead], trials: Sequence[Trial], monitor: str
-) -> Sequence[Reason]:
+def _not_sure(board: Board, ranked: Ranking, trials: Sequence[Trial], monitor: str) -> Sequence[Reason]:
     """Say why nothing replaces the baseline: all are behind, or the one most likely to be ahead is not sure enough."""
-    ahead = [(each, leads[each.key]) for each, _ in ranked if each.key in leads and leads[each.key].difference > 0]
+    ahead = [(board.chance_behind(lead), each, lead) for each, lead in board.rivals if lead.difference > 0]
     if not ahead:
         return [*reasons.unbeaten(board.race, trials, ranked, monitor)]
-    best, lead = min(ahead, key=lambda item: board.chance_behind(item[1]))
-    return [reasons.not_sure(board.race, best, lead, board.chance_behind(lead), monitor)]
+    chance, best, lead = min(ahead, key=lambda item: item[0])
+    return [reasons.not_sure(board.race, best, lead, chance, monitor)]
 
 
 def _over_the_best_of_its_own(board: Board, winner: Configuration) -> Sequence[Reason]:
@@ -137,11 +118,11 @@ def _over_the_best_of_its_own(board: Board, winner: Configuration) -> Sequence[R
     return [reasons.led_the_best(other, lead) for *_, other, lead in sorted(found, key=lambda item: item[:3])[:1]]
 
 
-def _passed_over(board: Board, winner: Configuration, sure: Sequence[Configuration], monitor: str) -> Sequence[Reason]:
-    """Say what had a better value than `winner`, and was not ahead of it by more than an error."""
-    leads = [(each, lead) for each in sure if each != winner and (lead := board.lead(each, winner)) is not None]
-    better = [item for item in leads if item[1].difference > 0]
-    return [reasons.passed_over(each, lead, monitor) for each, lead in better]
+def _passed_over(board: Board, monitor: str) -> Sequence[Reason]:
+    """Say what had a better value than what was chosen, and was not ahead of it by more than an error."""
+    others = (each for each in board.sure if each != board.chosen)
+    leads = [(each, lead) for each in others if (lead := board.lead(each, board.chosen)) is not None]
+    return [reasons.passed_over(each, lead, monitor) for each, lead in leads if lead.difference > 0]
 
 
 def _without_a_comparison(

@@ -44,6 +44,21 @@ def chance_behind(lead: Lead, fraction: float) -> float:
     return NormalDist().cdf(-(lead.difference + lead.error) / error) if error else 0.0
 
 
+def expected_gain(lead: Lead, fraction: float) -> float:
+    """Return what the end may bring the other over what leads now, on average, in units of the loss.
+
+    The expected improvement (Mockus 1978; Jones et al. 1998, doi:10.1023/A:1008306431147) of a difference that is
+    known but for what a prefix does not show. Infinite where nothing is known of that.
+    """
+    if fraction >= 1.0:
+        return 0.0
+    if lead.scale is None:
+        return math.inf
+    error = prefix_error(fraction) * lead.scale
+    behind, normal = lead.difference / error, NormalDist()
+    return error * (normal.pdf(behind) - behind * normal.cdf(-behind))
+
+
 def is_apart(lead: Lead, fraction: float) -> bool:
     """Tell whether what leads is ahead by more than one standard error of the forecast."""
     error = error_at_the_end(lead, fraction)

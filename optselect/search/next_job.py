@@ -19,6 +19,8 @@ def next_job(race: Race, trials: Sequence[Trial], stages: Sequence[Stage] = STAG
     """Return the next job, or None when the race is over or nothing more fits the budget."""
     board = Board(race, trials)
     for index, stage in enumerate(stages):
+        if stage.decides and board.is_settled:
+            continue
         for job in stage.jobs(board):
             if board.fits(job, stage.leaves(board, stages[index + 1 :])):
                 return board.first_part(job)

@@ -19,9 +19,13 @@ from optselect.search.tactics import HALF_DECADE
 
 
 class Stage:
-    """What a stage is; each of the others says what it does otherwise."""
+    """What a stage is; each of the others says what it does otherwise.
+
+    decides  whether it compares what was tried already: nothing of that is begun once the choice is settled
+    """
 
     name = ""
+    decides = False
 
     def jobs(self, board: Board) -> Iterable[Job]:
         """List what to run, the most wanted first; the first job that fits the budget is run."""
@@ -225,6 +229,7 @@ class Halves(Stage):
     """
 
     name = "halves"
+    decides = True
 
     def jobs(self, board: Board) -> Iterable[Job]:
         """Take those four to the half; then try smaller rates while they help."""
@@ -261,6 +266,7 @@ class Confirmation(Stage):
     """
 
     name = "confirmation"
+    decides = True
 
     def jobs(self, board: Board) -> Iterable[Job]:
         """Begin with the baseline: without it no other seed compares."""
@@ -306,7 +312,8 @@ class Finish(Stage):
         # Of a training with nothing between the first rung and the end, the first rung is all that speaks for a lead.
         settled = board.is_clear and race.half is not None
         wanted = [*best, race.baseline] if settled else [*best[:1], race.baseline, *best[1:]]
-        yield from self._unjudged(board, wanted, race.horizon)
+        # A choice that is settled is still judged at its end, beside its rival, but nothing else is.
+        yield from self._unjudged(board, wanted[:2] if board.is_settled else wanted, race.horizon)
 
     def reserve(self, board: Board) -> float:
         """Keep enough for two, or with a large budget for all three."""

@@ -41,6 +41,12 @@ class Tactics:
     # A few micro-batches say only roughly how long others take, and the last of the first arms has to fit, too.
     timed: float = 0.8
 
+    # --- when to stop -------------------------------------------------------------------------------
+
+    # What a trial that goes on is to bring on average, as a share of what is chosen already over the baseline; where
+    # that is the baseline, its square is the share of the baseline's progress.
+    worth_a_trial: float = 0.03
+
     # --- later stages -------------------------------------------------------------------------------
 
     # A later look tells little that is new where it comes less than half as late again.

@@ -20,6 +20,7 @@ from optselect.configuration.trial import Trial
 from optselect.search.board import Board, Ranking
 from optselect.search.next_job import next_job
 from optselect.search.race import Job, Race
+from optselect.search.tactics import Tactics
 
 BASELINE = Configuration(optimizer="adamw", hyperparameters={"lr": 1e-3, "weight_decay": 1e-2})
 NAMES = ("muon", "nadam", "momentum")
@@ -41,6 +42,7 @@ def race(**changes: Any) -> Race:
         "steps": 1_000,
         "specs": tuple(catalogue.get(name) for name in ("adamw", *NAMES)),
         "untrained": Evaluation(value=4.0),
+        "tactics": Tactics(worth_a_trial=0.0),
         **changes,
     }
     return Race(**values)
@@ -643,6 +645,22 @@ def test_the_leader_and_its_rival_reach_the_end_and_the_baseline_is_one_unless_i
     assert leader.optimizer == finished[0].optimizer
     assert (BASELINE in finished[:2]) is near
     assert {job.seed for job in game.jobs if job.stage == "finish"} == {0}
+
+
+@pytest.mark.parametrize("steps, spared", [(400, "halves"), (2_000, "confirmation")])
+def test_a_choice_that_is_settled_is_judged_at_its_end_beside_a_rival_and_costs_no_more(
+    steps: int, spared: str
+) -> None:
+    def play(share: float, worth: float) -> Game:
+        return Game(race(steps=steps, tactics=Tactics(worth_a_trial=worth)), apart(share)).play()
+
+    every, settled, close = play(0.6, 0.0), play(0.6, 0.5), play(0.01, 0.03)
+
+    assert spared in every.stages()
+    assert spared not in settled.stages()
+    assert len([job for job in settled.jobs if job.stage == "finish"]) == 2
+    assert settled.cost < every.cost
+    assert spared in close.stages()
 
 
 def test_a_deeper_job_continues_a_trial_that_was_judged_before() -> None:
