@@ -112,7 +112,7 @@ def _tiles(plan: OptimizerPlan) -> Iterator[tuple[str, ...]]:
     """Yield the tiles: a title, a figure, and what it means."""
     if plan.lead is not None and plan.baseline is not None:
         base = "your own optimizer as it is" if plan.baseline.optimizer == USER else plan.baseline.optimizer
-        yield "lead", f"{plan.lead:.0%}", f"over the baseline, {base}"
+        yield "lead", f"{plan.lead:.0%}", f"of the progress of the baseline, {base}"
     chosen = next((trial for trial in ranked(plan) if is_chosen(plan, trial) and trial.value is not None), None)
     if chosen is not None and chosen.value is not None:
         yield plan.monitor, f"{chosen.value:.4g}", f"in its trial, after {chosen.micro_batches:,} micro-batches"

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,7 +25,7 @@ from optselect import AutoOptimizer, Budget, FineTuning, OptimizerPlan, TorchWor
 from optselect import configuration as values
 from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
-from optselect.configuration import Configuration, Goal
+from optselect.configuration import Configuration, Evaluation, Goal
 from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import Reason
 from optselect.profile import Profile
@@ -482,6 +482,8 @@ def play(spec: Mapping[str, Any]) -> JsonDict:
     """A whole race, its jobs in order and the choice at its end."""
     race = race_of(spec)
     judge = Judge(spec=spec, horizon=trained_length(race))
+    if judges_untrained(race):
+        race = replace(race, untrained=Evaluation(value=judge.untrained()))
     trials: list[Trial] = []
     jobs: list[list[Any]] = []
     left = math.inf if spec["seconds"] is None else spec["seconds"] / spec["pace"]
