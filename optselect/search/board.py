@@ -176,9 +176,10 @@ class Board:
             untrained=self.race.untrained,
         )
 
-    def chance_behind(self, lead: Lead) -> float:
-        """Return the chance that what leads ends behind the other by more than noise."""
-        return chance_behind(lead, self.race.fraction(lead.rung))
+    def chance_behind(self, configuration: Configuration, lead: Lead) -> float:
+        """Return the chance that `configuration`, which leads, ends behind the other by more than noise."""
+        first_choice = configuration == self.race.arms[0]
+        return chance_behind(lead, self.race.fraction(lead.rung), first_choice=first_choice)
 
     def is_apart(self, lead: Lead) -> bool:
         """Tell whether what leads is ahead by more than an error."""
@@ -205,7 +206,7 @@ class Board:
     @functools.cached_property
     def sure(self) -> list[Configuration]:
         """The rivals with so small a chance of ending behind as is asked for, and of them those that went furthest."""
-        sure = [each for each, lead in self.rivals if self.chance_behind(lead) < self.race.risk]
+        sure = [each for each, lead in self.rivals if self.chance_behind(each, lead) < self.race.risk]
         furthest = max(map(self.reached, sure), default=0)
         return [each for each in sure if self.reached(each) == furthest]
 
@@ -249,7 +250,7 @@ class Board:
         rivals = (each for each, _ in self.leaders(self.deepest(race.half, race.rung)) if each != race.baseline)
         leader = next(rivals, None)
         lead = None if leader is None else self.lead(leader, race.baseline)
-        return lead is not None and self.chance_behind(lead) < race.risk
+        return leader is not None and lead is not None and self.chance_behind(leader, lead) < race.risk
 
     @property
     def finishes(self) -> bool:

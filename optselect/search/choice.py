@@ -98,7 +98,7 @@ def _baseline(race: Race, *why: Reason) -> Choice:
 
 def _not_sure(board: Board, ranked: Ranking, trials: Sequence[Trial], monitor: str) -> Sequence[Reason]:
     """Say why nothing replaces the baseline: all are behind, or the one most likely to be ahead is not sure enough."""
-    ahead = [(board.chance_behind(lead), each, lead) for each, lead in board.rivals if lead.difference > 0]
+    ahead = [(board.chance_behind(each, lead), each, lead) for each, lead in board.rivals if lead.difference > 0]
     if not ahead:
         return [*reasons.unbeaten(board.race, trials, ranked, monitor)]
     chance, best, lead = min(ahead, key=lambda item: item[0])

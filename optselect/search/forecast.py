@@ -8,37 +8,44 @@ from statistics import NormalDist
 from optselect.search.lead import Lead
 
 PREFIX_ERROR = 0.015
-"""Standard error of a lead at half the schedule as a forecast of that at its end, as a share of the progress.
+"""Standard error of a lead at half the schedule as a forecast of that at its end, as a share of the progress."""
+FIRST_CHOICE_ERROR = 0.0185
+"""The same of the prior's first choice."""
 
-`optselect bench --calibration` fits it on recorded trainings.
-"""
 
-
-def prefix_error(fraction: float) -> float:
+def prefix_error(fraction: float, *, first_choice: bool = False) -> float:
     """Return the standard error of a lead at `fraction` of the schedule as a forecast of the end.
 
     In shares of the progress. An early lead is mostly speed, and falls as the slower one catches up: the error is
-    `PREFIX_ERROR * (1 - fraction) / fraction`, none at the end, and so large in the first fortieth that no lead counts.
+    `PREFIX_ERROR` times what is left of the schedule over what is behind, none at the end, and so large in the first
+    fortieth that no lead counts. The prior's first choice was seldom behind at the end of the recorded trainings when
+    it was ahead early: with its square root, where that is less. `optselect bench --calibration` fits both.
     """
-    return PREFIX_ERROR * (1 - fraction) / fraction
+    left = (1 - fraction) / fraction
+    error = PREFIX_ERROR * left
+    return min(error, FIRST_CHOICE_ERROR * math.sqrt(left)) if first_choice else error
 
 
-def error_at_the_end(lead: Lead, fraction: float) -> float | None:
+def error_at_the_end(lead: Lead, fraction: float, *, first_choice: bool = False) -> float | None:
     """Return the standard error of `lead`, seen at `fraction`, as a forecast of the end, in units of the loss.
 
     None where nothing says how much a prefix may mislead: no progress is known.
     """
     if fraction >= 1.0:
         return lead.error
-    return None if lead.scale is None else math.hypot(lead.error, prefix_error(fraction) * lead.scale)
+    return (
+        None
+        if lead.scale is None
+        else math.hypot(lead.error, prefix_error(fraction, first_choice=first_choice) * lead.scale)
+    )
 
 
-def chance_behind(lead: Lead, fraction: float) -> float:
+def chance_behind(lead: Lead, fraction: float, *, first_choice: bool = False) -> float:
     """Return the chance that what leads ends behind the other by more than noise: a standard error of the lead.
 
-    1 where it does not lead, or where nothing is known of the error.
+    `first_choice` says whether it is the prior's. 1 where it does not lead, or nothing is known of the error.
     """
-    error = error_at_the_end(lead, fraction)
+    error = error_at_the_end(lead, fraction, first_choice=first_choice)
     if not lead.difference > 0 or error is None:
         return 1.0
     return NormalDist().cdf(-(lead.difference + lead.error) / error) if error else 0.0
