@@ -319,16 +319,19 @@ def choose(field: Field, design: Design, constants: Constants) -> Choice:
 
 
 def _champion(field: Field, rivals: Sequence[str], reach: Mapping[str, float], constants: Constants) -> str | None:
-    """Of those that may replace the baseline take the first, and a later one that leads it by more than the error."""
+    """Of what may replace the baseline, and went furthest, take the first.
+
+    A later one takes its place where it leads by more than the error.
+    """
+    looks = {arm: look for arm in rivals if (look := field.seen(arm, reach[arm])) is not None}
+    sure = [arm for arm, look in looks.items() if sureness(look, constants) > 1 - RISK]
+    furthest = max((reach[arm] for arm in sure), default=0.0)
     champion: str | None = None
-    for arm in rivals:
-        look = field.seen(arm, reach[arm])
-        if look is None or sureness(look, constants) <= 1 - RISK:
-            continue
+    for arm in (each for each in sure if reach[each] == furthest):
         if champion is None:
             champion = arm
             continue
-        apart = field.seen(arm, min(reach[arm], reach[champion]), against=champion)
+        apart = field.seen(arm, furthest, against=champion)
         if apart is not None and apart.share > expected(apart, Constants(drift=constants.drift))[1]:
             champion = arm
     return champion

@@ -98,6 +98,18 @@ def test_a_prior_speaks_for_the_first_choice_alone_and_the_less_the_surer_a_look
     assert means[0] < means[1] < means[2] == 0.2
 
 
+def test_the_search_judges_by_the_model_that_is_calibrated() -> None:
+    forecast = pytest.importorskip("optselect.search.forecast")
+    lead = pytest.importorskip("optselect.search.lead").Lead(
+        rung=25, values=(1.0, 0.9), difference=0.1, error=0.02, progress=(1.9, 2.0)
+    )
+    look = replace(SIGHTING, share=0.1 / 2.0, noise=0.02 / 2.0)
+
+    chance = forecast.chance_behind(lead, look.fraction)
+
+    assert chance == pytest.approx(1 - calibration.sureness(look, Constants(drift=forecast.PREFIX_ERROR)))
+
+
 @pytest.mark.parametrize("wrong, total, interval", [(0, 10, (0.0, 0.2775)), (1, 10, (0.0179, 0.4042))])
 def test_an_interval_is_wilsons(wrong: int, total: int, interval: tuple[float, float]) -> None:
     assert Count(wrong=wrong, of=total).interval == pytest.approx(interval, abs=1e-4)
