@@ -13,6 +13,7 @@ from optselect.recipes.bench import curves, plot
 from optselect.recipes.bench.calibration import (
     DESIGNS,
     FAMILIES,
+    FIRST,
     FITTED_AT,
     FITTED_ON,
     OTHERS,
@@ -128,6 +129,7 @@ def tables(found: Calibration) -> dict[str, str]:
     for trial in found.trials():
         made[f"Reliability: {trial.name}"] = _reliability(found, trial)
         made[f"Sure calls: {trial.name}"] = _sure_calls(found, trial)
+    made["Sure calls by rival"] = _rivals(found)
     made["Choices by budget"] = _choices(found, found.trials())
     made["Choices by budget, with the prior"] = _choices(found, found.trials(prior=True))
     made["The worst sure calls"] = _worst(found)
@@ -227,6 +229,26 @@ def _sure_calls(found: Calibration, trial: Trial) -> str:
         wrong = _tasks(each for each in sure if each.behind)
         rows.append([f"{fraction:g}", *_counted(_behind(sure)), len(_tasks(sure)), ", ".join(wrong) or "none"])
     return _table(("fraction", "sure", "behind", "share", "95 % interval", "tasks", "behind on"), rows)
+
+
+def _rivals(found: Calibration) -> str:
+    kinds: dict[str, Callable[[str], bool]] = {
+        "first choice": lambda label: label == FIRST,
+        "other arms": lambda label: label.startswith("arm") and " " not in label and label != FIRST,
+        "own optimizer, other rates": lambda label: label.startswith("own"),
+        "arms, half a decade up": lambda label: label.startswith("arm") and label.endswith("x3.16"),
+        "arms, half a decade down": lambda label: label.startswith("arm") and label.endswith("x0.316"),
+    }
+    rows = []
+    for kind, belongs in kinds.items():
+        row = [kind]
+        for trial in found.trials():
+            sure = [each for fraction in FRACTIONS for each in trial.sure(found.seen, fraction) if belongs(each.label)]
+            count = _behind(sure)
+            row += [f"{count.wrong} of {count.of}", ", ".join(_tasks(each for each in sure if each.behind)) or "none"]
+        rows.append(row)
+    heads = [f"{column}, {trial.name}" for trial in found.trials() for column in ("behind", "on")]
+    return _table(("rival", *heads), rows)
 
 
 def _choices(found: Calibration, trials: Sequence[Trial]) -> str:
