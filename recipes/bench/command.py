@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from optselect.errors import MissingExtraError
-from optselect.recipes.bench import oracle, plot, scores, tasks
+from optselect.recipes.bench import curves, oracle, plot, scores, tasks
+from optselect.recipes.bench.calibration_tables import calibrate
 from optselect.recipes.bench.contenders import STANDARD, method
 from optselect.recipes.bench.methods import Arena, grid_point
 from optselect.recipes.bench.oracle import Reference
@@ -29,9 +30,11 @@ TINY_TASKS, TINY_METHODS, TINY_STEPS = ("digits",), ("default", "sweep", "ours@1
 class Settings:
     """What `optselect bench` was asked for. None: all tasks, the standard methods, the user's cache folder.
 
-    tiny    a short task, one seed and a small reference of its own: shows that everything works, and no more
-    oracle  make the references, run no method
-    redo    forget the results of these methods first; full trainings stay known
+    tiny         a short task, one seed and a small reference of its own: shows that everything works, and no more
+    oracle       make the references, run no method
+    redo         forget the results of these methods first; full trainings stay known
+    curves       record the arms of the tasks' searches over whole trainings, run no method
+    calibration  fit and check what a search's judgement goes by on recorded curves, run no method
     """
 
     tasks: Sequence[str] | None = None
@@ -42,6 +45,8 @@ class Settings:
     tiny: bool = False
     oracle: bool = False
     redo: bool = False
+    curves: bool = False
+    calibration: bool = False
 
 
 def bench(arguments: argparse.Namespace) -> None:
@@ -56,6 +61,13 @@ def run(settings: Settings, say: Callable[[str], None] = print) -> None:
     Without matplotlib there is no picture. Raises `ConfigurationError` on a name that is none, and
     `MissingExtraError` when data are not installed.
     """
+    if settings.curves:
+        with _one_thread():
+            _Session(settings, say).record_curves()
+    if settings.calibration:
+        calibrate(settings.out, say)
+    if settings.curves or settings.calibration:
+        return
     session = _Session(settings, say)
     with _one_thread():
         if settings.oracle or settings.tiny:
@@ -82,12 +94,26 @@ class _Session:
         self.trainings = Trainings(settings.out / "trainings.jsonl")
         self.results = Lines(settings.out / "results.jsonl")
 
+    @property
+    def seeds(self) -> range:
+        """Those of the searches."""
+        return range(1 if self.settings.tiny else self.settings.seeds)
+
     def make_references(self) -> None:
         grid = [grid_point("adamw", lr) for lr in (3e-3, 1e-2)] if self.settings.tiny else None
         for task in self.tasks:
             made = oracle.make_reference(task, self.data[task.name], self.trainings, grid)
             oracle.write(self.settings.out / oracle.FILE, {task.name: made}, "optselect bench --oracle")
             self.say(oracle.described(task, made))
+
+    def record_curves(self) -> None:
+        """Record seed by seed, then pack all that the folder has as the package carries it."""
+        lines = Lines(self.settings.out / curves.FILE)
+        for seed in self.seeds:
+            for task in self.tasks:
+                curves.record(task, self.data[task.name], seed, lines, self.say)
+        curves.pack(lines.rows, self.settings.out / curves.PACKED)
+        self.say(str(self.settings.out / curves.PACKED))
 
     def run_methods(self, references: Mapping[str, Reference]) -> None:
         """Run method by method: a run that is stopped has whole columns to show."""
@@ -96,7 +122,7 @@ class _Session:
         done = {_key(row) for row in self.results.rows}
         for name in self.methods:
             for task in self.tasks:
-                for seed in range(1 if self.settings.tiny else self.settings.seeds):
+                for seed in self.seeds:
                     if (task.name, task.steps, name, seed) not in done:
                         row = _run_one(task, self.data[task.name], name, seed, self.trainings)
                         self.results.append(row)

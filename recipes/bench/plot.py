@@ -1,10 +1,11 @@
-"""Regret against what the search cost, one mark for each method."""
+"""Pictures of the benchmark: regret against what a search cost, and what became of calls by how sure they were."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from optselect.recipes.bench.calibration import Count
 from optselect.recipes.bench.scores import Summary
 from optselect.recipes.bench.sources import tool
 
@@ -44,3 +45,27 @@ def _mark(axes: object, summary: Summary) -> None:
         color=colour,
         fontsize=8,
     )
+
+
+def reliability(series: Mapping[str, Sequence[tuple[float, Count]]], file: Path) -> None:
+    """Draw the share of calls that do not end behind against the chance that was given, with 95 % intervals.
+
+    The file's suffix, .svg or .png, says what it is. Raises `MissingExtraError`.
+    """
+    matplotlib = tool("matplotlib")
+    matplotlib.use("agg")
+    pyplot = tool("matplotlib.pyplot")
+    with matplotlib.rc_context({"svg.hashsalt": "optselect", "svg.fonttype": "none"}):
+        figure, axes = pyplot.subplots(figsize=(6, 4.5), layout="constrained")
+        axes.plot([0.5, 1], [0.5, 1], color="0.7", linewidth=0.8)
+        for index, (name, points) in enumerate(series.items()):
+            shares = [1 - count.share for _, count in points]
+            lows = [share - (1 - count.interval[1]) for share, (_, count) in zip(shares, points, strict=True)]
+            highs = [(1 - count.interval[0]) - share for share, (_, count) in zip(shares, points, strict=True)]
+            chances = [chance for chance, _ in points]
+            axes.errorbar(chances, shares, yerr=[lows, highs], fmt="o-", color=f"C{index}", capsize=2, label=name)
+        axes.set_xlabel("chance, by the model, that a rival does not end behind")
+        axes.set_ylabel("share that does not")
+        axes.legend(loc="lower right", frameon=False)
+        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+        pyplot.close(figure)

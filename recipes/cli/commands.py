@@ -166,6 +166,8 @@ def command_parser() -> argparse.ArgumentParser:
     bench.add_argument("--cache", type=_file, help="folder of prepared data (in the user's cache)")
     bench.add_argument("--tiny", action="store_true", help="one short task, to see that it works")
     bench.add_argument("--oracle", action="store_true", help="only find the best of a grid: regret's zero")
+    bench.add_argument("--curves", action="store_true", help="only record what searches try, over whole trainings")
+    bench.add_argument("--calibration", action="store_true", help="only fit and check the judgement on such a record")
     bench.add_argument("--redo", action="store_true", help="forget these methods' results first")
     return parser
 

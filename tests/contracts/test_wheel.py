@@ -45,7 +45,7 @@ def test_the_wheel_holds_every_source_file_once_and_nothing_else(shipped: set[st
         for path in files_below(ROOT / folder)
         if path.suffix in {".py", ".css"}
         or path.name == "py.typed"
-        or (folder == "recipes" and path.suffix in {".yaml", ".json"})
+        or (folder == "recipes" and path.suffix in {".yaml", ".json", ".gz"})
     }
 
     assert {name for name in shipped if ".dist-info/" not in name} == sources
