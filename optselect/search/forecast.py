@@ -7,9 +7,9 @@ from statistics import NormalDist
 
 from optselect.search.lead import Lead
 
-PREFIX_ERROR = 0.015
+PREFIX_ERROR = 0.02
 """Standard error of a lead at half the schedule as a forecast of that at its end, as a share of the progress."""
-FIRST_CHOICE_ERROR = 0.0185
+FIRST_CHOICE_ERROR = 0.022
 """The same of the prior's first choice."""
 
 

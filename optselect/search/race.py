@@ -15,8 +15,8 @@ from optselect.space import Dimension, SearchSpace
 
 # Those of torch's LBFGS as it comes: at most 1.25 for each of 20 iterations.
 _CLOSURE_PASSES = 25
-# Judging the untrained model takes at most a tenth of a search.
-_UNTRAINED_SHARE = 10
+# Judging the untrained model takes at most a fifth of a search.
+_UNTRAINED_SHARE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
