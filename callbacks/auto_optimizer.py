@@ -237,7 +237,7 @@ class AutoOptimizer(AnyCallback):
         self._fit.random.on_train_start(trainer, trainer.ckpt_path)
         if self._chosen(trainer):
             self._fit.watch.begin(trainer, pl_module, self._fit.built.scheduler)
-        self._fit.time_up.begin(trainer, pl_module, self._fit.built.ends_at, trainer.callbacks)
+        self._fit.time_up.begin(trainer, pl_module, self._fit.built.ends_at)
         if self.plan is not None and trainer.is_global_zero:
             write_sidecars(self.plan, checkpoint_folders(trainer))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from optselect.callbacks.fit_facts import steps_to_come
@@ -35,12 +34,12 @@ class TimeUp:
     def __init__(self) -> None:
         self._end: int | None = None
 
-    def begin(self, trainer: Any, module: pl.LightningModule, end: int | None, callbacks: Iterable[Any]) -> None:
+    def begin(self, trainer: Any, module: pl.LightningModule, end: int | None) -> None:
         """Stop the training at step `end` (None: nowhere); at once where that is behind it."""
         self._end = end
         if end is None:
             return
-        to_come = steps_to_come(trainer, callbacks, 0)
+        to_come = steps_to_come(trainer, trainer.callbacks, 0)
         if to_come is not None and trainer.global_step + to_come <= end:
             self._end = None
         self.look(trainer, module)

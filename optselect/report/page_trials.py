@@ -116,7 +116,10 @@ def _rungs(plan: OptimizerPlan, trials: Sequence[Trial]) -> Html:
         element("th", "time of a step", scope="col", class_="number"),
         element("th", "state", scope="col"),
     )
-    caption = f"{plan.monitor} after so many micro-batches, the best of each rung in bold; the time of a step beside the baseline's"
+    caption = (
+        f"{plan.monitor} after so many micro-batches, the best of each rung in bold; the time of a step beside the "
+        "baseline's"
+    )
     return scrolling(
         "Rungs",
         element(

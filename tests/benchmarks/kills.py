@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.searches import plain
+
 ROOT = Path(__file__).parents[2]
 _LOOK_SECONDS = 0.02
 
