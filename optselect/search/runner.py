@@ -22,12 +22,13 @@ from optselect.configuration import USER, Configuration, Evaluation
 from optselect.errors import MetricNotLoggedError
 from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.search.outcome import Outcome
-from optselect.search.pace import Stopwatch, count_in_time, in_time
+from optselect.search.pace import count_in_time, in_time
 from optselect.search.parking import RungStates, states_beside
 from optselect.search.race import Race
 from optselect.study.study import TrialStudy
 from optselect.workload.own_optimizer import left_out_by
 from optselect.workload.protocol import Build, Workload
+from optselect.workload.stopwatch import Stopwatch
 
 # Losses are looked at this often: a diverged trial costs at most this many micro-batches more.
 _CHUNK = 20

@@ -19,13 +19,14 @@ from optselect.catalogue import get
 from optselect.configuration import USER, Configuration, Evaluation, FineTuning, Schedule, Thaw, Trial
 from optselect.pipeline import Selection, make_selection
 from optselect.search.outcome import Outcome
-from optselect.search.pace import Stopwatch, as_trained, count_in_time, in_time
+from optselect.search.pace import as_trained, count_in_time, in_time
 from optselect.search.progress import Silent
 from optselect.search.race import Job, Race
 from optselect.search.reasons import equal_time, pace
 from optselect.search.runner import TIMING_COST, TrialRunner
 from optselect.settings import Settings
 from optselect.study.study import TrialStudy
+from optselect.workload.stopwatch import Stopwatch
 from tests.support.small import loader, net, vectors
 
 STEPS = 120
