@@ -225,9 +225,13 @@ def caveat(said: str) -> Reason:
 
 
 def pace(chosen: Configuration, race: Race, trials: Sequence[Trial], accumulate: int) -> Iterator[Reason]:
-    """Say how long a step takes beside the baseline's, where both are known; a step is `accumulate` micro-batches."""
+    """Say how long a step takes beside the baseline's, where both are known; a step is `accumulate` micro-batches.
+
+    Nothing of the baseline's own optimizer on the same parts: a rate takes no time, and the difference is noise.
+    """
+    alike = chosen.optimizer == race.baseline.optimizer and chosen.fine_tuning == race.baseline.fine_tuning
     base, own = (pace_of(each, trials) for each in (race.baseline, chosen))
-    if chosen != race.baseline and base and own:
+    if not alike and base and own:
         yield Reason(
             kind="pace",
             text=f"a step with it takes {format_times(own / base)} times as long as with the baseline "

@@ -19,6 +19,10 @@ from tests.support.modules import BATCH, ROWS, Classifier, auto, equal_states, f
 EPOCH = ROWS // BATCH
 
 
+def _loss(module: Any, batch: Any) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(module.net(batch[0]), batch[1])
+
+
 @functools.cache
 def found() -> OptimizerPlan:
     train, val = loaders()
@@ -28,7 +32,7 @@ def found() -> OptimizerPlan:
         train,
         val,
         steps=EPOCH * 4,
-        step=lambda model, batch: torch.nn.functional.cross_entropy(model.net(batch[0]), batch[1]),
+        step=_loss,
     )
     return select(workload, 0, candidates=["momentum"])
 

@@ -166,6 +166,12 @@ def test_a_step_is_several_micro_batches_where_gradients_are_accumulated() -> No
     assert said == "a step with it takes 0.5 times as long as with the baseline (4.4 ms, 8.8 ms)"
 
 
+def test_another_rate_takes_no_other_time() -> None:
+    trials = [Trial(configuration=ADAMW, pace=1.0), Trial(configuration=ADAMW.at_rate(0.01), pace=1.1)]
+
+    assert list(pace(ADAMW.at_rate(0.01), race(), trials, 1)) == []
+
+
 @pytest.mark.parametrize("known", [(None, 1.0), (1.0, None), (0.0, 1.0)])
 def test_nothing_is_said_of_a_time_that_is_not_known(known: tuple[float | None, float | None]) -> None:
     trials = [Trial(configuration=each, pace=it) for each, it in zip((ADAMW, SGD), known, strict=True)]
