@@ -225,7 +225,7 @@ class Board:
         progress = self.rivals[0][1].progress or (0.0, 0.0)
         share = race.tactics.worth_a_trial
         worth = share**2 * progress[0] if ahead is None else share * ahead.difference
-        others = [each for each in (race.baseline, *(rival for rival, _ in self.rivals)) if each != chosen]
+        others = distinct(trial.configuration for trial in self.trials if trial.configuration != chosen)
         leads = [lead for each in others if (lead := self.lead(chosen, each)) is not None]
         return all(expected_gain(lead, race.fraction(lead.rung)) < worth for lead in leads)
 

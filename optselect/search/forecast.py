@@ -63,7 +63,7 @@ def expected_gain(lead: Lead, fraction: float) -> float:
         return math.inf
     error = prefix_error(fraction) * lead.scale
     behind, normal = lead.difference / error, NormalDist()
-    return error * (normal.pdf(behind) - behind * normal.cdf(-behind))
+    return max(error * (normal.pdf(behind) - behind * normal.cdf(-behind)), 0.0)
 
 
 def is_apart(lead: Lead, fraction: float) -> bool:
