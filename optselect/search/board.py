@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from optselect.configuration import USER, Configuration, Trial
+from optselect.configuration import Configuration, Trial
 from optselect.search.forecast import chance_behind, expected_gain, is_apart, is_sure
 from optselect.search.lead import Lead, lead_between
 from optselect.search.race import Job, Race
@@ -235,18 +235,6 @@ class Board:
         return all(expected_gain(lead, race.fraction(lead.rung)) < worth for lead in leads)
 
     # --- how things stand ---------------------------------------------------------------------------
-
-    @functools.cached_property
-    def baseline_leads(self) -> bool:
-        """Whether none of the first arms is ahead of the baseline, and the budget is one to do something about it."""
-        race, first = self.race, self.race.first_arms
-        own_alone = all(arm.optimizer == USER for arm in first)
-        if race.trainings < race.tactics.halving or race.layout.screen is not None or own_alone:
-            return False
-        base = self.loss(race.baseline, 0, race.rung)
-        if base is None or not all(self.judged(arm, 0, race.rung) for arm in first):
-            return False
-        return not any((loss := self.loss(arm, 0, race.rung)) is not None and loss < base for arm in first)
 
     @functools.cached_property
     def is_clear(self) -> bool:

@@ -67,7 +67,7 @@ class Arms(Stage):
         sound = 0
         for arm in race.arms:
             # One that diverged early left the means for another.
-            if sound == layout.arms or (arm not in race.first_arms and board.baseline_leads):
+            if sound == layout.arms:
                 return
             yield from self._unjudged(board, [arm], until)
             sound += not board.diverged(arm)
@@ -95,44 +95,6 @@ class Promotion(Stage):
         """Leave nothing, as with arms."""
         del board, later
         return 0.0
-
-
-class Escape(Stage):
-    """The sweep that one would do without rules, where these are wrong about this training.
-
-    Where none of the first arms is ahead of the baseline, the other arms are no better. Then the baseline's own
-    optimizer is tried half a decade up, and up again for as long as that helps, or else down.
-    """
-
-    name = "escape"
-
-    def jobs(self, board: Board) -> Iterable[Job]:
-        """Yield the next step of the sweep."""
-        if not board.baseline_leads:
-            return
-        race = board.race
-        # A higher rate and a schedule belong together; the user's own optimizer has its own.
-        kinds = [arm.schedule for arm in race.arms if arm.schedule.kind == "cosine" and race.baseline.optimizer != USER]
-        start = replace(race.baseline, schedule=next(iter(kinds), race.baseline.schedule))
-        for factor in (HALF_DECADE, 1 / HALF_DECADE):
-            here, loss = start, board.loss(race.baseline, 0, race.rung) or 0.0
-            while (there := race.rescaled(here, factor)) is not None:
-                if not board.judged(there, 0, race.rung):
-                    yield self._job(there, race.rung)
-                    return
-                found = board.loss(there, 0, race.rung)
-                if found is None or found >= loss:
-                    break
-                here, loss = there, found
-            if here != start:
-                return
-
-    def leaves(self, board: Board, later: Sequence[Stage]) -> float:
-        """Keep only the end for one leader and the baseline: without a way out no leader is worth a half."""
-        del later
-        if board.race.left == math.inf or board.race.trainings < board.race.tactics.halving or not board.finishes:
-            return 0.0
-        return 2 * _going_on(board.race, board.race.rung, board.race.horizon)
 
 
 class _Around(Stage):
@@ -196,8 +158,7 @@ class Others(_Around):
         if not board.race.policies:
             return
         yield from self._around(board, leaders=2)
-        if not board.baseline_leads:
-            yield from self._unjudged(board, board.race.arms, board.race.rung)
+        yield from self._unjudged(board, board.race.arms, board.race.rung)
 
 
 class Refinement(Stage):
@@ -327,7 +288,6 @@ class Finish(Stage):
 STAGES: tuple[Stage, ...] = (
     Arms(),
     Promotion(),
-    Escape(),
     Neighbours(),
     Policies(),
     Others(),

@@ -53,7 +53,6 @@ def test_the_record_has_every_kind_of_race_and_search() -> None:
     assert stages == {
         "arms",
         "promotion",
-        "escape",
         "neighbours",
         "policies",
         "others",
