@@ -189,15 +189,22 @@ def sightings(found: Iterable[Field], fractions: Sequence[float] = FRACTIONS) ->
 
 
 def fit(seen: Sequence[Sighting]) -> PrefixError:
-    """Fit the constants on what was seen of some tasks: that of any rival on all but the first choice, then its own.
+    """Fit the constants on what was seen of some tasks: that of any rival on all but the first choice, and its own.
 
-    Each is the one of a grid whose chances have the smallest Brier score.
+    Each is the one of a grid whose chances have the smallest Brier score. Each is fitted alone: that of the first
+    choice as if the other were too large to be the less.
     """
     others = [each for each in seen if not each.is_first]
-    any_rival = _best(others, lambda constant: PrefixError(any_rival=constant, first_choice=constant))
     first = [each for each in seen if each.is_first]
-    first_choice = _best(first, lambda constant: PrefixError(any_rival=any_rival, first_choice=constant))
-    return PrefixError(any_rival=any_rival, first_choice=first_choice)
+    return PrefixError(
+        any_rival=_best(others, lambda constant: PrefixError(any_rival=constant, first_choice=math.inf)),
+        first_choice=_best(first, root_alone),
+    )
+
+
+def root_alone(constant: float) -> PrefixError:
+    """Let the first choice's own constant count at every fraction before the end."""
+    return PrefixError(any_rival=math.inf, first_choice=constant)
 
 
 def _best(seen: Sequence[Sighting], constants: Callable[[float], PrefixError]) -> float:

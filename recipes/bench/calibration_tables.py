@@ -29,6 +29,7 @@ from optselect.recipes.bench.calibration import (
     fitted_on,
     left_out,
     of,
+    root_alone,
     sightings,
     sureness,
 )
@@ -197,9 +198,10 @@ def _first_choice(found: Calibration) -> str:
 
 def _constants(found: Calibration) -> str:
     of_home = of(found.seen, FITTED_ON)
+    home_without = left_out(of_home)
     pairs = {
         "nothing": (fit(of_home), fit(found.seen)),
-        **{family: (left_out(of_home).get(family), each) for family, each in left_out(found.seen).items()},
+        **{family: (home_without.get(family), each) for family, each in left_out(found.seen).items()},
     }
     return _table(
         ("left out", "C, home and unseen", "C1, home and unseen", "C, all", "C1, all"),
@@ -214,11 +216,10 @@ def _named(constants: PrefixError | None) -> tuple[str, str]:
 def _scores(found: Calibration) -> str:
     first = [each for each in found.seen if each.is_first]
     others = [each for each in found.seen if not each.is_first]
-    any_rival = fit(found.seen).any_rival
     cells = []
     for seen, constants in (
         (others, [PrefixError(any_rival=each, first_choice=each) for each in CONSTANTS]),
-        (first, [PrefixError(any_rival=any_rival, first_choice=each) for each in CONSTANTS]),
+        (first, [root_alone(each) for each in CONSTANTS]),
     ):
         sure = [_sure(fitted_on(seen), each) for each in constants]
         cells.append(
@@ -232,7 +233,10 @@ def _scores(found: Calibration) -> str:
         (f"{each:g}", *of_others, *of_first, f"{score:.4f}")
         for each, of_others, of_first, score in zip(CONSTANTS, *cells, linear, strict=True)
     ]
-    heads = ("constant", "C: score", "sure", "behind", "C1: score", "sure", "behind", "C1 without the root: score")
+    heads = (
+        *("constant", "C: score", "C: sure", "C: behind"),
+        *("C1: score", "C1: sure", "C1: behind", "C1 without the root: score"),
+    )
     return _table(heads, rows)
 
 
