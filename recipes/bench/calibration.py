@@ -231,12 +231,13 @@ def brier_scores(seen: Iterable[Sighting], constants: Iterable[PrefixError]) -> 
         [(each.lead.difference, each.lead.error, each.lead.scale or 0.0, not each.behind) for each in looks],
         dtype=torch.float64,
     ).T
-    kinds = [(each.fraction, each.is_first) for each in looks]
+    kinds = sorted({(each.fraction, each.is_first) for each in looks})
+    kind = torch.tensor([kinds.index((each.fraction, each.is_first)) for each in looks])
     scores = []
     for each in constants:
         # As `chance_behind` for one look: the two hundred of the grid would take it minutes.
-        by_kind = {kind: prefix_error(kind[0], first_choice=kind[1], of=each) for kind in {*kinds}}
-        errors = torch.hypot(noise, scale * torch.tensor([by_kind[kind] for kind in kinds], dtype=torch.float64))
+        by_kind = [prefix_error(fraction, first_choice=first, of=each) for fraction, first in kinds]
+        errors = torch.hypot(noise, scale * torch.tensor(by_kind, dtype=torch.float64)[kind])
         scores.append(float(((torch.special.ndtr((ahead + noise) / errors) - ended) ** 2).mean()))
     return scores
 

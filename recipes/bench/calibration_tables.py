@@ -60,7 +60,8 @@ class Trial:
 
     def sure(self, seen: Iterable[Sighting], fraction: float) -> list[Sighting]:
         """Return those which it is sure of at `fraction`."""
-        return [each for each, chance in self.calls(seen) if each.fraction == fraction and chance > 1 - RISK]
+        here = (each for each in seen if each.fraction == fraction)
+        return [each for each, chance in self.calls(here) if chance > 1 - RISK]
 
 
 @dataclass(frozen=True, kw_only=True)
