@@ -32,7 +32,7 @@ from optselect.callbacks.saving import save_evaluated
 from optselect.callbacks.spawned import Letter
 from optselect.callbacks.thawing import observe
 from optselect.configuration import USER
-from optselect.configuration.goal import Mode
+from optselect.configuration.goal import Compare, Mode
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, OptselectError
 from optselect.optim.modes import has_modes, to_evaluation, to_training
@@ -75,6 +75,8 @@ class AutoOptimizer(AnyCallback):
         report: whether to write report.html beside plan.json; its plots need matplotlib.
         risk: the chance of ending behind your own optimizer that is accepted: it is replaced only where the chance
             is smaller.
+        compare: what trials are compared at: "steps", equally many of them; "seconds", equal time: a slower optimizer
+            gets fewer steps, in its trials and in the training, which ends when the baseline's would have.
         on_mismatch: "error" or "search": what to do when a checkpoint has no plan, or one for another model.
 
     `plan`, `profile` and `study` hold the results. Raises `UnknownOptimizerError`, `BudgetError` and
@@ -96,6 +98,7 @@ class AutoOptimizer(AnyCallback):
         seed: int = 0,
         report: bool = True,
         risk: float = RISK,
+        compare: Compare = "steps",
         on_mismatch: str = "error",
     ) -> None:
         _one_of("mode", mode, ("min", "max"))
@@ -111,6 +114,7 @@ class AutoOptimizer(AnyCallback):
             seed=seed,
             fine_tuning=fine_tuning,
             risk=risk,
+            compare=compare,
         )
         self.monitor = monitor
         self.mode: Mode = mode
@@ -180,7 +184,7 @@ class AutoOptimizer(AnyCallback):
             self.plan, steps_done = None, forget_optimizers(trainer)
             _log.warning("a new optimizer goes on from the weights in %s: %s", trainer.ckpt_path, error)
         self.plan = request.plan_at_hand(self.plan) or self._searched(request, steps_done)
-        return request.configure(self.plan)
+        return request.configure_anew(self.plan, steps_done)
 
     def _request(self, module: pl.LightningModule) -> FitRequest:
         attachment = self._fit.attachment
@@ -233,6 +237,7 @@ class AutoOptimizer(AnyCallback):
         self._fit.random.on_train_start(trainer, trainer.ckpt_path)
         if self._chosen(trainer):
             self._fit.watch.begin(trainer, pl_module, self._fit.built.scheduler)
+        self._fit.time_up.begin(trainer, pl_module, self._fit.built.ends_at)
         if self.plan is not None and trainer.is_global_zero:
             write_sidecars(self.plan, checkpoint_folders(trainer))
 
@@ -250,9 +255,10 @@ class AutoOptimizer(AnyCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batches that are None: the schedule moves with them, too."""
+        """Count the batches that are None, with which the schedule moves, too; end a training whose time is up."""
         if batch is None:
             self._fit.watch.skip(trainer, pl_module)
+        self._fit.time_up.look(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switch schedule-free weights to evaluation mode, in which they are judged; the next batch switches back."""

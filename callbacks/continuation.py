@@ -49,6 +49,7 @@ class Continuation:
     schedulers    the classes of their schedulers (None: not recorded)
     states        of its optimizers (None: only the strategy can read them)
     thawed        how many of the plan's thaws are behind it
+    ends_at       the step at which its training ends before the trainer's own end (None: not recorded)
     rng           where the random number generators stood, as `randomness.random_states` has it (None: not recorded)
     weights_only  whether it holds no optimizer state at all
     """
@@ -61,6 +62,7 @@ class Continuation:
     schedulers: tuple[str, ...] | None = None
     states: tuple[Mapping[str, Any], ...] | None = None
     thawed: int = 0
+    ends_at: int | None = None
     rng: Mapping[str, Any] | None = None
     weights_only: bool = False
 
@@ -186,7 +188,7 @@ def build_the_same(one: OptimizerPlan, other: OptimizerPlan) -> bool:
 
 
 def _what_is_built(plan: OptimizerPlan) -> tuple[object, ...]:
-    return plan.optimizer, plan.hyperparameters, plan.param_groups, plan.schedule, plan.total_steps
+    return plan.optimizer, plan.hyperparameters, plan.param_groups, plan.schedule, plan.total_steps, plan.compare
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -218,6 +220,7 @@ def continuation_of(checkpoint: Mapping[str, Any], path: Any, state_key: str, *,
         schedulers=tuple(schedulers) if schedulers is not None else None,
         # Those written before there were any lack it.
         thawed=own.get("thawed", is_count, "a whole number") or 0,
+        ends_at=own.get("ends_at", is_count, "a whole number"),
         rng=own.get("rng", are_random_numbers, "the states of random number generators", needed=True),
     )
 

@@ -12,6 +12,7 @@ from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
 from optselect.callbacks.clipping import clip_sparse_gradients
 from optselect.callbacks.continuation import Continuation, continuation, optimizers_in, schedulers_in
+from optselect.callbacks.equal_time import end_of, steps_behind
 from optselect.callbacks.fit_state import FitState
 from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.other_callbacks import is_named, is_tuning
@@ -84,6 +85,7 @@ class FitRequest:
         if plan is not None:
             check_fits(plan, self.module)
         configured = self.configure(plan, thawed=before.thawed)
+        self.fit.built.ends_at = end_of(plan) if before.ends_at is None else before.ends_at
         schedulers = self.fit.built.schedulers or []
         before.check_built(
             optimizers_in(configured, lightning_of(self.trainer)), schedulers, asked_for=self.given is not None
@@ -133,6 +135,12 @@ class FitRequest:
                 stacklevel=2,
             )
             return None
+
+    def configure_anew(self, plan: OptimizerPlan | None, steps_done: int) -> Any:
+        """Configure as `configure` does for a training that begins now, `steps_done` steps after the beginning."""
+        configured = self.configure(plan)
+        self.fit.built.ends_at = end_of(plan, begun=steps_behind(self.trainer, self.module) + steps_done)
+        return configured
 
     def configure(self, plan: OptimizerPlan | None, *, thawed: int = 0) -> Any:
         """Configure the optimizers of `plan`, in Lightning's form; None: as if there had been no search."""

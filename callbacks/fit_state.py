@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.callbacks.attachment import Attachment
 from optselect.callbacks.clipping import unclip_sparse_gradients
+from optselect.callbacks.equal_time import TimeUp
 from optselect.callbacks.randomness import RandomNumbersToRestore
 from optselect.callbacks.schedules import ScheduleWatch
 from optselect.optim.implementation import implementations
@@ -26,11 +27,13 @@ class Built:
     schedulers  the classes, as they were built: others may take their place later, as StochasticWeightAveraging's does
                 (None: nothing was built)
     scheduler   the one of the plan (None: there is none)
+    ends_at     the step at which the training ends before the trainer's own end (None: it does not)
     """
 
     optimizers: Sequence[Optimizer] = ()
     schedulers: list[str] | None = None
     scheduler: LRScheduler | None = None
+    ends_at: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Say what was built, in builtins."""
@@ -38,6 +41,7 @@ class Built:
             "optimizers": implementations(self.optimizers) or None,
             "schedulers": self.schedulers,
             "thawed": self.scheduler.thawed if isinstance(self.scheduler, ScheduledLR) else 0,
+            **({"ends_at": self.ends_at} if self.ends_at is not None else {}),
         }
 
 
@@ -51,6 +55,7 @@ class FitState:
     random      the random numbers of the checkpoint that it goes on from
     built       what it trains with
     watch       looks whether its schedule moves as the plan says
+    time_up     ends it where as many steps as take as long as the baseline's are behind it
     """
 
     attachment: Attachment | None = None
@@ -59,6 +64,7 @@ class FitState:
     random: RandomNumbersToRestore = field(default_factory=RandomNumbersToRestore)
     built: Built = field(default_factory=Built)
     watch: ScheduleWatch = field(default_factory=ScheduleWatch)
+    time_up: TimeUp = field(default_factory=TimeUp)
 
     def end(self) -> FitState:
         """Leave the module as it came. What was built stays known: a checkpoint may be saved when the fit is over."""

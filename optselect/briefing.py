@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from optselect.profile.model import measured_anatomy
 from optselect.rules import Policy, Prior, Proposal, configuration, propose
 from optselect.rules import policies as policies_for
 from optselect.search.brief import Brief
-from optselect.search.race_for import timeable
+from optselect.search.race_for import arms_of, baseline_of, timeable
 from optselect.search.runner import PAUSED_BYTES, TIMING_COST, TrialRunner
 from optselect.search.stages import STAGES, Stage
 from optselect.search.tactics import TACTICS, Tactics
@@ -34,6 +35,8 @@ from optselect.workload.protocol import Workload
 _PASSES, _STEPS_FOR_A_PASS, _RULES_ALONE_PASSES = 8, 25, 5
 # Of the memory that is free where the model lives: the training itself, its data and its workers need the rest.
 _SHARE_OF_FREE = 0.125
+# Of the budget, for timing the optimizers that are to be compared at equal time.
+_SHARE_OF_TIMING = 0.1
 # A model that takes so much of that room is a large one.
 _WORTH_SAYING = 1 / 64
 
@@ -207,8 +210,11 @@ def at_pace(
 ) -> Brief:
     """Express the seconds of `brief` as micro-batches, too, at the pace of the first two arms, if it has any.
 
-    The pace that an earlier process of the same search measured counts.
+    Where trials are compared at equal time, at the pace of the baseline. The pace that an earlier process of the same
+    search measured counts.
     """
+    if brief.settings.compare == "seconds" and brief.budget.searches:
+        return _at_equal_time(workload, brief, profile, proposals, runner=runner, study=study)
     if brief.budget.seconds is None or not brief.budget.searches:
         return brief
     timed = timeable(brief, proposals)
@@ -217,3 +223,46 @@ def at_pace(
     pace = workload.agree(pace if study is None else study.remember("seconds per micro-batch", pace))
     spent = profile.gradient.passes + timing
     return replace(brief, budget=brief.budget.at_pace(pace, spent=spent), timing=timing)
+
+
+def _at_equal_time(
+    workload: Workload,
+    brief: Brief,
+    profile: Profile,
+    proposals: Sequence[Proposal],
+    *,
+    runner: TrialRunner,
+    study: TrialStudy | None,
+) -> Brief:
+    """Measure how many times as long as the baseline's a micro-batch takes with each optimizer among the arms.
+
+    In their order, for a share of the budget; those beyond it take no part. A time that cannot be measured counts as
+    the baseline's, and so does a shorter one: a training has no more steps than it was given.
+    """
+
+    def pace(timed: Configuration) -> float:
+        measured = runner.seconds_per_micro_batch(timed) or 0.0
+        name = f"seconds per micro-batch with {timed.optimizer}"
+        return workload.agree(measured if study is None else study.remember(name, measured))
+
+    base = baseline_of(brief)
+    passes = brief.user_passes if base.optimizer == USER else 1
+    unit = pace(base)
+    limit = brief.budget.at_pace(unit / passes, spent=0).steps
+    slowness, timing = {base.optimizer: 1.0}, float(TIMING_COST)
+    left_out: list[str] = []
+    for arm in arms_of(brief, proposals):
+        if arm.optimizer in slowness or arm.optimizer in left_out:
+            continue
+        # The first in any case: there would be nothing to compare.
+        if limit is not None and len(slowness) > 1 and (timing + TIMING_COST) * passes > _SHARE_OF_TIMING * limit:
+            left_out.append(arm.optimizer)
+            continue
+        own = pace(arm)
+        slowness[arm.optimizer] = max(own / unit, 1.0) if own and unit else 1.0
+        timing += TIMING_COST * slowness[arm.optimizer]
+    if left_out:
+        _log.info("not compared, for timing them would take too much of the budget: %s", ", ".join(left_out))
+    timing = math.ceil(timing * passes)
+    spent = profile.gradient.passes + timing
+    return replace(brief, budget=brief.budget.at_pace(unit / passes, spent=spent), timing=timing, slowness=slowness)

@@ -17,6 +17,7 @@ from optselect.briefing import (
     with_room,
 )
 from optselect.budget import Budget
+from optselect.configuration.goal import Compare
 from optselect.configuration.policy import FineTuningWord
 from optselect.plan import OptimizerPlan
 from optselect.planning import planned
@@ -54,6 +55,7 @@ def select(
     seed: int = 0,
     fine_tuning: FineTuningWord = "auto",
     risk: float = RISK,
+    compare: Compare = "steps",
     progress: Progress | None = None,
 ) -> OptimizerPlan:
     """Choose and tune an optimizer for `workload` within `budget`; the workload comes back as it was.
@@ -70,6 +72,7 @@ def select(
         seed=seed,
         fine_tuning=fine_tuning,
         risk=risk,
+        compare=compare,
     )
     return make_selection(workload, settings, progress=progress).plan
 

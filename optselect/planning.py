@@ -13,6 +13,7 @@ from optselect.profile import Profile
 from optselect.rules import Proposal
 from optselect.search import reasons
 from optselect.search.choice import Choice
+from optselect.search.pace import as_trained, count_in_time, in_time
 from optselect.search.race import Race
 from optselect.workload.protocol import Workload
 
@@ -27,18 +28,31 @@ def planned(
     anatomy: Anatomy,
     proposals: Sequence[Proposal],
 ) -> OptimizerPlan:
-    """Write up the plan for `workload` to train with `choice`."""
-    chosen, race = choice.configuration, race if trials else race.untried
+    """Write up the plan for `workload` to train with `choice`.
+
+    Where trials were compared at equal time, it is for as many steps as take as long as the baseline's.
+    """
+    race = race if trials else race.untried
+    slowness = race.slowness_of(choice.configuration)
+    chosen = in_time(choice.configuration, slowness)
+    steps = None if workload.steps is None else count_in_time(workload.steps, slowness)
     return OptimizerPlan(
         configuration=chosen,
         param_groups=() if chosen.optimizer == USER else param_groups(anatomy, chosen),
-        total_steps=workload.steps,
-        reasons=(*choice.reasons, *_remarks(workload, tried=bool(trials)), reasons.cost(race, trials)),
+        total_steps=steps,
+        compare=race.compare,
+        reasons=(
+            *choice.reasons,
+            *_remarks(workload, tried=bool(trials)),
+            *reasons.pace(choice.configuration, race, trials, workload.accumulate),
+            *reasons.equal_time(race, chosen, steps=steps, whole=workload.steps),
+            reasons.cost(race, trials),
+        ),
         baseline=race.baseline if trials else None,
         lead=choice.lead,
         profile=profile,
         proposals=tuple(proposals),
-        trials=tuple(trials),
+        trials=tuple(as_trained(race, trial) for trial in trials),
         search_steps=round(race.spent_with(trials)),
         model_fingerprint=ModelFingerprint.of(workload.model, profile.model.left_out),
         sparse=profile.gradient.sparse,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 from optselect import catalogue
 from optselect.budget import Budget, resolve_budget
-from optselect.configuration import USER, FineTuning
+from optselect.configuration import USER, Compare, FineTuning
 from optselect.configuration.policy import FineTuningWord
 from optselect.errors import ConfigurationError, UnknownOptimizerError
 from optselect.rules import Rule, resolve
@@ -37,6 +37,7 @@ class Settings:
     seed: int = 0
     fine_tuning: FineTuningWord = "auto"
     risk: float = RISK
+    compare: Compare = "steps"
 
     def __post_init__(self) -> None:
         if not isinstance(self.budget, Budget | None):
@@ -47,6 +48,10 @@ class Settings:
         if not isinstance(self.risk, Real) or isinstance(self.risk, bool) or not 0 < self.risk < 1:
             raise ConfigurationError(
                 f"risk is a chance, above 0 and below 1, but got {self.risk!r}; one in twenty is 0.05"
+            )
+        if self.compare not in get_args(Compare):
+            raise ConfigurationError(
+                f"compare is 'steps' or 'seconds', what trials are compared at, but got {self.compare!r}"
             )
         if self.study_name is not None and not 0 < len(self.study_name) <= _LONGEST_NAME:
             raise ConfigurationError(
@@ -71,4 +76,6 @@ class Settings:
             "rules": self.rules if isinstance(self.rules, str) else [rule.name for rule in self.rules],
             "seed": int(self.seed),
             "fine-tuning": self.fine_tuning.to_dict() if isinstance(self.fine_tuning, FineTuning) else self.fine_tuning,
+            # Left out where it is the default: studies of before are gone on with.
+            **({"compare": self.compare} if self.compare != "steps" else {}),
         }

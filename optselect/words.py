@@ -86,6 +86,16 @@ def format_value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def format_times(ratio: float) -> str:
+    """Write how many times as much something is, with two significant digits or as a whole number."""
+    return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 0.95 else f"{ratio:.2g}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration with three significant digits, in seconds or in thousandths of one."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
 def some(names: Sequence[str], most: int = 5) -> str:
     """List the first few of `names`, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -8,7 +8,7 @@ from optselect.configuration.configuration import (
     Configuration,
 )
 from optselect.configuration.evaluation import Batches, Evaluation, paired
-from optselect.configuration.goal import Goal, Mode
+from optselect.configuration.goal import Compare, Goal, Mode
 from optselect.configuration.policy import FineTuning, Thaw
 from optselect.configuration.schedule import Schedule
 from optselect.configuration.trial import Trial
@@ -19,6 +19,7 @@ __all__ = [
     "USER_SPACE",
     "WEIGHT_DECAY_SCALE",
     "Batches",
+    "Compare",
     "Configuration",
     "Evaluation",
     "FineTuning",

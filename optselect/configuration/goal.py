@@ -1,4 +1,4 @@
-"""What is good: whether small or large values of what trials are judged by."""
+"""What is good: whether small or large values of what trials are judged by, and at what they are compared."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Mode = Literal["min", "max"]
+Compare = Literal["steps", "seconds"]
+"""Whether trials are compared after equally many steps, or after equal time."""
 
 
 @dataclass(frozen=True)

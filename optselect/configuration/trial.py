@@ -17,8 +17,8 @@ State = Literal["running", "complete", "pruned", "failed"]
 class Trial:
     """A short training of one configuration, as far as it has come.
 
-    The last four are the books of one search: what was killed and begun again has others, and is the same trial. So
-    neither equality nor JSON knows them.
+    The last five are the books of one search: what was killed and begun again has others, and is the same trial. So
+    equality does not know them, nor does JSON, but for the pace.
 
     configuration  what it trains
     seed           of its batches and random numbers; trials of one seed are paired
@@ -32,6 +32,7 @@ class Trial:
     number         its place in the study
     cost           micro-batches it has spent, validation included at a third
     seconds        wall-clock time it has taken
+    pace           seconds per micro-batch, when it was run last (None: not known)
     """
 
     configuration: Configuration
@@ -45,6 +46,7 @@ class Trial:
     number: int = field(default=0, compare=False)
     cost: float = field(default=0.0, compare=False)
     seconds: float = field(default=0.0, compare=False)
+    pace: float | None = field(default=None, compare=False)
 
     @property
     def diverged(self) -> bool:
@@ -91,6 +93,7 @@ class Trial:
             "state": self.state,
             **({"note": self.note} if self.note else {}),
             **({"cap": list(self.cap)} if self.cap is not None else {}),
+            **({"pace": self.pace} if self.pace is not None else {}),
         }
 
     @classmethod
@@ -104,4 +107,5 @@ class Trial:
             state=data["state"],
             note=data.get("note", ""),
             cap=(data["cap"][0], data["cap"][1]) if "cap" in data else None,
+            pace=data.get("pace"),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optselect.configuration import Configuration, FineTuning, Schedule
-from optselect.configuration.goal import Goal, Mode
+from optselect.configuration.goal import Compare, Goal, Mode
 from optselect.configuration.trial import Trial
 from optselect.errors import PlanFormatError, PlanVersionError
 from optselect.files import write_whole
@@ -40,6 +40,8 @@ class OptimizerPlan:
     configuration      the chosen optimizer, its hyperparameters, schedule and fine-tuning policy
     param_groups       every parameter that is to be trained in exactly one group (empty for the user's own optimizer)
     total_steps        optimizer steps the schedule is laid out for (None: length not known)
+    compare            what the trials were compared at: "seconds" means that the training ends after `total_steps`,
+                       which take as long as the baseline's, and that trials count micro-batches of the baseline's time
     reasons            each a sentence that a person can check, with its kind and its source
     baseline           what it had to beat (None: nothing was compared)
     lead               how much lower its loss is than the baseline's, as a share of the larger of the two (None: the
@@ -59,6 +61,7 @@ class OptimizerPlan:
     model_fingerprint: ModelFingerprint
     param_groups: tuple[ParamGroup, ...] = ()
     total_steps: int | None = None
+    compare: Compare = "steps"
     reasons: tuple[Reason, ...] = ()
     baseline: Configuration | None = None
     lead: float | None = None
@@ -134,6 +137,7 @@ class OptimizerPlan:
             # Flat, so that a person who opens the file meets the choice first.
             **self.configuration.to_dict(),
             "total_steps": self.total_steps,
+            **({"compare": self.compare} if self.compare != "steps" else {}),
             "reasons": [reason.to_dict() for reason in self.reasons],
             "baseline": self.baseline.to_dict() if self.baseline else None,
             "lead": self.lead,
@@ -169,6 +173,7 @@ class OptimizerPlan:
             plan = cls(
                 configuration=Configuration.from_dict(data),
                 total_steps=data["total_steps"],
+                compare=data.get("compare", "steps"),
                 reasons=tuple(map(Reason.from_dict, data["reasons"])),
                 baseline=Configuration.from_dict(data["baseline"]) if data["baseline"] else None,
                 lead=data["lead"],
@@ -204,6 +209,7 @@ class OptimizerPlan:
                 "search_steps": (self.search_steps, 0),
                 **{f"{name} of {group.name}": value for group in self.param_groups for name, value in group.ranges},
                 **{f"reached of trial {place}": (trial.reached, 0) for place, trial in enumerate(self.trials)},
+                **{f"pace of trial {place}": (trial.pace, 0) for place, trial in enumerate(self.trials)},
             }
         )
         if self.total_steps is not None and self.schedule.warmup_steps > max(self.total_steps, _SHORT_STEPS):

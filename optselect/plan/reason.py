@@ -21,6 +21,7 @@ Kind = Literal[
     "own",  # what the training's own optimizer trains, and what it leaves out; `value`: parameters left out
     "schedule",  # why nothing but a constant rate was proposed
     "caveat",  # in what trials were judged otherwise than the training is
+    "pace",  # how long a step takes beside the baseline's, and what follows; `value`: that many times
     "cost",  # what the choice cost; `value`: the share of the training (None: its length is not known)
 ]
 

@@ -10,10 +10,11 @@ from optselect.plan import OptimizerPlan, Reason
 from optselect.plan.reason import Kind
 from optselect.profile.text import describe
 from optselect.report.groups import Table, group_table
+from optselect.report.trials import relative_pace
 from optselect.rules import Proposal, Vote
 from optselect.words import format_value
 
-_REMARKS: tuple[Kind, ...] = ("own", "schedule", "caveat")
+_REMARKS: tuple[Kind, ...] = ("own", "schedule", "caveat", "pace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def sections(plan: OptimizerPlan) -> list[Section]:
         Section(title="profile", items=tuple(map(_item, describe(plan.profile) if plan.profile else ()))),
         Section(title="proposals", items=tuple(map(proposal_item, plan.proposals))),
         Section(title="the rules that spoke", items=tuple(_rules(plan.proposals))),
-        Section(title=f"trials, judged by {plan.monitor}", items=tuple(map(_trial, plan.trials))),
+        Section(title=f"trials, judged by {plan.monitor}{_at(plan)}", items=tuple(_trials(plan))),
     ]
     return [found[0], *(section for section in found[1:] if section.items)]
 
@@ -125,11 +126,23 @@ def _choice(plan: OptimizerPlan) -> Iterator[Item | Table]:
     yield from map(_item, cost(plan))
 
 
-def _trial(trial: Trial) -> Item:
+def _at(plan: OptimizerPlan) -> str:
+    return " after the time of so many micro-batches of the baseline" if plan.compare == "seconds" else ""
+
+
+def _trials(plan: OptimizerPlan) -> Iterator[Item]:
+    """Yield a line for each trial: its value, how far it went, how long a step took beside the baseline's, the rest."""
+    paces = [relative_pace(plan, trial) for trial in plan.trials]
+    width = max(map(len, paces), default=0)
+    for trial, pace in zip(plan.trials, paces, strict=True):
+        yield _trial(trial, f"{pace:>{width}}  " if width else "")
+
+
+def _trial(trial: Trial, pace: str) -> Item:
     value = "—" if trial.value is None else f"{trial.value:.5g}"
     seed = f" (seed {trial.seed})" if trial.seed else ""
     start = f"{value:>10}  after {trial.micro_batches:>5}"
-    return _item(f"{start}  {trial.configuration.describe()}{seed}  {' '.join(trial.ending.split())}")
+    return _item(f"{start}  {pace}{trial.configuration.describe()}{seed}  {' '.join(trial.ending.split())}")
 
 
 def _rules(proposals: Iterable[Proposal]) -> Iterator[Item]:

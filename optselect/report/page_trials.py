@@ -17,6 +17,7 @@ from optselect.report.trials import (
     points,
     ranked,
     rate_name,
+    relative_pace,
     role,
     rungs,
     series,
@@ -34,7 +35,8 @@ def trials_section(plan: OptimizerPlan) -> Iterator[Html]:
     yield element(
         "p",
         f"Trials run the beginning of the real schedule and are judged by {plan.monitor or 'the monitored value'} "
-        f"({sense} is better). All trials of one seed see the same batches.",
+        f"({sense} is better). All trials of one seed see the same batches."
+        + (" They are compared at equal time, in micro-batches of the baseline." if plan.compare == "seconds" else ""),
     )
     if rung is not None:
         yield _legend(plan)
@@ -102,6 +104,7 @@ def _rungs(plan: OptimizerPlan, trials: Sequence[Trial]) -> Html:
                 "tr",
                 element("th", what, mark, scope="row", class_="names"),
                 *cells,
+                element("td", relative_pace(plan, trial), class_="number"),
                 element("td", " ".join(trial.ending.split())),
                 class_="chosen" if is_chosen(plan, trial) else None,
             )
@@ -110,9 +113,13 @@ def _rungs(plan: OptimizerPlan, trials: Sequence[Trial]) -> Html:
         "tr",
         element("th", "configuration", scope="col"),
         *(element("th", f"{rung:,}", scope="col", class_="number") for rung in columns),
+        element("th", "time of a step", scope="col", class_="number"),
         element("th", "state", scope="col"),
     )
-    caption = f"{plan.monitor} after so many micro-batches, the best of each rung in bold"
+    caption = (
+        f"{plan.monitor} after so many micro-batches, the best of each rung in bold; the time of a step beside the "
+        "baseline's"
+    )
     return scrolling(
         "Rungs",
         element(

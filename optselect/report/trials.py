@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from optselect.configuration import USER, Trial
 from optselect.plan import OptimizerPlan
-from optselect.words import format_value
+from optselect.words import format_times, format_value
 
 OWN = "your own"
 """What the user's optimizer is called where there is little room."""
@@ -47,6 +47,12 @@ def role(plan: OptimizerPlan, trial: Trial) -> str:
     """Say which it is: `chosen`, `baseline`, both, or nothing."""
     roles = (("chosen", is_chosen), ("baseline", is_baseline))
     return ", ".join(word for word, holds in roles if holds(plan, trial))
+
+
+def relative_pace(plan: OptimizerPlan, trial: Trial) -> str:
+    """Say how long a step took beside the baseline's: `1.4 ×`; nothing where one of the two is not known."""
+    paces = [each.pace for each in plan.trials if is_baseline(plan, each) and each.pace]
+    return f"{format_times(trial.pace / paces[-1])} ×" if trial.pace and paces else ""
 
 
 def ranked(plan: OptimizerPlan) -> list[Trial]:

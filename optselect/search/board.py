@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from optselect.configuration import USER, Configuration, Trial
-from optselect.search.forecast import chance_behind, expected_gain, is_apart
+from optselect.search.forecast import chance_behind, expected_gain, is_apart, is_sure
 from optselect.search.lead import Lead, lead_between
 from optselect.search.race import Job, Race
 
@@ -181,6 +181,11 @@ class Board:
         first_choice = configuration == self.race.arms[0]
         return chance_behind(lead, self.race.fraction(lead.rung), first_choice=first_choice)
 
+    def is_sure(self, configuration: Configuration, lead: Lead) -> bool:
+        """Tell whether that chance is as small as is asked for."""
+        race = self.race
+        return is_sure(lead, race.fraction(lead.rung), race.risk, first_choice=configuration == race.arms[0])
+
     def is_apart(self, lead: Lead) -> bool:
         """Tell whether what leads is ahead by more than an error."""
         return is_apart(lead, self.race.fraction(lead.rung))
@@ -206,7 +211,7 @@ class Board:
     @functools.cached_property
     def sure(self) -> list[Configuration]:
         """The rivals with so small a chance of ending behind as is asked for, and of them those that went furthest."""
-        sure = [each for each, lead in self.rivals if self.chance_behind(each, lead) < self.race.risk]
+        sure = [each for each, lead in self.rivals if self.is_sure(each, lead)]
         furthest = max(map(self.reached, sure), default=0)
         return [each for each in sure if self.reached(each) == furthest]
 
@@ -225,7 +230,7 @@ class Board:
         progress = self.rivals[0][1].progress or (0.0, 0.0)
         share = race.tactics.worth_a_trial
         worth = share**2 * progress[0] if ahead is None else share * ahead.difference
-        others = [each for each in (race.baseline, *(rival for rival, _ in self.rivals)) if each != chosen]
+        others = distinct(trial.configuration for trial in self.trials if trial.configuration != chosen)
         leads = [lead for each in others if (lead := self.lead(chosen, each)) is not None]
         return all(expected_gain(lead, race.fraction(lead.rung)) < worth for lead in leads)
 
@@ -250,7 +255,7 @@ class Board:
         rivals = (each for each, _ in self.leaders(self.deepest(race.half, race.rung)) if each != race.baseline)
         leader = next(rivals, None)
         lead = None if leader is None else self.lead(leader, race.baseline)
-        return leader is not None and lead is not None and self.chance_behind(leader, lead) < race.risk
+        return leader is not None and lead is not None and self.is_sure(leader, lead)
 
     @property
     def finishes(self) -> bool:

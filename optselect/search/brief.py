@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from optselect.budget import VALIDATION_COST, Budget
 from optselect.configuration import FineTuning, Goal
@@ -26,6 +27,8 @@ class Brief:
     training_bytes      bytes in parameters and buffers
     policy              the user's own way to train the parts of the model, in terms of this training (None: none)
     timing              micro-batches that measuring the pace took
+    slowness            how many times as long as one of the baseline's a micro-batch takes, by optimizer (empty: trials
+                        are compared at equal steps)
     paused_bytes        memory for trials that are put aside
     """
 
@@ -42,6 +45,7 @@ class Brief:
     training_bytes: int
     policy: FineTuning | None = None
     timing: int = 0
+    slowness: Mapping[str, float] = field(default_factory=dict)
     paused_bytes: int = 0
 
     @property

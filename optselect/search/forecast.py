@@ -65,6 +65,18 @@ def chance_behind(lead: Lead, fraction: float, *, first_choice: bool = False, of
     return NormalDist().cdf(-(lead.difference + lead.error) / error) if error else 0.0
 
 
+def is_sure(lead: Lead, fraction: float, risk: float, *, first_choice: bool = False) -> bool:
+    """Tell whether the chance that what leads ends behind is below `risk`.
+
+    Before the end a lead that is no larger than its error never is: the noise of a few validation rows is no measure of
+    what the end may allow for.
+    """
+    error = error_at_the_end(lead, fraction, first_choice=first_choice)
+    if fraction < 1.0 and (error is None or lead.difference <= error):
+        return False
+    return chance_behind(lead, fraction, first_choice=first_choice) < risk
+
+
 def expected_gain(lead: Lead, fraction: float) -> float:
     """Return what the end may bring the other over what leads now, on average, in units of the loss.
 
@@ -77,7 +89,7 @@ def expected_gain(lead: Lead, fraction: float) -> float:
         return math.inf
     error = prefix_error(fraction) * lead.scale
     behind, normal = lead.difference / error, NormalDist()
-    return error * (normal.pdf(behind) - behind * normal.cdf(-behind))
+    return max(error * (normal.pdf(behind) - behind * normal.cdf(-behind)), 0.0)
 
 
 def is_apart(lead: Lead, fraction: float, *, of: PrefixError = PREFIX_ERROR) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from optselect.configuration import Evaluation
 
@@ -15,12 +15,17 @@ class Outcome:
     cost        micro-batches spent, validation included at a third
     reached     micro-batches of training behind the trial (at most so many when an exception ended it)
     error       the exception that ended it (None: it came to its end)
+    pace        seconds per micro-batch of training, the median of its stretches (None: there was none)
+
+    Where trials are compared at equal time, `cost` and `reached` are in micro-batches of the baseline that take as
+    long; `pace` is always that of its own.
     """
 
     evaluation: Evaluation | None
     cost: float
     reached: int
     error: Exception | None = None
+    pace: float | None = field(default=None, compare=False)
 
     @property
     def value(self) -> float | None:

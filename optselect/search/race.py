@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from optselect.catalogue import OptimizerSpec
-from optselect.configuration import LR_SCALE, USER, USER_SPACE, Configuration, Evaluation, FineTuning, Goal, Trial
+from optselect.configuration import (
+    LR_SCALE,
+    USER,
+    USER_SPACE,
+    Compare,
+    Configuration,
+    Evaluation,
+    FineTuning,
+    Goal,
+    Trial,
+)
 from optselect.search.tactics import TACTICS, Tactics
 from optselect.settings import RISK
 from optselect.space import Dimension, SearchSpace
@@ -42,6 +52,9 @@ class Layout:
 class Race:
     """What the search is about.
 
+    Where trials are compared at equal time, every micro-batch here is one of the baseline's, and stands for the time
+    that it takes: rungs, lengths and costs mean the same as at equal steps. What runs a trial translates.
+
     arms             configurations of the first stage, the most wanted first; the baseline is among them
     baseline         what is replaced only on evidence
     horizon          micro-batches of the training that is searched
@@ -61,6 +74,8 @@ class Race:
     least_rung       micro-batches that the first rung should have, as far as half of the training and the budget allow
     user_passes      forward and backward passes of one micro-batch with the user's own optimizer
     policies         ways to train the parts of a trained model, to try on the leader
+    slowness         how many times as long as one of the baseline's a micro-batch takes, by optimizer, at least 1
+                     (empty: trials are compared at equal steps)
     tactics          the thresholds it goes by
     """
 
@@ -83,6 +98,7 @@ class Race:
     keeps_best: bool = False
     least_rung: int = 1
     user_passes: int = 1
+    slowness: Mapping[str, float] = field(default_factory=dict)
     tactics: Tactics = TACTICS
 
     # --- its size -----------------------------------------------------------------------------------
@@ -123,6 +139,15 @@ class Race:
     def fraction(self, rung: int) -> float:
         """Return the share of the training to come that `rung` is; 1 at most."""
         return min(rung / self.whole, 1.0)
+
+    @property
+    def compare(self) -> Compare:
+        """Whether trials are compared at equal steps, or at equal time."""
+        return "seconds" if self.slowness else "steps"
+
+    def slowness_of(self, configuration: Configuration) -> float:
+        """Return how many times as long as the baseline's its micro-batches count; 1 at equal steps."""
+        return self.slowness.get(configuration.optimizer, 1.0)
 
     # --- its rungs ----------------------------------------------------------------------------------
 
@@ -210,7 +235,12 @@ class Race:
     # --- its costs ----------------------------------------------------------------------------------
 
     def passes(self, configuration: Configuration) -> int:
-        """Count the forward and backward passes of one micro-batch: an optimizer with a closure takes several."""
+        """Count the forward and backward passes of one micro-batch: an optimizer with a closure takes several.
+
+        At equal time each micro-batch is one of the baseline's.
+        """
+        if self.slowness:
+            configuration = self.baseline
         if configuration.optimizer == USER:
             return self.user_passes
         return _CLOSURE_PASSES if configuration.optimizer in self._closures else 1

@@ -60,6 +60,7 @@ def race_for(
         user_passes=brief.user_passes,
         least_rung=tactics.least_steps * brief.accumulate,
         risk=float(brief.settings.risk),
+        slowness=brief.slowness,
         tactics=tactics,
     )
     if race.judges_untrained:
@@ -70,9 +71,13 @@ def race_for(
 
 
 def arms_of(brief: Brief, proposals: Sequence[Proposal]) -> tuple[Configuration, ...]:
-    """List the configurations of the first stage: other rates of the baseline's optimizer where that is a candidate."""
+    """List the configurations of the first stage: other rates of the baseline's optimizer where that is a candidate.
+
+    Where trials are compared at equal time, those whose pace is known.
+    """
     base, candidates = baseline_of(brief), brief.settings.candidates
-    return arms(proposals, base, sweeps_own=candidates is None or base.optimizer in candidates)
+    found = arms(proposals, base, sweeps_own=candidates is None or base.optimizer in candidates)
+    return tuple(each for each in found if not brief.slowness or each.optimizer in brief.slowness)
 
 
 def baseline_of(brief: Brief) -> Configuration:

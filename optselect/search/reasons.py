@@ -11,7 +11,7 @@ from optselect.rules import Policy, Proposal
 from optselect.search.board import Board, Ranking
 from optselect.search.lead import Lead
 from optselect.search.race import Race
-from optselect.words import format_value, some
+from optselect.words import format_seconds, format_times, format_value, some
 
 BEST_COUNTS = Reason(
     kind="best counts",
@@ -223,6 +223,45 @@ def no_schedule(obstacle: str) -> Reason:
 def caveat(said: str) -> Reason:
     """Trials were not judged quite as the training is."""
     return Reason(kind="caveat", text=said)
+
+
+def pace(chosen: Configuration, race: Race, trials: Sequence[Trial], accumulate: int) -> Iterator[Reason]:
+    """Say how long a step takes beside the baseline's, where both are known; a step is `accumulate` micro-batches.
+
+    Nothing of the baseline's own optimizer on the same parts: a rate takes no time, and the difference is noise.
+    """
+    alike = chosen.optimizer == race.baseline.optimizer and chosen.fine_tuning == race.baseline.fine_tuning
+    base, own = (pace_of(each, trials) for each in (race.baseline, chosen))
+    if not alike and base and own:
+        yield Reason(
+            kind="pace",
+            text=f"a step with it takes {format_times(own / base)} times as long as with the baseline "
+            f"({format_seconds(own * accumulate)}, {format_seconds(base * accumulate)})",
+            value=own / base,
+        )
+
+
+def pace_of(configuration: Configuration, trials: Sequence[Trial]) -> float | None:
+    """Return the seconds per micro-batch in the last trial of `configuration`, or else of its optimizer.
+
+    None where no trial says it.
+    """
+    known = [trial for trial in trials if trial.pace is not None]
+    own = [trial.pace for trial in known if trial.configuration.key == configuration.key]
+    alike = [trial.pace for trial in known if trial.configuration.optimizer == configuration.optimizer]
+    return next(reversed(own or alike), None)
+
+
+def equal_time(race: Race, chosen: Configuration, *, steps: int | None, whole: int | None) -> Iterator[Reason]:
+    """Say that trials were compared at equal time, and that the training of `whole` steps ends after `steps` then."""
+    if race.compare == "steps":
+        return
+    ends = ""
+    if steps is not None and whole is not None and steps < whole:
+        ends = f", so its training ends after {steps:,} of {whole:,} steps, which take as long"
+    times = race.slowness_of(chosen)
+    slower = f": a micro-batch with it counts as {format_times(times)} of the baseline's" if times > 1 else ""
+    yield Reason(kind="pace", text=f"trials were compared at equal time{slower}{ends}", value=times)
 
 
 def cost(race: Race, trials: Sequence[Trial]) -> Reason:

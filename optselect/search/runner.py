@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,21 +22,21 @@ from optselect.configuration import USER, Configuration, Evaluation
 from optselect.errors import MetricNotLoggedError
 from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.search.outcome import Outcome
+from optselect.search.pace import count_in_time, in_time
 from optselect.search.parking import RungStates, states_beside
 from optselect.search.race import Race
 from optselect.study.study import TrialStudy
 from optselect.workload.own_optimizer import left_out_by
 from optselect.workload.protocol import Build, Workload
+from optselect.workload.stopwatch import Stopwatch
 
 # Losses are looked at this often: a diverged trial costs at most this many micro-batches more.
 _CHUNK = 20
 # A loss three times the highest one so far of the baseline, after the warmup, does not come back within a short trial.
 _DIVERGED = 3.0
 PAUSED_BYTES = 2 * 2**30
-# The first micro-batch loads libraries, opens the loader and makes the optimizer's state.
-_WARMING, _TIMED = 1, 3
-TIMING_COST = _WARMING + _TIMED
-"""Micro-batches that timing one configuration counts."""
+TIMING_COST = 4
+"""Micro-batches that timing one configuration counts; the first only warms up."""
 
 _log = logging.getLogger("optselect")
 
@@ -52,6 +51,9 @@ class TrialRunner:
     keeps: a loss that rises by design rises there, too. Before the baseline has run, validation tells. Schedules are
     laid out for `steps` optimizer steps (None: those of the workload). `anatomy` is that of the workload's model (None:
     described here, without what a profile has seen).
+
+    In a race at equal time a trial of an optimizer that is `k` times as slow trains a `k`-th of the micro-batches that
+    it is asked for, on a schedule laid out for a `k`-th of the steps; what it counts is the time.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class TrialRunner:
         self._first_losses: dict[tuple[str, int], float] = {}
         self._baseline: str | None = None
         self._study: TrialStudy | None = None
+        self._slowness: Mapping[str, float] = {}
         # Of the baseline: its mean loss over the micro-batches that end at each of these.
         self._course: dict[int, float] = {}
 
@@ -93,7 +96,7 @@ class TrialRunner:
 
         The course of its baseline, as far as `study` knows it, tells from now on what has diverged.
         """
-        self._baseline, self._study = race.baseline.key, study
+        self._baseline, self._study, self._slowness = race.baseline.key, study, race.slowness
         self._course = study.course() if study is not None else {}
         if race.training is not None:
             self.steps = race.horizon // self._workload.accumulate
@@ -110,7 +113,7 @@ class TrialRunner:
         return self._workload.validation_batches * VALIDATION_COST
 
     def position(self, configuration: Configuration, seed: int) -> int:
-        """Return how many micro-batches a trial need not run again."""
+        """Return how many micro-batches a trial need not run again, as its jobs count them."""
         paused = self._paused.get((configuration.key, seed))
         return paused[1] if paused else 0
 
@@ -121,37 +124,43 @@ class TrialRunner:
 
     def seconds_per_micro_batch(self, configuration: Configuration) -> float | None:
         """Time a few micro-batches and return the median; None where they fail, which a trial will say more about."""
-        seconds = []
+        watch = Stopwatch(self._workload.model)
         try:
             self._workload.begin(self._builder(configuration), self._seed, configuration.scales)
-            self._workload.train(_WARMING)
-            for _ in range(_TIMED):
-                begun = time.monotonic()
-                self._workload.train(1)
-                seconds.append(time.monotonic() - begun)
+            for _ in range(TIMING_COST):
+                with watch.over(1):
+                    self._workload.train(1)
         except Exception:
             if self._workload.processes > 1:
                 raise  # as in a trial
             return None
-        return statistics.median(seconds)
+        return watch.pace
 
     def run(self, configuration: Configuration, seed: int, until: int) -> Outcome:
-        """Train `configuration` up to micro-batch `until` of the real schedule, then judge it.
+        """Train `configuration` up to micro-batch `until` of the real schedule, or for as long, then judge it.
 
         An exception of the model ends the trial, not the search; KeyboardInterrupt and the like pass
         through. Raises `MetricNotLoggedError` when the monitored value never comes.
         """
-        start = reached = self.position(configuration, seed)
+        before = reached = self.position(configuration, seed)
+        slowness = self._slowness_of(configuration)
+        watch = Stopwatch(self._workload.model)
         losses: list[float | None] = []
         try:
-            start = reached = self._resume_or_begin(configuration, seed, until)
-            while reached < until:
-                count = min(_CHUNK, until - reached)
-                reached += count  # before it is run: an exception in its midst has cost at most that
-                losses += self._workload.train(count)
-                self._note_course(configuration, seed, losses[-count:], reached)
+            before = reached = self._resume_or_begin(configuration, seed, until)
+            start = done = count_in_time(before, slowness)
+            end = count_in_time(until, slowness)
+            while done < end:
+                count = min(_CHUNK, end - done)
+                # Before it is run: an exception in its midst has cost at most that.
+                done += count
+                reached = until if done == end else min(round(done * slowness), until)
+                with watch.over(count):
+                    losses += self._workload.train(count)
+                self._note_course(configuration, seed, losses[-count:], done)
                 if self._workload.agree(self._diverged(configuration, seed, losses, start)):
-                    return Outcome(evaluation=None, cost=reached - start, reached=reached)
+                    return Outcome(evaluation=None, cost=reached - before, reached=reached, pace=watch.pace)
+            reached = until
             evaluation = self._workload.validate()
         except MetricNotLoggedError:
             raise  # no other trial would fare better
@@ -161,13 +170,13 @@ class TrialRunner:
                 raise
             # Or else it would hold on to the activations: after one out of memory no other trial would fit.
             traceback.clear_frames(error.__traceback__)
-            return Outcome(evaluation=None, cost=reached - start, reached=reached, error=error)
+            return Outcome(evaluation=None, cost=reached - before, reached=reached, error=error, pace=watch.pace)
         if self._study is not None and self._is_baseline(configuration, seed):
             self._study.keep_course(self._course)
         self._pause(configuration, seed, reached)
-        cost = reached - start + self.validation_cost
+        cost = reached - before + self.validation_cost
         judged = evaluation if math.isfinite(evaluation.value) else None
-        return Outcome(evaluation=judged, cost=cost, reached=reached)
+        return Outcome(evaluation=judged, cost=cost, reached=reached, pace=watch.pace)
 
     def end(self) -> None:
         """Let go of the trials put aside: the search is over, and none of them goes on."""
@@ -217,10 +226,17 @@ class TrialRunner:
         chosen = configuration
 
         def build(model: nn.Module) -> tuple[Optimizer, LRScheduler | None]:
-            groups = param_groups(self._anatomy, self._squeezed(chosen))
-            return build_groups(groups, chosen.schedule, model, self.steps)
+            trained = self._in_time(self._squeezed(chosen))
+            steps = None if self.steps is None else count_in_time(self.steps, self._slowness_of(chosen))
+            return build_groups(param_groups(self._anatomy, trained), trained.schedule, model, steps)
 
         return build
+
+    def _slowness_of(self, configuration: Configuration) -> float:
+        return self._slowness.get(configuration.optimizer, 1.0)
+
+    def _in_time(self, configuration: Configuration) -> Configuration:
+        return in_time(configuration, self._slowness_of(configuration))
 
     def _squeezed(self, configuration: Configuration) -> Configuration:
         """Keep its thaws at their share of the trials' schedule, which may be laid out for fewer steps."""
@@ -243,7 +259,7 @@ class TrialRunner:
         if start == 0 and key not in self._first_losses:
             self._first_losses[key] = statistics.fmean([loss for loss in given if math.isfinite(loss)][:5])
         reached = start + len(losses)
-        warm = reached > configuration.schedule.warmup_steps * self._workload.accumulate
+        warm = reached > self._in_time(configuration).schedule.warmup_steps * self._workload.accumulate
         first = max(abs(self._initial_loss or 0.0), abs(self._first_losses.get(key, 0.0)))
         highest = first if self._baseline is None else self._highest(first, reached)
         return warm and highest > 0.0 and statistics.fmean(finite) > highest * _DIVERGED

@@ -159,6 +159,7 @@ def _record(study: TrialStudy, number: int, *, job: Job, outcome: Outcome, cap: 
         cost=outcome.cost,
         note=note,
         seconds=seconds,
+        pace=outcome.pace,
     )
     if outcome.error is not None:
         study.finish(number, "failed")

@@ -147,15 +147,18 @@ class TrialStudy:
         batches: Batches = (),
         note: str = "",
         seconds: float = 0.0,
+        pace: float | None = None,
     ) -> None:
         """Store the value a trial is judged at for micro-batch `until`, and what it has cost since the last report.
 
         `batches` are its parts, which are kept in single precision. `reached` is less than `until` for a trial that
-        ended early; `note` says why.
+        ended early; `note` says why. `pace`: seconds per micro-batch, where they are known.
         """
         trial = self._live(number)
         with storage_errors(self.study, self._where):
             about = {"cost": cost, "reached": reached, "note": note, "seconds": round(seconds, 3)}
+            # Three digits: the next run would have others.
+            about |= {"pace": float(f"{pace:.3g}")} if pace is not None else {}
             trial.set_user_attr(_AT.format(until), {**about, "batches": packed(batches)})
             # Last: a trial with a value at `until` is done with that rung.
             trial.report(value, until)
@@ -287,12 +290,13 @@ def _as_trial(trial: FrozenTrial) -> Trial:
         cap=cap,
         cost=sum(report["cost"] for report in reports),
         seconds=sum(report.get("seconds", 0.0) for report in reports),
+        pace=next((report["pace"] for report in reversed(reports) if "pace" in report), None),
     )
 
 
 def _report(about: Any) -> Mapping[str, Any]:
     """Read what is kept beside a value. Raises `ValueError` for what `TrialStudy.report` does not write."""
-    numbers = {name: about.get(name, 0.0) if name == "seconds" else about[name] for name in _COUNTED}
+    numbers = {name: about.get(name, 0.0) if name in _NEWER else about[name] for name in _COUNTED}
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ValueError(f"its {name} is {value!r}, which is a number of 0 or more")
@@ -307,4 +311,6 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-_COUNTED = ("cost", "reached", "seconds")
+_COUNTED = ("cost", "reached", "seconds", "pace")
+# Studies of before, and trials that ended before they trained, have none.
+_NEWER = ("seconds", "pace")

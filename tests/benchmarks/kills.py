@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.searches import plain
+
 ROOT = Path(__file__).parents[2]
 _LOOK_SECONDS = 0.02
 
@@ -111,8 +113,7 @@ def end(folder: Path, what: str, storage: str, *, kills: int, within: float, mom
         _, words = process.communicate()
         if process.returncode != 0:
             raise RuntimeError(words)
-        plan = OptimizerPlan.load(folder / "ended.json").to_dict()
-        plan["profile"]["model"].pop("memory_free")  # the machine's, not the training's
+        plan = plain(OptimizerPlan.load(folder / "ended.json"))  # without what is the machine's, not the training's
         return Ended(
             plan=plan,
             weights=torch.load(folder / "ended.pt", weights_only=True),

@@ -123,7 +123,7 @@ def test_a_copy_made_during_a_fit_is_searched_like_the_original(kind: type[L.Lig
 
         assert first.plan is not None
         assert again.plan is not None
-        assert [trial.to_dict() for trial in again.plan.trials] == [t.to_dict() for t in first.plan.trials]
+        assert again.plan.trials == first.plan.trials
         assert "configure_optimizers" not in vars(module)
 
 

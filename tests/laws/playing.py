@@ -231,9 +231,12 @@ def projected(plan: OptimizerPlan) -> JsonDict:
     data = plain(plan.to_dict())
     if data["profile"] is not None:
         data["profile"]["model"]["memory_free"] = None
+    for trial in data["trials"]:
+        trial.pop("pace", None)
+    data["reasons"] = [reason for reason in data["reasons"] if reason["kind"] != "pace"]
     lines = OptimizerPlan.from_dict(data).explain().splitlines()
     # In the words of version 1, which was written when the record was made.
-    data["reasons"] = [str(reason) for reason in plan.reasons]
+    data["reasons"] = [str(reason) for reason in plan.reasons if reason.kind != "pace"]
     data["trials"] = [_as_recorded(trial, written) for trial, written in zip(plan.trials, data["trials"], strict=True)]
     data.setdefault("fine_tuning", None)
     kept = {name: value for name, value in data.items() if name not in ("versions", "version", "profile")}

@@ -125,7 +125,8 @@ FIELDS = [
     "optimizer",
     "hyperparameters",
     "schedule",
-    *(field for field in OptimizerPlan.__dataclass_fields__ if field not in ("version", "configuration")),
+    # A plan of before says nothing of what it compared.
+    *(field for field in OptimizerPlan.__dataclass_fields__ if field not in ("version", "configuration", "compare")),
 ]
 
 

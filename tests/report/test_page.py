@@ -133,6 +133,7 @@ def test_every_trial_has_a_row_and_every_rung_a_column(pages: dict[str, str]) ->
     assert [cell.text for cell in cells(head.children[0])] == [
         "configuration",
         *(f"{rung:,}" for rung in rungs(plan)),
+        "time of a step",
         "state",
     ]
     assert [

@@ -170,7 +170,7 @@ def test_a_search_that_cannot_tell_says_so_and_what_would() -> None:
 
     assert words == (
         "this search cannot tell: nadam lr=0.01, cosine led the baseline by 0.5% ± 1% of the baseline's progress in "
-        "val_loss after 25 micro-batches, and the chance that it ends behind is 33%, where 5% is accepted, so the "
+        "val_loss after 25 micro-batches, and the chance that it ends behind is 35%, where 5% is accepted, so the "
         "baseline stays; a budget of 2 trainings takes both to their end"
     )
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from optselect.search.forecast import chance_behind, expected_gain, is_apart, prefix_error
+from optselect.search.forecast import chance_behind, expected_gain, is_apart, is_sure, prefix_error
 from optselect.search.lead import Lead
 
 FRACTIONS = (0.02, 0.05, 0.125, 0.25, 0.5, 0.75, 1.0)
@@ -37,6 +37,14 @@ def test_at_the_end_the_error_of_the_validation_data_is_all_there_is() -> None:
     # One standard error is the noise it may be behind by, and 1.645 of them are one in twenty.
     assert chance_behind(lead(0.65 * 0.01), 1.0) < 0.05 < chance_behind(lead(0.64 * 0.01), 1.0)
     assert chance_behind(lead(0.1, error=0.0, progress=None), 1.0) == 0.0
+
+
+def test_before_the_end_a_lead_no_larger_than_its_error_is_never_sure() -> None:
+    small = lead(0.0329, error=0.044, progress=0.02)
+
+    assert chance_behind(small, 0.05, first_choice=True) < 0.05
+    assert not is_sure(small, 0.05, 0.05, first_choice=True)
+    assert is_sure(small, 1.0, 0.05)
 
 
 def test_what_does_not_lead_is_never_sure() -> None:

@@ -51,7 +51,10 @@ def same_choice(one: OptimizerPlan, other: OptimizerPlan) -> bool:
 
 
 def plain(plan: OptimizerPlan) -> dict[str, Any]:
-    """Without the memory that is free just now."""
+    """Without the memory that is free just now, and without how long a step took."""
     data = plan.to_dict()
     del data["profile"]["model"]["memory_free"]
+    data["reasons"] = [reason for reason in data["reasons"] if reason["kind"] != "pace"]
+    for trial in data["trials"]:
+        trial.pop("pace", None)
     return data
