@@ -65,16 +65,18 @@ def chance_behind(lead: Lead, fraction: float, *, first_choice: bool = False, of
     return NormalDist().cdf(-(lead.difference + lead.error) / error) if error else 0.0
 
 
-def is_sure(lead: Lead, fraction: float, risk: float, *, first_choice: bool = False) -> bool:
+def is_sure(
+    lead: Lead, fraction: float, risk: float, *, first_choice: bool = False, of: PrefixError = PREFIX_ERROR
+) -> bool:
     """Tell whether the chance that what leads ends behind is below `risk`.
 
     Before the end a lead that is no larger than its error never is: the noise of a few validation rows is no measure of
     what the end may allow for.
     """
-    error = error_at_the_end(lead, fraction, first_choice=first_choice)
+    error = error_at_the_end(lead, fraction, first_choice=first_choice, of=of)
     if fraction < 1.0 and (error is None or lead.difference <= error):
         return False
-    return chance_behind(lead, fraction, first_choice=first_choice) < risk
+    return chance_behind(lead, fraction, first_choice=first_choice, of=of) < risk
 
 
 def expected_gain(lead: Lead, fraction: float) -> float:

@@ -1,8 +1,8 @@
 """What the judgement of a search goes by, fitted on recorded trainings and checked on others.
 
 The model is `optselect.search.forecast`, of the leads that a search sees. Its two constants are fitted here: that of
-any rival, and that of the rules' first choice. A rival may replace the baseline where it leads and the chance is below
-`RISK` that it ends behind by more than its noise.
+any rival, and that of the rules' first choice. A rival may replace the baseline where it leads, before the end by more
+than the error, and the chance is below `RISK` that it ends behind by more than its noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from optselect.configuration.goal import Goal
 from optselect.recipes.bench.curves import FRACTIONS, Curve, step_at
 from optselect.recipes.bench.strange import STRANGE
 from optselect.recipes.bench.tasks import TASKS, UNSEEN
-from optselect.search.forecast import PrefixError, chance_behind, is_apart, prefix_error
+from optselect.search.forecast import PrefixError, chance_behind, is_apart, is_sure, prefix_error
 from optselect.search.lead import Lead, lead_between
 from optselect.settings import RISK
 
@@ -107,6 +107,11 @@ class Count:
 def sureness(sighting: Sighting, constants: PrefixError) -> float:
     """Return the chance that a rival does not end behind by more than its noise; 0 where it does not lead."""
     return 1 - chance_behind(sighting.lead, sighting.fraction, first_choice=sighting.is_first, of=constants)
+
+
+def sure(sighting: Sighting, constants: PrefixError) -> bool:
+    """Tell whether a rival may replace the baseline."""
+    return is_sure(sighting.lead, sighting.fraction, RISK, first_choice=sighting.is_first, of=constants)
 
 
 # --- what was seen ----------------------------------------------------------------------------------------
@@ -316,9 +321,9 @@ def choose(field: Field, design: Design, constants: PrefixError) -> Choice:
             going = best if own in best else [*best[:-1], own]
         reach |= dict.fromkeys(going, fraction)
     looks = [look for arm in rivals if (look := field.seen(arm, reach[arm])) is not None]
-    sure = [look.label for look in looks if sureness(look, constants) > 1 - RISK]
-    furthest = max((reach[arm] for arm in sure), default=0.0)
-    label = _front_runner(field, [arm for arm in sure if reach[arm] == furthest], reach, constants)
+    may = [look.label for look in looks if sure(look, constants)]
+    furthest = max((reach[arm] for arm in may), default=0.0)
+    label = _front_runner(field, [arm for arm in may if reach[arm] == furthest], reach, constants)
     return Choice(field=field, label=label, end=field.seen(label, reach[label]) if label else None)
 
 

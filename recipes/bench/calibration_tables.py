@@ -31,11 +31,11 @@ from optselect.recipes.bench.calibration import (
     of,
     root_alone,
     sightings,
+    sure,
     sureness,
 )
 from optselect.recipes.bench.curves import Curve
 from optselect.search.forecast import PREFIX_ERROR, PrefixError
-from optselect.settings import RISK
 
 FRACTIONS = (0.02, 0.05, 0.125, 0.25, 0.5, 1.0)
 BINS = ((0.5, 0.8), (0.8, 0.9), (0.9, 0.95), (0.95, 0.99), (0.99, 1.0))
@@ -60,8 +60,8 @@ class Trial:
 
     def sure(self, seen: Iterable[Sighting], fraction: float) -> list[Sighting]:
         """Return those which it is sure of at `fraction`."""
-        here = (each for each in seen if each.fraction == fraction)
-        return [each for each, chance in self.calls(here) if chance > 1 - RISK]
+        here = (each for each in of(seen, self.tasks) if each.fraction == fraction)
+        return [each for each in here if sure(each, self.constants(each.task))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,11 +222,11 @@ def _scores(found: Calibration) -> str:
         (others, [PrefixError(any_rival=each, first_choice=each) for each in CONSTANTS]),
         (first, [root_alone(each) for each in CONSTANTS]),
     ):
-        sure = [_sure(fitted_on(seen), each) for each in constants]
+        counts = [_sure(fitted_on(seen), each) for each in constants]
         cells.append(
             [
                 (f"{score:.4f}", str(count.of), f"{count.share:.3f}")
-                for score, count in zip(brier_scores(seen, constants), sure, strict=True)
+                for score, count in zip(brier_scores(seen, constants), counts, strict=True)
             ]
         )
     linear = brier_scores(first, [PrefixError(any_rival=each, first_choice=math.inf) for each in CONSTANTS])
@@ -242,7 +242,7 @@ def _scores(found: Calibration) -> str:
 
 
 def _sure(looks: Iterable[Sighting], constants: PrefixError) -> Count:
-    return _behind(each for each in looks if sureness(each, constants) > 1 - RISK)
+    return _behind(each for each in looks if sure(each, constants))
 
 
 def _reliability(found: Calibration) -> str:
@@ -259,14 +259,14 @@ def _reliability(found: Calibration) -> str:
 def _sure_calls(found: Calibration, kind: str) -> str:
     seen, rows = _of_kind(found.seen, kind), []
     for fraction in FRACTIONS:
-        sure = found.unseen.sure(seen, fraction)
-        wrong = ", ".join(_tasks(each for each in sure if each.behind)) or "none"
+        calls = found.unseen.sure(seen, fraction)
+        wrong = ", ".join(_tasks(each for each in calls if each.behind)) or "none"
         package = _behind(found.package.sure(seen, fraction))
         rows.append(
             [
                 f"{fraction:g}",
-                *_counted(_behind(sure)),
-                len(_tasks(sure)),
+                *_counted(_behind(calls)),
+                len(_tasks(calls)),
                 wrong,
                 f"{package.wrong} of {package.of}",
             ]
@@ -294,9 +294,9 @@ def _rivals(found: Calibration) -> str:
     for kind, belongs in kinds.items():
         row = [kind]
         for trial in (found.unseen, found.package):
-            sure = [each for fraction in FRACTIONS for each in trial.sure(found.seen, fraction) if belongs(each.label)]
-            count = _behind(sure)
-            row += [f"{count.wrong} of {count.of}", ", ".join(_tasks(each for each in sure if each.behind)) or "none"]
+            calls = [each for fraction in FRACTIONS for each in trial.sure(found.seen, fraction) if belongs(each.label)]
+            count = _behind(calls)
+            row += [f"{count.wrong} of {count.of}", ", ".join(_tasks(each for each in calls if each.behind)) or "none"]
         rows.append(row)
     heads = [f"{column}, {trial.name}" for trial in (found.unseen, found.package) for column in ("behind", "on")]
     return _table(("rival", *heads), rows)
@@ -322,7 +322,7 @@ def _named_choice(end: Sighting) -> str:
 def _worst(found: Calibration) -> str:
     first: dict[tuple[str, int, str], tuple[Sighting, float]] = {}
     for each, chance in found.unseen.calls(found.seen):
-        if each.behind and chance > 1 - RISK:
+        if each.behind and sure(each, found.unseen.constants(each.task)):
             # The latest call of a training: the one that should have known best.
             first[each.task, each.seed, each.label] = each, chance
     ranked = sorted(first.values(), key=lambda call: call[0].end)[:_WORST]
