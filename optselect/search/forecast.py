@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
 
 from optselect.search.lead import Lead
 
-PREFIX_ERROR = 0.02
-"""Standard error of a lead at half the schedule as a forecast of that at its end, as a share of the progress."""
-FIRST_CHOICE_ERROR = 0.022
-"""The same of the prior's first choice."""
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixError:
+    """Standard error of a lead at half the schedule as a forecast of that at its end, as a share of the progress.
+
+    any_rival     of whatever leads
+    first_choice  of the prior's first choice, where that is less
+    """
+
+    any_rival: float
+    first_choice: float
 
 
-def prefix_error(fraction: float, *, first_choice: bool = False) -> float:
+PREFIX_ERROR = PrefixError(any_rival=0.02, first_choice=0.022)
+"""What the recorded trainings fit: `optselect bench --calibration`."""
+
+
+def prefix_error(fraction: float, *, first_choice: bool = False, of: PrefixError = PREFIX_ERROR) -> float:
     """Return the standard error of a lead at `fraction` of the schedule as a forecast of the end.
 
     In shares of the progress. An early lead is mostly speed, and falls as the slower one catches up: the error is
-    `PREFIX_ERROR` times what is left of the schedule over what is behind, none at the end, and so large in the first
+    that at half the schedule times what is left of it over what is behind, none at the end, and so large in the first
     fortieth that no lead counts. The prior's first choice was seldom behind at the end of the recorded trainings when
-    it was ahead early: with its square root, where that is less. `optselect bench --calibration` fits both.
+    it was ahead early: with the square root, where that is less.
     """
     left = (1 - fraction) / fraction
-    error = PREFIX_ERROR * left
-    return min(error, FIRST_CHOICE_ERROR * math.sqrt(left)) if first_choice else error
+    error = of.any_rival * left
+    return min(error, of.first_choice * math.sqrt(left)) if first_choice else error
 
 
-def error_at_the_end(lead: Lead, fraction: float, *, first_choice: bool = False) -> float | None:
+def error_at_the_end(
+    lead: Lead, fraction: float, *, first_choice: bool = False, of: PrefixError = PREFIX_ERROR
+) -> float | None:
     """Return the standard error of `lead`, seen at `fraction`, as a forecast of the end, in units of the loss.
 
     None where nothing says how much a prefix may mislead: no progress is known.
@@ -36,31 +50,33 @@ def error_at_the_end(lead: Lead, fraction: float, *, first_choice: bool = False)
     return (
         None
         if lead.scale is None
-        else math.hypot(lead.error, prefix_error(fraction, first_choice=first_choice) * lead.scale)
+        else math.hypot(lead.error, prefix_error(fraction, first_choice=first_choice, of=of) * lead.scale)
     )
 
 
-def chance_behind(lead: Lead, fraction: float, *, first_choice: bool = False) -> float:
+def chance_behind(lead: Lead, fraction: float, *, first_choice: bool = False, of: PrefixError = PREFIX_ERROR) -> float:
     """Return the chance that what leads ends behind the other by more than noise: a standard error of the lead.
 
     `first_choice` says whether it is the prior's. 1 where it does not lead, or nothing is known of the error.
     """
-    error = error_at_the_end(lead, fraction, first_choice=first_choice)
+    error = error_at_the_end(lead, fraction, first_choice=first_choice, of=of)
     if not lead.difference > 0 or error is None:
         return 1.0
     return NormalDist().cdf(-(lead.difference + lead.error) / error) if error else 0.0
 
 
-def is_sure(lead: Lead, fraction: float, risk: float, *, first_choice: bool = False) -> bool:
+def is_sure(
+    lead: Lead, fraction: float, risk: float, *, first_choice: bool = False, of: PrefixError = PREFIX_ERROR
+) -> bool:
     """Tell whether the chance that what leads ends behind is below `risk`.
 
     Before the end a lead that is no larger than its error never is: the noise of a few validation rows is no measure of
     what the end may allow for.
     """
-    error = error_at_the_end(lead, fraction, first_choice=first_choice)
+    error = error_at_the_end(lead, fraction, first_choice=first_choice, of=of)
     if fraction < 1.0 and (error is None or lead.difference <= error):
         return False
-    return chance_behind(lead, fraction, first_choice=first_choice) < risk
+    return chance_behind(lead, fraction, first_choice=first_choice, of=of) < risk
 
 
 def expected_gain(lead: Lead, fraction: float) -> float:
@@ -78,7 +94,7 @@ def expected_gain(lead: Lead, fraction: float) -> float:
     return max(error * (normal.pdf(behind) - behind * normal.cdf(-behind)), 0.0)
 
 
-def is_apart(lead: Lead, fraction: float) -> bool:
+def is_apart(lead: Lead, fraction: float, *, of: PrefixError = PREFIX_ERROR) -> bool:
     """Tell whether what leads is ahead by more than one standard error of the forecast."""
-    error = error_at_the_end(lead, fraction)
+    error = error_at_the_end(lead, fraction, of=of)
     return lead.difference > 0 and error is not None and lead.difference > error

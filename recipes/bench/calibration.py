@@ -1,19 +1,13 @@
 """What the judgement of a search goes by, fitted on recorded trainings and checked on others.
 
-A rival leads the baseline at a share f of the schedule by d ± se, of losses on the same validation batches, while the
-better of the two has gained P on the untrained model. Its share is d / P, and at the end of the training
-
-    share ± hypot(se / P, C (1 - f) / f)
-
-The rules' first choice is known before it is seen, too: its share at the end is m ± s. The two are weighed by their
-precisions. A rival may replace the baseline where it leads and the chance is below `RISK` that it ends behind by more
-than its noise, which is se / P.
+The model is `optselect.search.forecast`, of the leads that a search sees. Its two constants are fitted here: that of
+any rival, and that of the rules' first choice. A rival may replace the baseline where it leads, before the end by more
+than the error, and the chance is below `RISK` that it ends behind by more than its noise.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -21,13 +15,13 @@ from statistics import NormalDist
 import torch
 
 from optselect.configuration import Evaluation
-from optselect.configuration.evaluation import paired
-from optselect.recipes.bench.curves import FRACTIONS, Curve
+from optselect.configuration.goal import Goal
+from optselect.recipes.bench.curves import FRACTIONS, Curve, step_at
 from optselect.recipes.bench.strange import STRANGE
 from optselect.recipes.bench.tasks import TASKS, UNSEEN
-
-RISK = 0.05
-"""The chance that a rival ends behind by more than its noise, from which on the baseline stays."""
+from optselect.search.forecast import PrefixError, chance_behind, is_apart, is_sure, prefix_error
+from optselect.search.lead import Lead, lead_between
+from optselect.settings import RISK
 
 FIRST = "arm0"
 FITTED_ON = (*TASKS, *UNSEEN)
@@ -43,28 +37,14 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "graphs": ("graphs",),
 }
 FITTED_AT = tuple(fraction for fraction in FRACTIONS if fraction <= 0.75)
-_STEP, _DRIFTS = 0.0005, 200
-_TO_DEVIATION = 1.4826
+_STEP, _HIGHEST = 0.0005, 0.1
 _Z = NormalDist()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constants:
-    """The model's numbers: `drift` is C, and m ± s is the share of the rules' first choice at the end (None: no prior).
-
-    All are shares of the progress that the better of two has made.
-    """
-
-    drift: float
-    prior: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
     """A rival beside its baseline at a fraction of the schedule, and how it ended.
 
-    share     of the progress of the better of the two that it leads by
-    noise     standard error of that
     end       lead in test loss at the end, as a share of the progress on validation data there; -inf: it diverged
     noise_end standard error of the lead at the end, on validation batches, as the same share
     """
@@ -73,15 +53,29 @@ class Sighting:
     seed: int
     label: str
     fraction: float
-    share: float
-    noise: float
+    lead: Lead
     end: float
     noise_end: float
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is ahead of the baseline."""
+        return self.lead.difference > 0
+
+    @property
+    def share(self) -> float:
+        """The lead as a share of what leads are measured by; no number where neither has gained anything."""
+        return self.lead.difference / self.lead.scale if self.lead.scale else math.nan
 
     @property
     def behind(self) -> bool:
         """Whether it ends behind the baseline by more than one standard error."""
         return self.end < -self.noise_end
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the rules' first choice."""
+        return self.label == FIRST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,23 +104,14 @@ class Count:
 # --- the model --------------------------------------------------------------------------------------------
 
 
-def expected(sighting: Sighting, constants: Constants) -> tuple[float, float]:
-    """Return the share that a rival is expected to end with, and the standard error of that."""
-    f = sighting.fraction
-    error = math.hypot(sighting.noise, constants.drift * (1 - f) / f)
-    if constants.prior is None or sighting.label != FIRST or not error:
-        return sighting.share, error
-    mean, spread = constants.prior
-    seen, known = error**-2, spread**-2
-    return (sighting.share * seen + mean * known) / (seen + known), (seen + known) ** -0.5
-
-
-def sureness(sighting: Sighting, constants: Constants) -> float:
+def sureness(sighting: Sighting, constants: PrefixError) -> float:
     """Return the chance that a rival does not end behind by more than its noise; 0 where it does not lead."""
-    if not sighting.share > 0:
-        return 0.0
-    mean, error = expected(sighting, constants)
-    return _Z.cdf((mean + sighting.noise) / error) if error else 1.0
+    return 1 - chance_behind(sighting.lead, sighting.fraction, first_choice=sighting.is_first, of=constants)
+
+
+def sure(sighting: Sighting, constants: PrefixError) -> bool:
+    """Tell whether a rival may replace the baseline."""
+    return is_sure(sighting.lead, sighting.fraction, RISK, first_choice=sighting.is_first, of=constants)
 
 
 # --- what was seen ----------------------------------------------------------------------------------------
@@ -141,42 +126,45 @@ class Field:
     baseline: Curve
     curves: Mapping[str, Curve]
 
-    def seen(self, label: str, fraction: float, against: str | None = None) -> Sighting | None:
-        """Look at a curve beside the baseline, or beside `against`. None where nothing can be said of the two.
-
-        That is so where one of them has diverged, and where neither has gained anything.
-        """
-        rival, other = self.curves[label], self.curves[against] if against else self.baseline
-        here, there = rival.at(fraction), other.at(fraction)
-        if here is None or there is None:
+    def seen(self, label: str, fraction: float) -> Sighting | None:
+        """Look at a curve beside the baseline. None where one of them has diverged."""
+        lead = self.lead(label, self.baseline.label, fraction)
+        if lead is None:
             return None
-        progress = self._progress(here, there)
-        if progress <= 0:
-            return None
-        share, noise = _difference(there, here, progress)
-        end, noise_end = self._end(rival, other)
+        end, noise_end = self._end(label)
         return Sighting(
             task=self.task,
             seed=self.seed,
             label=label,
             fraction=fraction,
-            share=share,
-            noise=noise,
+            lead=lead,
             end=end,
             noise_end=noise_end,
         )
 
-    def _end(self, rival: Curve, other: Curve) -> tuple[float, float]:
-        here, there = rival.at(1.0), other.at(1.0)
-        if here is None or there is None or rival.test is None or other.test is None:
-            return (-math.inf if rival.test is None else math.inf), 0.0
-        # Where neither has gained anything, the plain difference: its sign is all that is asked for.
-        progress = max(self._progress(here, there), 0.0) or 1.0
-        return (other.test - rival.test) / progress, _difference(there, here, progress)[1]
+    def lead(self, own: str, other: str, fraction: float) -> Lead | None:
+        """Return the lead of one curve over another; None where one of them has diverged."""
+        here, there = self.judged(own, fraction), self.judged(other, fraction)
+        if here is None or there is None:
+            return None
+        return lead_between(
+            [(there, here)],
+            rung=step_at(fraction, self.baseline.steps),
+            goal=Goal("min"),
+            untrained=self.baseline.untrained,
+        )
 
-    def _progress(self, here: Evaluation, there: Evaluation) -> float:
-        """Return what the better of the two has gained on the untrained model, in units of the loss."""
-        return self.baseline.untrained.value - min(here.value, there.value)
+    def judged(self, label: str, fraction: float) -> Evaluation | None:
+        """Return what a curve is judged at; None where it has diverged by then."""
+        return self.curves[label].at(fraction)
+
+    def _end(self, label: str) -> tuple[float, float]:
+        lead, rival, other = self.lead(label, self.baseline.label, 1.0), self.curves[label].test, self.baseline.test
+        if lead is None or rival is None or other is None:
+            return (-math.inf if rival is None else math.inf), 0.0
+        # Where neither has gained anything, the plain difference: its sign is all that is asked for.
+        scale = lead.scale or 1.0
+        return (other - rival) / scale, lead.error / scale
 
 
 def fields(curves: Iterable[Curve]) -> list[Field]:
@@ -202,46 +190,61 @@ def sightings(found: Iterable[Field], fractions: Sequence[float] = FRACTIONS) ->
     return [look for look in looks if look is not None]
 
 
-def _difference(there: Evaluation, here: Evaluation, progress: float) -> tuple[float, float]:
-    found = paired(there, here)
-    if found is None:
-        raise ValueError("two curves of one task and seed are judged on the same batches, two or more")
-    return found[0] / progress, found[1] / progress
-
-
 # --- to fit -----------------------------------------------------------------------------------------------
 
 
-def fit(seen: Sequence[Sighting]) -> Constants:
-    """Fit the constants on what was seen of some tasks."""
-    return Constants(drift=fitted_drift(seen), prior=fitted_prior(seen))
+def fit(seen: Sequence[Sighting]) -> PrefixError:
+    """Fit the constants on what was seen of some tasks: that of any rival on all but the first choice, and its own.
 
-
-def fitted_drift(seen: Iterable[Sighting]) -> float:
-    """Return the C of a grid whose chances have, without a prior, the smallest Brier score (Brier 1950).
-
-    It is the mean square of the chance that a rival does not end behind, less 1 or 0 as it did. Looks at all rivals
-    that lead count alike, up to three quarters of the schedule. It is a proper score: no other chances than the true
-    ones do better in the long run. The share of sure calls that are wrong would be a nearer thing to ask for, but it
-    hardly falls as C grows: what is wrong are large leads.
+    Each is the one of a grid whose chances have the smallest Brier score. Each is fitted alone: that of the first
+    choice as if the other were too large to be the less.
     """
-    leading = [each for each in seen if each.share > 0 and each.fraction in FITTED_AT]
-    share, noise, fraction, behind = (
-        torch.tensor([float(getattr(each, name)) for each in leading], dtype=torch.float64)
-        for name in ("share", "noise", "fraction", "behind")
+    others = [each for each in seen if not each.is_first]
+    first = [each for each in seen if each.is_first]
+    return PrefixError(
+        any_rival=_best(others, lambda constant: PrefixError(any_rival=constant, first_choice=math.inf)),
+        first_choice=_best(first, root_alone),
     )
-    drifts = torch.arange(1, _DRIFTS + 1, dtype=torch.float64)[:, None] * _STEP
-    errors = torch.hypot(noise, drifts * (1 - fraction) / fraction)
-    chances = torch.special.ndtr((share + noise) / errors)
-    scores = ((chances - (1 - behind)) ** 2).mean(dim=1)
-    return round(float(drifts[int(scores.argmin()), 0]), 4)
 
 
-def fitted_prior(seen: Iterable[Sighting]) -> tuple[float, float]:
-    """Return the median of the first choice's lead on validation data at the end, and its spread (1.4826 MAD)."""
-    shares = [each.share for each in seen if each.label == FIRST and each.fraction == 1.0]
-    middle = statistics.median(shares)
-    return middle, _TO_DEVIATION * statistics.median(abs(share - middle) for share in shares)
+def root_alone(constant: float) -> PrefixError:
+    """Let the first choice's own constant count at every fraction before the end."""
+    return PrefixError(any_rival=math.inf, first_choice=constant)
+
+
+def _best(seen: Sequence[Sighting], constants: Callable[[float], PrefixError]) -> float:
+    grid = [round(index * _STEP, 4) for index in range(1, round(_HIGHEST / _STEP) + 1)]
+    scores = brier_scores(seen, [constants(constant) for constant in grid])
+    return min(zip(scores, grid, strict=True))[1]
+
+
+def fitted_on(seen: Iterable[Sighting]) -> list[Sighting]:
+    """Keep what leads, up to three quarters of the schedule, where something has been gained."""
+    return [each for each in seen if each.leads and each.fraction in FITTED_AT and each.lead.scale]
+
+
+def brier_scores(seen: Iterable[Sighting], constants: Iterable[PrefixError]) -> list[float]:
+    """Return for each of `constants` the Brier score (Brier 1950) of its chances.
+
+    It is the mean square of the chance that a rival does not end behind, less 1 or 0 as it did. Looks at rivals that
+    lead count alike. It is a proper score: no other chances than the true ones do better in the long run. The share of
+    sure calls that are wrong would be a nearer thing to ask for, but it hardly falls as the constant grows: what is
+    wrong are large leads.
+    """
+    looks = fitted_on(seen)
+    ahead, noise, scale, ended = torch.tensor(
+        [(each.lead.difference, each.lead.error, each.lead.scale or 0.0, not each.behind) for each in looks],
+        dtype=torch.float64,
+    ).T
+    kinds = sorted({(each.fraction, each.is_first) for each in looks})
+    kind = torch.tensor([kinds.index((each.fraction, each.is_first)) for each in looks])
+    scores = []
+    for each in constants:
+        # As `chance_behind` for one look: the two hundred of the grid would take it minutes.
+        by_kind = [prefix_error(fraction, first_choice=first, of=each) for fraction, first in kinds]
+        errors = torch.hypot(noise, scale * torch.tensor(by_kind, dtype=torch.float64)[kind])
+        scores.append(float(((torch.special.ndtr((ahead + noise) / errors) - ended) ** 2).mean()))
+    return scores
 
 
 def without(seen: Iterable[Sighting], tasks: Collection[str]) -> list[Sighting]:
@@ -254,12 +257,12 @@ def of(seen: Iterable[Sighting], tasks: Collection[str]) -> list[Sighting]:
     return [each for each in seen if each.task in tasks]
 
 
-def left_out(seen: Sequence[Sighting]) -> dict[str, Constants]:
-    """Fit the constants for each family on all tasks of the others."""
+def left_out(seen: Sequence[Sighting]) -> dict[str, PrefixError]:
+    """Fit the constants for each family on the tasks of the others."""
     return {family: fit(without(seen, tasks)) for family, tasks in FAMILIES.items() if of(seen, tasks)}
 
 
-def constants_by_task(seen: Sequence[Sighting]) -> dict[str, Constants]:
+def constants_by_task(seen: Sequence[Sighting]) -> dict[str, PrefixError]:
     """Give each task the constants that were fitted without its family."""
     return {task: constants for family, constants in left_out(seen).items() for task in FAMILIES[family]}
 
@@ -284,10 +287,10 @@ _BASELINE = "baseline"
 DESIGNS = (
     Design(budget=0.05, arms=(FIRST, _BASELINE), stages=((2, 0.02),)),
     Design(budget=0.25, arms=(FIRST, _BASELINE), stages=((2, 0.125),)),
-    Design(budget=1.0, arms=(FIRST, _BASELINE, "own x3.16", "arm2"), stages=((4, 0.25),)),
+    Design(budget=1.0, arms=(FIRST, _BASELINE, "own x3.16", "arm3"), stages=((4, 0.25),)),
     Design(
         budget=4.0,
-        arms=(FIRST, _BASELINE, "own x3.16", "arm2", "arm3", "own x10", "arm4"),
+        arms=(FIRST, _BASELINE, "own x3.16", "arm3", "arm2", "own x10", "arm4"),
         stages=((7, 0.25), (3, 0.5), (2, 1.0)),
     ),
 )
@@ -302,46 +305,45 @@ class Choice:
     end: Sighting | None
 
 
-def choose(field: Field, design: Design, constants: Constants) -> Choice:
-    """Go through the stages of `design`, and choose by the model among all that were trained."""
+def choose(field: Field, design: Design, constants: PrefixError) -> Choice:
+    """Go through the stages of `design`, and choose among all that were trained, as the board of a search does.
+
+    What leads goes on: the front runner first, then the best values.
+    """
     own = field.baseline.label
-    going = [own if arm == _BASELINE else arm for arm in design.arms]
-    going = [arm for arm in going if arm in field.curves]
+    going = [arm for arm in (own if arm == _BASELINE else arm for arm in design.arms) if arm in field.curves]
+    rivals = [arm for arm in going if arm != own]
     reach: dict[str, float] = {}
     for count, fraction in design.stages:
         if reach:
-            ranked = sorted(going, key=lambda arm: _value(field, arm, reach[arm]))
-            best = ranked[:count]
+            front = _front_runner(field, [arm for arm in rivals if arm in going], reach, constants)
+            best = sorted(going, key=lambda arm: (arm != front, _value(field, arm, reach[arm])))[:count]
             going = best if own in best else [*best[:-1], own]
         reach |= dict.fromkeys(going, fraction)
-    label = _champion(field, [arm for arm in design.arms if arm in reach and arm != own], reach, constants)
+    looks = [look for arm in rivals if (look := field.seen(arm, reach[arm])) is not None]
+    may = [look.label for look in looks if sure(look, constants)]
+    furthest = max((reach[arm] for arm in may), default=0.0)
+    label = _front_runner(field, [arm for arm in may if reach[arm] == furthest], reach, constants)
     return Choice(field=field, label=label, end=field.seen(label, reach[label]) if label else None)
 
 
-def _champion(field: Field, rivals: Sequence[str], reach: Mapping[str, float], constants: Constants) -> str | None:
-    """Of what may replace the baseline, and went furthest, take the first.
-
-    A later one takes its place where it leads by more than the error.
-    """
-    looks = {arm: look for arm in rivals if (look := field.seen(arm, reach[arm])) is not None}
-    sure = [arm for arm, look in looks.items() if sureness(look, constants) > 1 - RISK]
-    furthest = max((reach[arm] for arm in sure), default=0.0)
-    champion: str | None = None
-    for arm in (each for each in sure if reach[each] == furthest):
-        if champion is None:
-            champion = arm
-            continue
-        apart = field.seen(arm, furthest, against=champion)
-        if apart is not None and apart.share > expected(apart, Constants(drift=constants.drift))[1]:
-            champion = arm
-    return champion
+def _front_runner(field: Field, arms: Iterable[str], reach: Mapping[str, float], constants: PrefixError) -> str | None:
+    """Take the first, or a later one that is ahead of it by more than an error."""
+    front: str | None = None
+    for arm in arms:
+        lead = None if front is None else field.lead(arm, front, min(reach[arm], reach[front]))
+        if field.judged(arm, reach[arm]) is not None and (
+            front is None or (lead is not None and is_apart(lead, reach[arm], of=constants))
+        ):
+            front = arm
+    return front
 
 
 def _value(field: Field, arm: str, fraction: float) -> float:
-    judged = field.curves[arm].at(fraction)
+    judged = field.judged(arm, fraction)
     return math.inf if judged is None else judged.value
 
 
-def chosen(found: Iterable[Field], design: Design, constants: Callable[[str], Constants]) -> list[Choice]:
+def chosen(found: Iterable[Field], design: Design, constants: Callable[[str], PrefixError]) -> list[Choice]:
     """Choose in every field, by the constants that its task is given."""
     return [choose(field, design, constants(field.task)) for field in found]

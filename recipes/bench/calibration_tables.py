@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,49 +14,54 @@ from optselect.recipes.bench.calibration import (
     DESIGNS,
     FAMILIES,
     FIRST,
-    FITTED_AT,
     FITTED_ON,
     OTHERS,
-    RISK,
     Choice,
-    Constants,
     Count,
     Design,
     Field,
     Sighting,
+    brier_scores,
     chosen,
     constants_by_task,
     fields,
     fit,
+    fitted_on,
     left_out,
     of,
+    root_alone,
     sightings,
+    sure,
     sureness,
 )
 from optselect.recipes.bench.curves import Curve
+from optselect.search.forecast import PREFIX_ERROR, PrefixError
 
 FRACTIONS = (0.02, 0.05, 0.125, 0.25, 0.5, 1.0)
 BINS = ((0.5, 0.8), (0.8, 0.9), (0.9, 0.95), (0.95, 0.99), (0.99, 1.0))
-DRIFTS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
+CONSTANTS = (0.0005, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.05, 0.1)
+KINDS = ("all rivals", "the first choice", "the first choice and the baseline's own optimizer at other rates")
+"""Whose calls are counted apart: what a small search tries is of the last two."""
 _WORST = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Some tasks, and the constants that each is judged by, which were fitted without it."""
+    """Some tasks, and the constants that each is judged by."""
 
     name: str
     tasks: Sequence[str]
-    constants: Callable[[str], Constants]
+    constants: Callable[[str], PrefixError]
 
     def calls(self, seen: Iterable[Sighting]) -> list[tuple[Sighting, float]]:
         """Return what leads on these tasks, with how sure the model is that it does not end behind."""
-        leading = (each for each in of(seen, self.tasks) if each.share > 0)
+        leading = (each for each in of(seen, self.tasks) if each.leads)
         return [(each, sureness(each, self.constants(each.task))) for each in leading]
 
     def sure(self, seen: Iterable[Sighting], fraction: float) -> list[Sighting]:
         """Return those which it is sure of at `fraction`."""
-        return [each for each, chance in self.calls(seen) if each.fraction == fraction and chance > 1 - RISK]
+        here = (each for each in of(seen, self.tasks) if each.fraction == fraction)
+        return [each for each in here if sure(each, self.constants(each.task))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +77,24 @@ class Calibration:
         """Those of the record, in its order."""
         return list(dict.fromkeys(field.task for field in self.fields))
 
-    def trials(self, *, prior: bool = False) -> list[Trial]:
-        """Return the tasks nothing was fitted on, and all tasks, each by constants fitted without its family."""
-        keep = (lambda each: each) if prior else _without_prior
-        fitted, by_task = keep(self.fitted), {task: keep(each) for task, each in self.by_task.items()}
-        return [
-            Trial(name="other kinds", tasks=OTHERS, constants=lambda _: fitted),
-            Trial(name="all, without their family", tasks=self.tasks, constants=by_task.__getitem__),
-        ]
+    @functools.cached_property
+    def unseen(self) -> Trial:
+        """All tasks, each by constants that were fitted without its family."""
+        return Trial(name="without their family", tasks=self.tasks, constants=self.by_task.__getitem__)
 
     @functools.cached_property
-    def fitted(self) -> Constants:
-        """The constants, of the home and unseen tasks."""
-        return fit(of(self.seen, FITTED_ON))
+    def package(self) -> Trial:
+        """All tasks, by the constants of the package, which were fitted on them."""
+        return Trial(name="the package's", tasks=self.tasks, constants=lambda _: PREFIX_ERROR)
 
     @functools.cached_property
-    def by_task(self) -> Mapping[str, Constants]:
+    def others(self) -> Trial:
+        """The tasks of other kinds, by constants of home and unseen tasks."""
+        fitted = fit(of(self.seen, FITTED_ON))
+        return Trial(name="home and unseen, on other kinds", tasks=OTHERS, constants=lambda _: fitted)
+
+    @functools.cached_property
+    def by_task(self) -> Mapping[str, PrefixError]:
         """For each task those that were fitted on all tasks of other families."""
         return constants_by_task(self.seen)
 
@@ -125,24 +132,27 @@ def calibrate(folder: Path, say: Callable[[str], None] = print) -> None:
 
 def tables(found: Calibration) -> dict[str, str]:
     """Make all tables, by their titles."""
-    made = {"What was recorded": _recorded(found), "Constants": _constants(found), "Sure calls by C": _drifts(found)}
-    for trial in found.trials():
-        made[f"Reliability: {trial.name}"] = _reliability(found, trial)
-        made[f"Sure calls: {trial.name}"] = _sure_calls(found, trial)
+    made = {
+        "What was recorded": _recorded(found),
+        "What the first choice's constant is fitted on": _first_choice(found),
+        "Constants": _constants(found),
+        "Scores": _scores(found),
+        "Reliability": _reliability(found),
+    }
+    made |= {f"Sure calls: {kind}": _sure_calls(found, kind) for kind in KINDS}
     made["Sure calls by rival"] = _rivals(found)
-    made["Choices by budget"] = _choices(found, found.trials())
-    made["Choices by budget, with the prior"] = _choices(found, found.trials(prior=True))
+    made["Choices by budget"] = _choices(found, [found.unseen, found.package, found.others])
     made["The worst sure calls"] = _worst(found)
     return made
 
 
 def reliability(found: Calibration) -> dict[str, list[tuple[float, Count]]]:
-    """Return for each trial the mean chance of each bin, and how many of its calls end behind, over all fractions."""
+    """Return for each kind the mean chance of each bin, and how many of its calls end behind, over all fractions."""
     made: dict[str, list[tuple[float, Count]]] = {}
-    for trial in found.trials():
-        calls = [(each, chance) for each, chance in trial.calls(found.seen) if each.fraction in FRACTIONS]
+    for kind in (KINDS[0], KINDS[1]):
+        calls = [call for call in found.unseen.calls(_of_kind(found.seen, kind)) if call[0].fraction in FRACTIONS]
         binned = [[call for call in calls if low < call[1] <= high] for low, high in BINS]
-        made[trial.name] = [
+        made[kind] = [
             (sum(chance for _, chance in inside) / len(inside), _behind(each for each, _ in inside))
             for inside in binned
             if inside
@@ -178,57 +188,98 @@ def _recorded(found: Calibration) -> str:
     return _table(("tasks", "how many", "seeds", "trainings", "diverged"), rows)
 
 
+def _first_choice(found: Calibration) -> str:
+    rows = []
+    for name, tasks in (("home and unseen", FITTED_ON), ("other kinds", OTHERS), ("all", found.tasks)):
+        looks = [each for each in fitted_on(of(found.seen, tasks)) if each.is_first]
+        wrong = [each for each in looks if each.behind]
+        rows.append((name, len(looks), len(wrong), len(_tasks(looks)), ", ".join(_tasks(wrong)) or "none"))
+    return _table(("tasks", "looks at which it leads", "behind", "tasks it leads on", "behind on"), rows)
+
+
 def _constants(found: Calibration) -> str:
-    of_home = left_out(of(found.seen, FITTED_ON))
+    of_home = of(found.seen, FITTED_ON)
+    home_without = left_out(of_home)
     pairs = {
-        "nothing": (found.fitted, fit(found.seen)),
-        **{family: (of_home.get(family), each) for family, each in left_out(found.seen).items()},
+        "nothing": (fit(of_home), fit(found.seen)),
+        **{family: (home_without.get(family), each) for family, each in left_out(found.seen).items()},
     }
     return _table(
-        ("left out", "C, home and unseen", "m ± s", "C, all", "m ± s"),
+        ("left out", "C, home and unseen", "C1, home and unseen", "C, all", "C1, all"),
         [(family, *_named(own), *_named(every)) for family, (own, every) in pairs.items()],
     )
 
 
-def _named(constants: Constants | None) -> tuple[str, str]:
-    if constants is None or constants.prior is None:
-        return "", ""
-    mean, spread = constants.prior
-    return f"{constants.drift:.4f}", f"{mean:.3f} ± {spread:.3f}"
+def _named(constants: PrefixError | None) -> tuple[str, str]:
+    return ("", "") if constants is None else (f"{constants.any_rival:.4f}", f"{constants.first_choice:.4f}")
 
 
-def _drifts(found: Calibration) -> str:
+def _scores(found: Calibration) -> str:
+    first = [each for each in found.seen if each.is_first]
+    others = [each for each in found.seen if not each.is_first]
+    cells = []
+    for seen, constants in (
+        (others, [PrefixError(any_rival=each, first_choice=each) for each in CONSTANTS]),
+        (first, [root_alone(each) for each in CONSTANTS]),
+    ):
+        counts = [_sure(fitted_on(seen), each) for each in constants]
+        cells.append(
+            [
+                (f"{score:.4f}", str(count.of), f"{count.share:.3f}")
+                for score, count in zip(brier_scores(seen, constants), counts, strict=True)
+            ]
+        )
+    linear = brier_scores(first, [PrefixError(any_rival=each, first_choice=math.inf) for each in CONSTANTS])
+    rows = [
+        (f"{each:g}", *of_others, *of_first, f"{score:.4f}")
+        for each, of_others, of_first, score in zip(CONSTANTS, *cells, linear, strict=True)
+    ]
+    heads = (
+        *("constant", "C: score", "C: sure", "C: behind"),
+        *("C1: score", "C1: sure", "C1: behind", "C1 without the root: score"),
+    )
+    return _table(heads, rows)
+
+
+def _sure(looks: Iterable[Sighting], constants: PrefixError) -> Count:
+    return _behind(each for each in looks if sure(each, constants))
+
+
+def _reliability(found: Calibration) -> str:
     rows = []
-    for drift in DRIFTS:
-        row = [f"{drift:g}"]
-        for tasks in (FITTED_ON, OTHERS):
-            leading = [each for each in of(found.seen, tasks) if each.fraction in FITTED_AT]
-            sure = [each for each in leading if sureness(each, Constants(drift=drift)) > 1 - RISK]
-            count = _behind(sure)
-            row += [str(count.of), f"{count.share:.3f}", str(len(_tasks(each for each in sure if each.behind)))]
-        rows.append(row)
-    columns = ("sure calls", "behind", "of tasks")
-    heads = [f"{column}, {group}" for group in ("home and unseen", "other kinds") for column in columns]
-    return _table(("C", *heads), rows)
+    for kind in (KINDS[0], KINDS[1]):
+        calls = found.unseen.calls(_of_kind(found.seen, kind))
+        for fraction in FRACTIONS:
+            here = [call for call in calls if call[0].fraction == fraction]
+            counts = [_behind(each for each, chance in here if low < chance <= high) for low, high in BINS]
+            rows.append([kind, f"{fraction:g}", *(f"{count.of - count.wrong} of {count.of}" for count in counts)])
+    return _table(("calls", "fraction", *(f"{low:g} to {high:g}" for low, high in BINS)), rows)
 
 
-def _reliability(found: Calibration, trial: Trial) -> str:
-    calls = trial.calls(found.seen)
-    rows = []
+def _sure_calls(found: Calibration, kind: str) -> str:
+    seen, rows = _of_kind(found.seen, kind), []
     for fraction in FRACTIONS:
-        here = [call for call in calls if call[0].fraction == fraction]
-        counts = [_behind(each for each, chance in here if low < chance <= high) for low, high in BINS]
-        rows.append([f"{fraction:g}", *(f"{count.of - count.wrong} of {count.of}" for count in counts)])
-    return _table(("fraction", *(f"{low:g} to {high:g}" for low, high in BINS)), rows)
+        calls = found.unseen.sure(seen, fraction)
+        wrong = ", ".join(_tasks(each for each in calls if each.behind)) or "none"
+        package = _behind(found.package.sure(seen, fraction))
+        rows.append(
+            [
+                f"{fraction:g}",
+                *_counted(_behind(calls)),
+                len(_tasks(calls)),
+                wrong,
+                f"{package.wrong} of {package.of}",
+            ]
+        )
+    heads = ("fraction", "sure", "behind", "share", "95 % interval", "tasks", "behind on", "behind, the package's")
+    return _table(heads, rows)
 
 
-def _sure_calls(found: Calibration, trial: Trial) -> str:
-    rows = []
-    for fraction in FRACTIONS:
-        sure = trial.sure(found.seen, fraction)
-        wrong = _tasks(each for each in sure if each.behind)
-        rows.append([f"{fraction:g}", *_counted(_behind(sure)), len(_tasks(sure)), ", ".join(wrong) or "none"])
-    return _table(("fraction", "sure", "behind", "share", "95 % interval", "tasks", "behind on"), rows)
+def _of_kind(seen: Iterable[Sighting], kind: str) -> list[Sighting]:
+    everything, first, _ = KINDS
+    if kind == everything:
+        return list(seen)
+    return [each for each in seen if each.is_first or (kind != first and each.label.startswith("own"))]
 
 
 def _rivals(found: Calibration) -> str:
@@ -242,12 +293,12 @@ def _rivals(found: Calibration) -> str:
     rows = []
     for kind, belongs in kinds.items():
         row = [kind]
-        for trial in found.trials():
-            sure = [each for fraction in FRACTIONS for each in trial.sure(found.seen, fraction) if belongs(each.label)]
-            count = _behind(sure)
-            row += [f"{count.wrong} of {count.of}", ", ".join(_tasks(each for each in sure if each.behind)) or "none"]
+        for trial in (found.unseen, found.package):
+            calls = [each for fraction in FRACTIONS for each in trial.sure(found.seen, fraction) if belongs(each.label)]
+            count = _behind(calls)
+            row += [f"{count.wrong} of {count.of}", ", ".join(_tasks(each for each in calls if each.behind)) or "none"]
         rows.append(row)
-    heads = [f"{column}, {trial.name}" for trial in found.trials() for column in ("behind", "on")]
+    heads = [f"{column}, {trial.name}" for trial in (found.unseen, found.package) for column in ("behind", "on")]
     return _table(("rival", *heads), rows)
 
 
@@ -258,17 +309,20 @@ def _choices(found: Calibration, trials: Sequence[Trial]) -> str:
         for design in DESIGNS:
             made = chosen(here, design, trial.constants)
             count = choices_behind(made)
-            wrong = [f"{each.field.task} ({each.end.end:+.2f})" for each in made if each.end and each.end.behind]
+            wrong = [_named_choice(each.end) for each in made if each.end and each.end.behind]
             rows.append((trial.name, f"{design.budget:g}", len(made), *_counted(count), ", ".join(wrong) or "none"))
-    heads = ("tasks", "budget", "searches", "replaced", "behind", "share", "95 % interval", "behind on (lead)")
+    heads = ("constants", "budget", "searches", "replaced", "behind", "share", "95 % interval", "behind on")
     return _table(heads, rows)
 
 
+def _named_choice(end: Sighting) -> str:
+    return f"{end.task}, seed {end.seed}: {end.label} ({end.end:+.2f})"
+
+
 def _worst(found: Calibration) -> str:
-    trial = found.trials()[1]
     first: dict[tuple[str, int, str], tuple[Sighting, float]] = {}
-    for each, chance in trial.calls(found.seen):
-        if each.behind and chance > 1 - RISK:
+    for each, chance in found.unseen.calls(found.seen):
+        if each.behind and sure(each, found.unseen.constants(each.task)):
             # The latest call of a training: the one that should have known best.
             first[each.task, each.seed, each.label] = each, chance
     ranked = sorted(first.values(), key=lambda call: call[0].end)[:_WORST]
@@ -286,19 +340,16 @@ def choices_behind(made: Iterable[Choice]) -> Count:
     return _behind(each.end for each in made if each.end is not None)
 
 
-def sure_calls(found: Calibration, trial: Trial) -> Mapping[float, Count]:
-    """Count the sure calls by fraction, and those of them that end behind."""
-    return {fraction: _behind(trial.sure(found.seen, fraction)) for fraction in FRACTIONS}
+def sure_calls(found: Calibration, trial: Trial, kind: str) -> Mapping[float, Count]:
+    """Count the sure calls of `kind` by fraction, and those of them that end behind."""
+    seen = _of_kind(found.seen, kind)
+    return {fraction: _behind(trial.sure(seen, fraction)) for fraction in FRACTIONS}
 
 
 def budgets(found: Calibration, trial: Trial) -> Mapping[Design, Count]:
     """Count the choices by budget, and those of them that end behind."""
     here = [field for field in found.fields if field.task in trial.tasks]
     return {design: choices_behind(chosen(here, design, trial.constants)) for design in DESIGNS}
-
-
-def _without_prior(constants: Constants) -> Constants:
-    return dataclasses.replace(constants, prior=None)
 
 
 def _behind(seen: Iterable[Sighting]) -> Count:
