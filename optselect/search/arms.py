@@ -25,7 +25,7 @@ def arms(proposals: Sequence[Proposal], base: Configuration, *, sweeps_own: bool
     rates of one's own optimizer starts there. Then the second choice, the classic one, the baseline's optimizer at ten
     times its rate, a cautious arm (a tenth of the rate: small data overfit at what is best elsewhere) and a bold one
     (half a decade up: short trainings won at two or three times the usual rates), then the other proposals. On 30
-    recorded trainings four such arms ended nearer to the best than four of the rules alone (`--calibration`).
+    recorded trainings four such arms ended nearer to the best than four of the rules alone.
 
     `sweeps_own` says whether other rates of the baseline's optimizer may be chosen at all.
     Where the user's own optimizer is the only candidate, the arms are five rates of it, half a decade apart.
