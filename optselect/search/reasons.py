@@ -82,11 +82,15 @@ def not_sure(race: Race, best: Configuration, lead: Lead, chance: float, monitor
         more = f"; a budget of {enough / race.whole:.2g} trainings takes both to their end"
     else:
         more = ""
+    doubt = (
+        f"the chance that it ends behind is {chance:.0%}, where {race.risk:.0%} is accepted"
+        if chance >= race.risk
+        else "that is no more than the error of what it says of the end"
+    )
     return Reason(
         kind="baseline",
         text=f"this search cannot tell: {best.describe()} led the baseline by {lead.describe(_whose(race))} in "
-        f"{monitor} after {lead.rung} micro-batches, and the chance that it ends behind is {chance:.0%}, where "
-        f"{race.risk:.0%} is accepted, so the baseline stays{more}",
+        f"{monitor} after {lead.rung} micro-batches, and {doubt}, so the baseline stays{more}",
         value=lead.share,
     )
 
@@ -269,9 +273,15 @@ def cost(race: Race, trials: Sequence[Trial]) -> Reason:
     spent = race.spent_with(trials)
     share = spent / race.whole if race.length_known else None
     said = "" if share is None else f", {share:.2f} of the training"
+    left = 0.0 if race.steps is None else race.steps - spent
+    unspent = (
+        f"; {left:.0f} more were left, but nothing that goes on could be expected to change the choice by enough"
+        if left >= race.rung and Board(race, trials).is_settled
+        else ""
+    )
     return Reason(
         kind="cost",
         text=f"the choice cost {spent:.0f} micro-batches{said}: profile {race.spent:.0f}, "
-        f"{len(trials)} trials {spent - race.spent:.0f}",
+        f"{len(trials)} trials {spent - race.spent:.0f}{unspent}",
         value=share,
     )

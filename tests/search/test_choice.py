@@ -359,5 +359,13 @@ def test_the_cost_is_said_in_micro_batches_and_in_trainings_where_the_length_is_
     assert unknown.value is None
 
 
+def test_what_a_settled_choice_leaves_of_the_budget_is_said() -> None:
+    trials = ended({("base", 0): {100: 1.0}, ("other", 0): {100: 0.2}})
+
+    cost = str(reasons.cost(race(), trials))
+
+    assert "; 800 more were left, but nothing that goes on could be expected to change the choice by enough" in cost
+
+
 def test_the_versions_name_what_makes_a_choice() -> None:
     assert {"optselect", "torch", "optuna", "python"} <= versions().keys()
