@@ -33,9 +33,11 @@ class Board:
         return self._by_key.get((configuration.key, seed))
 
     def judged(self, configuration: Configuration, seed: int, rung: int) -> bool:
-        """Tell whether there is nothing more to learn of the configuration at `rung`."""
+        """Tell whether there is nothing more to learn of the configuration at `rung`: it was there, or went past it."""
         trial = self.trial(configuration, seed)
-        return trial is not None and (rung in trial.values or trial.state == "failed" or trial.diverged)
+        if trial is None:
+            return False
+        return max(trial.values, default=0) >= rung or trial.state == "failed" or trial.diverged
 
     def diverged(self, configuration: Configuration) -> bool:
         """Tell whether the first trial of the configuration diverged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -644,6 +645,20 @@ def test_a_choice_that_is_settled_is_judged_at_its_end_beside_a_rival_and_costs_
     assert len([job for job in settled.jobs if job.stage == "finish"]) == 2
     assert settled.cost < every.cost
     assert spared in close.stages()
+
+
+def test_no_trial_is_asked_to_go_back() -> None:
+    def lost_at_the_end(configuration: Configuration, seed: int, until: int) -> float:
+        return 0.4 if configuration != BASELINE and until < 100 else 1.0
+
+    for steps, worth, judged in itertools.product(range(100, 1_500, 83), (0.0, 0.3), (judge, lost_at_the_end)):
+        game = Game(race(steps=steps, tactics=Tactics(worth_a_trial=worth)), judged).play()
+
+        reached: dict[tuple[str, int], int] = {}
+        for job in game.jobs:
+            trial = (job.configuration.key, job.seed)
+            assert job.until > reached.get(trial, 0)
+            reached[trial] = job.until
 
 
 def test_a_deeper_job_continues_a_trial_that_was_judged_before() -> None:
