@@ -35,7 +35,7 @@ def test_the_first_choice_comes_first_then_ones_own_at_two_rates_then_the_second
     found = arms([MUON, NADAM, ADAM], base)
 
     higher, highest = base.at_rate(10**0.5), base.at_rate(10.0)
-    assert found[:6] == (MUON.configuration, base, higher, NADAM.configuration, ADAM.configuration, highest)
+    assert found[:6] == (MUON.configuration, base, higher, NADAM.configuration, highest, ADAM.configuration)
 
 
 def test_other_rates_of_the_baseline_are_left_out_where_it_is_no_candidate() -> None:
