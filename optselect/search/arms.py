@@ -23,8 +23,8 @@ def arms(proposals: Sequence[Proposal], base: Configuration, *, sweeps_own: bool
 
     The evidence's first choice, the baseline, and the baseline's optimizer half a decade up come first: whoever sweeps
     rates of one's own optimizer starts there. Then the second choice, the baseline's optimizer at ten times its rate,
-    the classic choice, a cautious arm (a tenth of the rate: small data overfit at what is best elsewhere) and a bold one
-    (half a decade up: short trainings won at two or three times the usual rates), then the other proposals. On 30
+    the classic choice, a cautious arm (a tenth of the rate: small data overfit at what is best elsewhere), a bold one
+    (half a decade up: short trainings won at two or three times the usual rates), and the other proposals. On the
     recorded trainings four such arms ended nearer to the best than four of the rules alone.
 
     `sweeps_own` says whether other rates of the baseline's optimizer may be chosen at all.

@@ -287,10 +287,10 @@ _BASELINE = "baseline"
 DESIGNS = (
     Design(budget=0.05, arms=(FIRST, _BASELINE), stages=((2, 0.02),)),
     Design(budget=0.25, arms=(FIRST, _BASELINE), stages=((2, 0.125),)),
-    Design(budget=1.0, arms=(FIRST, _BASELINE, "own x3.16", "arm3"), stages=((4, 0.25),)),
+    Design(budget=1.0, arms=(FIRST, _BASELINE, "own x3.16", "arm2"), stages=((4, 0.25),)),
     Design(
         budget=4.0,
-        arms=(FIRST, _BASELINE, "own x3.16", "arm3", "arm2", "own x10", "arm4"),
+        arms=(FIRST, _BASELINE, "own x3.16", "arm2", "own x10", "arm3", "arm4"),
         stages=((7, 0.25), (3, 0.5), (2, 1.0)),
     ),
 )

@@ -156,13 +156,18 @@ def record(task: Task, data: Splits, seed: int, lines: Lines, say: Callable[[str
 
 
 def entrants(race: Race) -> dict[str, Configuration]:
-    """Label the arms, the baseline's own optimizer at three other rates, and three arms half a decade up and down."""
+    """Label the arms, the baseline's optimizer at three other rates, and three arms half a decade up and down.
+
+    Those of the arms that are other rates of the baseline's optimizer are called so.
+    """
     base = race.baseline
-    named = {f"arm{index}": arm for index, arm in enumerate(race.arms)}
-    named |= {f"own x{factor:.3g}": base.at_rate(factor * (base.rate or 1.0)) for factor in _OWN_RATES}
+    own = {f"own x{factor:.3g}": base.at_rate(factor * (base.rate or 1.0)) for factor in _OWN_RATES}
+    others = {configuration.key for configuration in own.values()}
+    arms = [arm for arm in race.arms if arm.key not in others]
+    named = {**{f"arm{index}": arm for index, arm in enumerate(arms)}, **own}
     for index in _WITH_NEIGHBOURS:
         for factor in (HALF_DECADE, 1 / HALF_DECADE):
-            neighbour = race.rescaled(race.arms[index], factor) if index < len(race.arms) else None
+            neighbour = race.rescaled(arms[index], factor) if index < len(arms) else None
             if neighbour is not None:
                 named[f"arm{index} x{factor:.3g}"] = neighbour
     labels = {configuration.key: label for label, configuration in reversed(named.items())}
