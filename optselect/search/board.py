@@ -130,29 +130,25 @@ class Board:
         return next((rung for rung in known if len(self.standings(rung)) > 1), known[-1])
 
     def leaders(self, rung: int) -> Ranking:
-        """Rank as `standings`, the front runner before its rivals, without those nobody confirmed when others were.
+        """Rank as `standings`, without those nobody confirmed when others were.
 
-        The best of many noisy values is too good to be true.
+        The best of many noisy values is too good to be true. What goes on goes by its value: an order that decides
+        between ties is for the choice alone, when more can be known.
         """
         ranked = self.standings(rung)
         confirmed = {trial.configuration.key for trial in self.trials if trial.seed and trial.judged}
         among = [item for item in ranked if item[0].key in confirmed] if confirmed else []
         rivals = any(configuration != self.race.baseline for configuration, _ in among)
-        ranked = among if rivals else ranked
-        places = [place for place, (each, _) in enumerate(ranked) if each != self.race.baseline]
-        front = self.front_runner((ranked[place][0] for place in places), rung)
-        in_front = [item for item in ranked if item[0] == front]
-        first = min(places, default=0)
-        return [*ranked[:first], *in_front, *(item for item in ranked[first:] if item[0] != front)]
+        return among if rivals else ranked
 
-    def front_runner(self, configurations: Iterable[Configuration], rung: int | None = None) -> Configuration | None:
+    def front_runner(self, configurations: Iterable[Configuration]) -> Configuration | None:
         """Return the first of `configurations` in the prior's order that none after it is ahead of by an error.
 
-        Compared are leads at `rung`, or None: at the last rung that two of them share. None where there are none.
+        Compared are leads at the last rung that two of them share. None where there are none.
         """
         front: Configuration | None = None
         for each in self.in_order(configurations):
-            lead = None if front is None else self.lead(each, front, rung)
+            lead = None if front is None else self.lead(each, front)
             if front is None or (lead is not None and self.is_apart(lead)):
                 front = each
         return front

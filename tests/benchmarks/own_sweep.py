@@ -168,7 +168,7 @@ def page(found: Sequence[Outcome], scale: Scale) -> str:
             "The search has the default budget on the same training, whose own optimizer is that AdamW.",
             f"Each was done with {scale.searches} seeds, each choice trained with {scale.trainings} fresh ones.",
             "Losses are those of test data.",
-            "The standard error is that over searches, or that of the trainings with the search's choice if it is more.",
+            "The standard error is that over searches, or that over trainings with the search's choice if it is more.",
             "",
             "<!-- not run: takes long -->",
             "```bash",
