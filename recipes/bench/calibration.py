@@ -308,7 +308,7 @@ class Choice:
 def choose(field: Field, design: Design, constants: PrefixError) -> Choice:
     """Go through the stages of `design`, and choose among all that were trained, as the board of a search does.
 
-    What leads goes on: the front runner first, then the best values.
+    What leads goes on by its value.
     """
     own = field.baseline.label
     going = [arm for arm in (own if arm == _BASELINE else arm for arm in design.arms) if arm in field.curves]
@@ -316,8 +316,7 @@ def choose(field: Field, design: Design, constants: PrefixError) -> Choice:
     reach: dict[str, float] = {}
     for count, fraction in design.stages:
         if reach:
-            front = _front_runner(field, [arm for arm in rivals if arm in going], reach, constants)
-            best = sorted(going, key=lambda arm: (arm != front, _value(field, arm, reach[arm])))[:count]
+            best = sorted(going, key=lambda arm: _value(field, arm, reach[arm]))[:count]
             going = best if own in best else [*best[:-1], own]
         reach |= dict.fromkeys(going, fraction)
     looks = [look for arm in rivals if (look := field.seen(arm, reach[arm])) is not None]
