@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from optselect.configuration import Configuration, Trial
+from optselect.configuration import USER, Configuration, Trial
 from optselect.search.forecast import chance_behind, expected_gain, is_apart, is_sure
 from optselect.search.lead import Lead, lead_between
 from optselect.search.race import Job, Race
@@ -148,8 +148,7 @@ class Board:
         """
         front: Configuration | None = None
         for each in self.in_order(configurations):
-            lead = None if front is None else self.lead(each, front)
-            if front is None or (lead is not None and self.is_apart(lead)):
+            if front is None or self.is_apart(each, front):
                 front = each
         return front
 
@@ -184,9 +183,11 @@ class Board:
         race = self.race
         return is_sure(lead, race.fraction(lead.rung), race.risk, first_choice=configuration == race.arms[0])
 
-    def is_apart(self, lead: Lead) -> bool:
-        """Tell whether what leads is ahead by more than an error."""
-        return is_apart(lead, self.race.fraction(lead.rung))
+    def is_apart(self, own: Configuration, other: Configuration) -> bool:
+        """Tell whether `own` is ahead of `other` by more than an error, at the last rung that they share."""
+        lead = self.lead(own, other)
+        scheduled = own.optimizer != USER and own.schedule.kind != "constant"
+        return lead is not None and is_apart(lead, self.race.fraction(lead.rung), scheduled=scheduled)
 
     def in_order(self, configurations: Iterable[Configuration]) -> list[Configuration]:
         """Sort as the prior has it: the arms in their order, then what the search found, the smallest rate first."""
@@ -215,8 +216,19 @@ class Board:
 
     @functools.cached_property
     def chosen(self) -> Configuration:
-        """What would be chosen now: the front runner of those that are sure, or the baseline."""
-        return self.front_runner(self.sure) or self.race.baseline
+        """What would be chosen now: the front runner of those that are sure, or the baseline.
+
+        What went as far and is ahead of that by more than an error is as sure to end ahead of the baseline.
+        """
+        front = self.front_runner(self.sure)
+        if front is None:
+            return self.race.baseline
+        others = [
+            each for each, _ in self.rivals if each not in self.sure and self.reached(each) >= self.reached(front)
+        ]
+        for each in self.in_order(others):
+            front = each if self.is_apart(each, front) else front
+        return front
 
     @functools.cached_property
     def is_settled(self) -> bool:

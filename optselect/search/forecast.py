@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from optselect.search.lead import Lead
@@ -14,11 +14,13 @@ class PrefixError:
     """Standard error of a lead at half the schedule as a forecast of that at its end, as a share of the progress.
 
     any_rival     of whatever leads
-    first_choice  of the prior's first choice, where that is less
+    first_choice  of the prior's first choice over the baseline, where that is less
+    scheduled     of a rival whose rate falls over another rival: a constant rate looks better early than at the end
     """
 
     any_rival: float
     first_choice: float
+    scheduled: float = 0.01
 
 
 PREFIX_ERROR = PrefixError(any_rival=0.02, first_choice=0.022)
@@ -94,7 +96,12 @@ def expected_gain(lead: Lead, fraction: float) -> float:
     return max(error * (normal.pdf(behind) - behind * normal.cdf(-behind)), 0.0)
 
 
-def is_apart(lead: Lead, fraction: float, *, of: PrefixError = PREFIX_ERROR) -> bool:
-    """Tell whether what leads is ahead by more than one standard error of the forecast."""
+def is_apart(lead: Lead, fraction: float, *, scheduled: bool, of: PrefixError = PREFIX_ERROR) -> bool:
+    """Tell whether a rival is ahead of another by more than one standard error of the forecast.
+
+    `scheduled` says whether the rate of what leads falls to the end.
+    """
+    if scheduled:
+        of = replace(of, any_rival=of.scheduled)
     error = error_at_the_end(lead, fraction, of=of)
     return lead.difference > 0 and error is not None and lead.difference > error

@@ -323,6 +323,9 @@ def choose(field: Field, design: Design, constants: PrefixError) -> Choice:
     may = [look.label for look in looks if sure(look, constants)]
     furthest = max((reach[arm] for arm in may), default=0.0)
     label = _front_runner(field, [arm for arm in may if reach[arm] == furthest], reach, constants)
+    if label is not None:
+        beside = [arm for arm in rivals if arm not in may and reach[arm] == furthest]
+        label = _front_runner(field, [label, *beside], reach, constants)
     return Choice(field=field, label=label, end=field.seen(label, reach[label]) if label else None)
 
 
@@ -332,10 +335,16 @@ def _front_runner(field: Field, arms: Iterable[str], reach: Mapping[str, float],
     for arm in arms:
         lead = None if front is None else field.lead(arm, front, min(reach[arm], reach[front]))
         if field.judged(arm, reach[arm]) is not None and (
-            front is None or (lead is not None and is_apart(lead, reach[arm], of=constants))
+            front is None
+            or (lead is not None and is_apart(lead, reach[arm], scheduled=_falls(field, arm), of=constants))
         ):
             front = arm
     return front
+
+
+def _falls(field: Field, arm: str) -> bool:
+    """Tell whether the rate of an arm falls to the end."""
+    return field.curves[arm].schedule != "constant"
 
 
 def _value(field: Field, arm: str, fraction: float) -> float:

@@ -51,18 +51,23 @@ def test_what_does_not_lead_is_never_sure() -> None:
     for fraction in FRACTIONS:
         assert chance_behind(lead(0.0), fraction) == 1.0
         assert chance_behind(lead(-0.1), fraction) == 1.0
-        assert not is_apart(lead(-0.1), fraction)
+        assert not is_apart(lead(-0.1), fraction, scheduled=True)
 
 
 def test_without_known_progress_a_prefix_says_nothing() -> None:
     assert chance_behind(lead(0.5, progress=None), 0.5) == 1.0
-    assert not is_apart(lead(0.5, progress=None), 0.5)
+    assert not is_apart(lead(0.5, progress=None), 0.5, scheduled=True)
 
 
 def test_the_priors_first_choice_is_trusted_earlier_and_no_less_at_any_time() -> None:
     for fraction in FRACTIONS:
         assert prefix_error(fraction, first_choice=True) <= prefix_error(fraction)
     assert prefix_error(0.05, first_choice=True) < 0.3 * prefix_error(0.05)
+
+
+def test_a_constant_rate_has_to_be_further_ahead_of_another_rival_than_one_that_falls() -> None:
+    assert is_apart(lead(0.05), 0.25, scheduled=True)
+    assert not is_apart(lead(0.05), 0.25, scheduled=False)
 
 
 def test_where_the_baseline_has_lost_ground_a_lead_is_no_more_than_all() -> None:
