@@ -7,7 +7,9 @@ than the error, and the chance is below `RISK` that it ends behind by more than 
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -36,6 +38,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "physics": ("burgers",),
     "graphs": ("graphs",),
 }
+PAIRED_AT = (0.05, 0.1, 0.125, 0.25, 0.375, 0.5, 0.75)
 FITTED_AT = tuple(fraction for fraction in FRACTIONS if fraction <= 0.75)
 _STEP, _HIGHEST = 0.0005, 0.1
 _Z = NormalDist()
@@ -340,6 +343,28 @@ def _front_runner(field: Field, arms: Iterable[str], reach: Mapping[str, float],
         ):
             front = arm
     return front
+
+
+def pair_score(found: Iterable[Field], constant: float, *, falls: bool) -> tuple[int, float]:
+    """Count the looks at two rivals of which the one that leads has a rate that falls, or none that does.
+
+    Also return the Brier score of the chances by `constant` that it does not end behind. The other's rate falls.
+    """
+    errors, squares = PrefixError(any_rival=constant, first_choice=math.inf), []
+    for field in found:
+        scheduled = [arm for arm in field.curves if _falls(field, arm) and " x" not in arm]
+        leaders = scheduled if falls else [arm for arm in field.curves if arm.startswith("own x") and "x0" not in arm]
+        for own, other in itertools.product(leaders, scheduled):
+            ends = [field.curves[arm].test for arm in (own, other)]
+            end = field.lead(own, other, 1.0)
+            if own == other or end is None or None in ends:
+                continue
+            behind = (ends[1] or 0.0) - (ends[0] or 0.0) < -end.error
+            for fraction in PAIRED_AT:
+                lead = field.lead(own, other, fraction)
+                if lead is not None and lead.difference > 0:
+                    squares.append((1 - chance_behind(lead, fraction, of=errors) - (not behind)) ** 2)
+    return len(squares), statistics.fmean(squares)
 
 
 def _falls(field: Field, arm: str) -> bool:

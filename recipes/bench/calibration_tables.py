@@ -29,6 +29,7 @@ from optselect.recipes.bench.calibration import (
     fitted_on,
     left_out,
     of,
+    pair_score,
     root_alone,
     sightings,
     sure,
@@ -137,6 +138,7 @@ def tables(found: Calibration) -> dict[str, str]:
         "What the first choice's constant is fitted on": _first_choice(found),
         "Constants": _constants(found),
         "Scores": _scores(found),
+        "Between rivals": _pairs(found),
         "Reliability": _reliability(found),
     }
     made |= {f"Sure calls: {kind}": _sure_calls(found, kind) for kind in KINDS}
@@ -243,6 +245,15 @@ def _scores(found: Calibration) -> str:
 
 def _sure(looks: Iterable[Sighting], constants: PrefixError) -> Count:
     return _behind(each for each in looks if sure(each, constants))
+
+
+def _pairs(found: Calibration) -> str:
+    """Score constants for the lead of one rival over another whose rate falls."""
+    rows = ["| constant | of a rate that falls | looks | of a constant one | looks |", "|---|---|---|---|---|"]
+    for constant in (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05):
+        (many, falls), (few, constant_rate) = (pair_score(found.fields, constant, falls=kind) for kind in (True, False))
+        rows.append(f"| {constant:g} | {falls:.4f} | {many} | {constant_rate:.4f} | {few} |")
+    return "\n".join(rows)
 
 
 def _reliability(found: Calibration) -> str:
