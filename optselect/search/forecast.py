@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 
 from optselect.search.lead import Lead
@@ -15,12 +15,10 @@ class PrefixError:
 
     any_rival     of whatever leads
     first_choice  of the prior's first choice over the baseline, where that is less
-    scheduled     of a rival whose rate falls over another rival: a constant rate looks better early than at the end
     """
 
     any_rival: float
     first_choice: float
-    scheduled: float = 0.01
 
 
 PREFIX_ERROR = PrefixError(any_rival=0.02, first_choice=0.022)
@@ -97,11 +95,11 @@ def expected_gain(lead: Lead, fraction: float) -> float:
 
 
 def is_apart(lead: Lead, fraction: float, *, scheduled: bool, of: PrefixError = PREFIX_ERROR) -> bool:
-    """Tell whether a rival is ahead of another by more than one standard error of the forecast.
+    """Tell whether a rival is ahead of another by more than one standard error.
 
-    `scheduled` says whether the rate of what leads falls to the end.
+    That of the validation data alone where the rate of what leads falls to the end (`scheduled`): whoever leads may be
+    expected to stay ahead, surely or not. A constant rate may not, for it looks better early than at the end: there the
+    error is that of the forecast.
     """
-    if scheduled:
-        of = replace(of, any_rival=of.scheduled)
-    error = error_at_the_end(lead, fraction, of=of)
+    error = lead.error if scheduled else error_at_the_end(lead, fraction, of=of)
     return lead.difference > 0 and error is not None and lead.difference > error

@@ -56,7 +56,7 @@ def test_what_does_not_lead_is_never_sure() -> None:
 
 def test_without_known_progress_a_prefix_says_nothing() -> None:
     assert chance_behind(lead(0.5, progress=None), 0.5) == 1.0
-    assert not is_apart(lead(0.5, progress=None), 0.5, scheduled=True)
+    assert not is_apart(lead(0.5, progress=None), 0.5, scheduled=False)
 
 
 def test_the_priors_first_choice_is_trusted_earlier_and_no_less_at_any_time() -> None:
