@@ -92,6 +92,7 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
         validation_batches=workload.validation_batches,
         has_user_optimizer=workload.has_user_optimizer,
         user_passes=own.passes if own is not None else 1,
+        user_scales=own is None or not own.one,
         keeps_best=workload.keeps_best,
         training_bytes=training_bytes(workload.model),
         policy=policy,

@@ -22,9 +22,11 @@ class OwnOptimizer:
     groups    its parameter groups, in its order
     left_out  the model's parameters that it does not train, though they are not frozen
     passes    forward and backward passes that one of its micro-batches takes
+    one       whether each call gives the same object, as LightningCLI's does: two trials cannot have it at two rates
     """
 
     name: str
     groups: tuple[OwnGroup, ...]
     left_out: tuple[str, ...] = ()
     passes: int = 1
+    one: bool = False

@@ -27,11 +27,11 @@ def arms(proposals: Sequence[Proposal], base: Configuration, *, sweeps_own: bool
     (half a decade up: short trainings won at two or three times the usual rates), and the other proposals. On the
     recorded trainings four such arms ended nearer to the best than four of the rules alone.
 
-    `sweeps_own` says whether other rates of the baseline's optimizer may be chosen at all.
+    `sweeps_own` says whether there may be other rates of the baseline's optimizer at all.
     Where the user's own optimizer is the only candidate, the arms are five rates of it, half a decade apart.
     """
     if all(proposal.optimizer == USER for proposal in proposals) and base.optimizer == USER:
-        return (base, *(base.at_rate(factor) for factor in (HALF_DECADE, 1 / HALF_DECADE, 10.0, 0.1)))
+        return (base, *(base.at_rate(factor) for factor in (HALF_DECADE, 1 / HALF_DECADE, 10.0, 0.1) if sweeps_own))
     wanted = [proposal.configuration for proposal in proposals if proposal.optimizer != USER]
     seats = {proposal.seat: proposal.configuration for proposal in reversed(proposals)}
     first = wanted[:1]

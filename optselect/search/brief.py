@@ -22,6 +22,7 @@ class Brief:
     monitor             what trials are judged by
     validation_batches  batches that judging a trial once runs forward
     has_user_optimizer  whether the training brings an optimizer of its own
+    user_scales         whether trials may have that optimizer at other rates
     user_passes         forward and backward passes of one micro-batch with that optimizer
     keeps_best          whether the training keeps the weights of its best value
     training_bytes      bytes in parameters and buffers
@@ -43,6 +44,7 @@ class Brief:
     user_passes: int
     keeps_best: bool
     training_bytes: int
+    user_scales: bool = True
     policy: FineTuning | None = None
     timing: int = 0
     slowness: Mapping[str, float] = field(default_factory=dict)

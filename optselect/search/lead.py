@@ -92,4 +92,4 @@ def lead_between(
 
 
 def _percent(share: float) -> str:
-    return f"{share:.0%}" if abs(share) >= 0.0095 else f"{share:.1%}"
+    return f"{share:.0%}" if abs(share) >= 0.095 else f"{share:.1%}"

@@ -72,6 +72,7 @@ class Race:
     risk             the chance of ending behind the baseline that is accepted
     keeps_best       whether the training keeps the weights of its best value: trials then count as theirs so far
     least_rung       micro-batches that the first rung should have, as far as half of the training and the budget allow
+    user_scales      whether trials may have the user's own optimizer at other rates
     user_passes      forward and backward passes of one micro-batch with the user's own optimizer
     policies         ways to train the parts of a trained model, to try on the leader
     slowness         how many times as long as one of the baseline's a micro-batch takes, by optimizer, at least 1
@@ -98,6 +99,7 @@ class Race:
     keeps_best: bool = False
     least_rung: int = 1
     user_passes: int = 1
+    user_scales: bool = True
     slowness: Mapping[str, float] = field(default_factory=dict)
     tactics: Tactics = TACTICS
 
@@ -209,10 +211,13 @@ class Race:
     @property
     def spaces(self) -> dict[str, SearchSpace]:
         """Bounds by optimizer, the user's own among them."""
-        return {**{spec.name: spec.space for spec in self.specs}, USER: USER_SPACE}
+        own = {USER: USER_SPACE} if self.user_scales else {}
+        return {**{spec.name: spec.space for spec in self.specs}, **own}
 
     def rate_dimension(self, configuration: Configuration) -> Dimension | None:
         """Return the bounds of the configuration's learning rate, or of the factor on the user's own; None: no rate."""
+        if configuration.optimizer == USER and not self.user_scales:
+            return None
         space = self.spaces.get(configuration.optimizer, SearchSpace())
         return space.get(LR_SCALE if configuration.optimizer == USER else "lr")
 

@@ -76,7 +76,8 @@ def arms_of(brief: Brief, proposals: Sequence[Proposal]) -> tuple[Configuration,
     Where trials are compared at equal time, those whose pace is known.
     """
     base, candidates = baseline_of(brief), brief.settings.candidates
-    found = arms(proposals, base, sweeps_own=candidates is None or base.optimizer in candidates)
+    may_be_chosen = candidates is None or base.optimizer in candidates
+    found = arms(proposals, base, sweeps_own=may_be_chosen and (base.optimizer != USER or brief.user_scales))
     return tuple(each for each in found if not brief.slowness or each.optimizer in brief.slowness)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from torch import nn
 from torch.optim import Optimizer
@@ -32,7 +33,7 @@ def own_optimizer_of(borrowed: BorrowedModel, configure: Callable[[], Optimizer]
     model = borrowed.model
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimizer = configure()
-    found = _looked_at(model, optimizer, trainable)
+    found = replace(_looked_at(model, optimizer, trainable), one=configure() is optimizer)
     borrowed.begin()
     return found
 

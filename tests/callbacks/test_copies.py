@@ -21,6 +21,7 @@ from lightning.pytorch.cli import LightningCLI
 from torch import Tensor, nn
 
 from optselect import AutoOptimizer
+from optselect.configuration import USER
 from tests.support.kinds import Data
 from tests.support.modules import (
     CLASSES,
@@ -166,7 +167,8 @@ def test_a_command_line_module_copied_during_a_fit_keeps_its_optimizer(
         "accelerator": "cpu",
         "enable_model_summary": False,
     }
-    callbacks = [auto(tmp_path), Copying()]
+    chooses = auto(tmp_path)
+    callbacks = [chooses, Copying()]
     arguments = ["fit", "--seed_everything", "3", "--optimizer", "SGD", "--optimizer.lr", "0.05"]
     LightningCLI(
         Classifier,
@@ -180,6 +182,9 @@ def test_a_command_line_module_copied_during_a_fit_keeps_its_optimizer(
 
     assert isinstance(trainer.optimizers[0], torch.optim.SGD)
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.05
+    # It is one object in all calls of the command line's, so no trial may have it at another rate.
+    assert chooses.plan is not None
+    assert [each.configuration.rate for each in chooses.plan.trials if each.configuration.optimizer == USER] == [1.0]
 
 
 # --- after a fit ----------------------------------------------------------------------------------

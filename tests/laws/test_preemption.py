@@ -49,7 +49,11 @@ def runs(folder: Path, scenario: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads((folder / f"{scenario}.json").read_text())
     for run in found:
         if run["plan"]:
-            run["plan"]["profile"]["model"].pop("memory_free")  # the machine's, not the training's
+            # The machine's, not the training's.
+            run["plan"]["profile"]["model"].pop("memory_free")
+            run["plan"]["reasons"] = [reason for reason in run["plan"]["reasons"] if reason["kind"] != "pace"]
+            for trial in run["plan"]["trials"]:
+                trial.pop("pace", None)
     return found
 
 

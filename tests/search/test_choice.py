@@ -169,7 +169,7 @@ def test_a_search_that_cannot_tell_says_so_and_what_would() -> None:
     words = said(choose(short, trials, PROPOSALS, "val_loss"))[0]
 
     assert words == (
-        "this search cannot tell: nadam lr=0.01, cosine led the baseline by 0.5% ± 1% of the baseline's progress in "
+        "this search cannot tell: nadam lr=0.01, cosine led the baseline by 0.5% ± 1.0% of the baseline's progress in "
         "val_loss after 25 micro-batches, and the chance that it ends behind is 35%, where 5% is accepted, so the "
         "baseline stays; a budget of 2 trainings takes both to their end"
     )
@@ -195,10 +195,10 @@ def test_the_lead_is_told_over_the_baseline_and_over_the_best_of_its_rates_that_
     leads = [str(each) for each in choose(race(), trials, PROPOSALS, "val_loss").reasons if each.kind == "lead"]
 
     assert leads == [
-        "its lead is 60% ± 2% of the baseline's progress after 100 micro-batches",
+        "its lead is 60% ± 1.6% of the baseline's progress after 100 micro-batches",
         (
-            "over the best rate of that optimizer that was tried (adamw lr=0.01, constant) its lead is 7% ± 1% of its "
-            "progress after 100 micro-batches"
+            "over the best rate of that optimizer that was tried (adamw lr=0.01, constant) its lead is 6.7% ± 1.1% of "
+            "its progress after 100 micro-batches"
         ),
     ]
 
