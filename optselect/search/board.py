@@ -175,13 +175,16 @@ class Board:
 
     def chance_behind(self, configuration: Configuration, lead: Lead) -> float:
         """Return the chance that `configuration`, which leads, ends behind the other by more than noise."""
-        first_choice = configuration == self.race.arms[0]
-        return chance_behind(lead, self.race.fraction(lead.rung), first_choice=first_choice)
+        return chance_behind(lead, self.race.fraction(lead.rung), first_choice=self._is_first_choice(configuration))
 
     def is_sure(self, configuration: Configuration, lead: Lead) -> bool:
         """Tell whether that chance is as small as is asked for."""
-        race = self.race
-        return is_sure(lead, race.fraction(lead.rung), race.risk, first_choice=configuration == race.arms[0])
+        race, first_choice = self.race, self._is_first_choice(configuration)
+        return is_sure(lead, race.fraction(lead.rung), race.risk, first_choice=first_choice)
+
+    def _is_first_choice(self, configuration: Configuration) -> bool:
+        """Tell whether it is what the prior puts before all others."""
+        return configuration == self.race.arms[0]
 
     def is_apart(self, own: Configuration, other: Configuration) -> bool:
         """Tell whether `own` is ahead of `other` by more than an error, at the last rung that they share."""

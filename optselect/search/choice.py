@@ -9,7 +9,7 @@ from optselect.configuration import USER, Configuration, Trial
 from optselect.plan import Reason
 from optselect.rules import Policy, Proposal
 from optselect.search import reasons
-from optselect.search.board import Board, Ranking
+from optselect.search.board import Board, Ranking, distinct
 from optselect.search.race import Race
 
 
@@ -111,7 +111,7 @@ def _over_the_best_of_its_own(board: Board, winner: Configuration) -> Sequence[R
     if winner.optimizer == base.optimizer:
         return []
     found = []
-    for other in {trial.configuration.key: trial.configuration for trial in board.trials}.values():
+    for other in distinct(trial.configuration for trial in board.trials):
         lead = board.lead(winner, other) if other.optimizer == base.optimizer and other != base else None
         if lead is not None:
             found.append((-lead.rung, lead.difference, other.key, other, lead))

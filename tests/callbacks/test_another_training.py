@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from optselect import AutoOptimizer, Budget
 from tests.support.cases import case
+from tests.support.modules import TRAINER
 from tests.support.small import vectors
 
 BUDGET = Budget(steps=40)
@@ -62,11 +63,7 @@ def told(folder: Path, caplog: pytest.LogCaptureFixture, kind: type[Net] = Net, 
     options = {"max_epochs": 2, **{name: changed.pop(name) for name in names if name in changed}}
     auto = AutoOptimizer(budget=BUDGET, report=False, candidates=["user", "sgd"])
     trainer = L.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **TRAINER,
         default_root_dir=folder,
         callbacks=[auto, Interrupted()],
         **options,

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from optselect import AutoOptimizer
 from optselect.errors import OptselectError
 from tests.support.cases import case
+from tests.support.modules import TRAINER
 from tests.support.small import vectors
 
 
@@ -34,11 +35,7 @@ class Net(L.LightningModule):
 def trainer(folder: Path, epochs: int, **options: Any) -> L.Trainer:
     return L.Trainer(
         max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **TRAINER,
         default_root_dir=folder,
         callbacks=[AutoOptimizer(budget=0, report=False, **options)],
     )
