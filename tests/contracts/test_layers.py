@@ -37,7 +37,7 @@ ROWS = {
     9: {"settings", "search"},
     10: {"report"},
     11: {"briefing", "planning", "pipeline"},
-    12: {"callbacks"},
+    12: {"callbacks", "launch"},
     13: {"recipes", "testing"},
 }
 ROW_OF = {f"optselect.{name}": row for row, names in ROWS.items() for name in names}

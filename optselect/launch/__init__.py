@@ -1,0 +1,1 @@
+"""Starting the workers of one search, and stopping them together."""
