@@ -73,6 +73,8 @@ class AutoOptimizer(AnyCallback):
         study_name: in that storage; None: a name made of model, data, length, candidates and seed.
         seed: of the trials.
         report: whether to write report.html beside plan.json; its plots need matplotlib.
+        progress: whether a search shows what it will cost, what it does and what it chose: as a table in a terminal
+            and in a notebook, as log lines elsewhere. False: nothing but warnings.
         risk: the chance of ending behind your own optimizer that is accepted: it is replaced only where the chance
             is smaller.
         compare: what trials are compared at: "steps", equally many of them; "seconds", equal time: a slower optimizer
@@ -97,6 +99,7 @@ class AutoOptimizer(AnyCallback):
         study_name: str | None = None,
         seed: int = 0,
         report: bool = True,
+        progress: bool = True,
         risk: float = RISK,
         compare: Compare = "steps",
         on_mismatch: str = "error",
@@ -119,6 +122,7 @@ class AutoOptimizer(AnyCallback):
         self.monitor = monitor
         self.mode: Mode = mode
         self.report = report
+        self.progress = progress
         self.on_mismatch = on_mismatch
         self.profile: Profile | None = None
         self.study: optuna.Study | None = None
@@ -200,6 +204,7 @@ class AutoOptimizer(AnyCallback):
             mode=self.mode,
             state_key=self.state_key,
             announce=lambda plan: self._write(module.trainer, plan),
+            progress=self.progress,
         )
 
     def _searched(self, request: FitRequest, steps_done: int) -> OptimizerPlan | None:

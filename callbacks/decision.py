@@ -27,7 +27,7 @@ from optselect.optim.rescaling import scaled
 from optselect.parameters.anatomy import anatomy_of
 from optselect.pipeline import Selection, make_selection
 from optselect.plan import OptimizerPlan
-from optselect.report.live import default_progress
+from optselect.report.live import progress_for
 from optselect.search.arms import baseline
 from optselect.settings import Settings
 
@@ -51,6 +51,7 @@ class FitRequest:
     on_mismatch, settings, monitor, mode  as `AutoOptimizer` takes them
     state_key  under which checkpoints hold the callback's state
     announce   is told of a plan before it is built
+    progress   whether a search shows what it does
     """
 
     trainer: Any
@@ -64,6 +65,7 @@ class FitRequest:
     mode: Mode
     state_key: str
     announce: Callable[[OptimizerPlan], None]
+    progress: bool = True
 
     def continuation(self) -> Continuation | None:
         """Find what the fit goes on from, and put its random numbers back; None: nothing was decided or trained before.
@@ -125,7 +127,7 @@ class FitRequest:
             settings = replace(settings, storage=Path(trainer.default_root_dir) / STUDY_FILE)
         try:
             first = trainer.is_global_zero
-            progress = default_progress(quiet=trainer.progress_bar_callback is None) if first else None
+            progress = progress_for(self.progress, quiet=trainer.progress_bar_callback is None) if first else False
             return make_selection(workload, settings, first_process=first, progress=progress)
         except UnsupportedModuleError as error:
             own = "its own optimizers" if self.user is not None else "plain AdamW(1e-3)"

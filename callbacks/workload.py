@@ -354,7 +354,7 @@ class LightningWorkload:
         if self._user is not None:
             self.own_optimizer = own_optimizer_of(model, self._only_optimizer)
 
-    def _only_optimizer(self) -> Optimizer:
+    def _only_optimizer(self) -> tuple[Optimizer, list[LRScheduler]]:
         optimizers, schedulers = users_optimizers(self.model, self._user)
         if len(optimizers) != 1:
             raise UnsupportedModuleError(
@@ -362,7 +362,7 @@ class LightningWorkload:
             )
         steps = [(each.scheduler, each.interval, each.frequency) for each in schedulers]
         self._own_facts = optimizer_facts(optimizers, steps)
-        return optimizers[0]
+        return optimizers[0], [each.scheduler for each in schedulers]
 
 
 def _idle(module: torch.nn.Module) -> tuple[Optimizer, LRScheduler]:

@@ -30,6 +30,7 @@ from optselect.study.study import TrialStudy
 from optselect.workload.borrowed_model import requires_grad_restored, training_bytes
 from optselect.workload.own_optimizer import left_out_by
 from optselect.workload.protocol import Workload
+from optselect.workload.stopwatch import Stopwatch
 
 # Backward passes of the profile; one for so many micro-batches where the whole search is short; without any trial.
 _PASSES, _STEPS_FOR_A_PASS, _RULES_ALONE_PASSES = 8, 25, 5
@@ -93,20 +94,21 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
         has_user_optimizer=workload.has_user_optimizer,
         user_passes=own.passes if own is not None else 1,
         user_scales=own is None or not own.one,
+        user_called="" if own is None else own.called,
         keeps_best=workload.keeps_best,
         training_bytes=training_bytes(workload.model),
         policy=policy,
     )
 
 
-def measured(workload: Workload, brief: Brief) -> tuple[Profile, Anatomy]:
-    """Measure the workload, and describe the model's parameters with what was measured.
+def measured(workload: Workload, brief: Brief, watch: Stopwatch | None = None) -> tuple[Profile, Anatomy]:
+    """Measure the workload, timed by `watch`, and describe the model's parameters with what was measured.
 
     The user's word on whether the model is trained already stands in place of the measured one.
     """
     # A module's own hooks may freeze and unfreeze as its epochs go by: what counts is what the training begins with.
     with requires_grad_restored(workload.model):
-        profile = measure(workload, passes=_passes(brief.budget))
+        profile = measure(workload, passes=_passes(brief.budget), watch=watch)
     told = brief.settings.fine_tuning
     if told != "auto":
         word = "a fine-tuning policy" if isinstance(told, FineTuning) else f"fine_tuning={told}"
@@ -131,6 +133,7 @@ def proposed(
     """
     settings = brief.settings
     found = propose(profile, rules=settings.rules, candidates=settings.candidates, prior=method.prior)
+    found = [replace(each, configuration=baseline_of(brief)) if each.optimizer == USER else each for each in found]
     if workload.obstacle_to_scheduling is not None:
         found = [replace(each, configuration=replace(each.configuration, schedule=Schedule())) for each in found]
     if brief.policy is None:

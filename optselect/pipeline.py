@@ -22,10 +22,10 @@ from optselect.configuration.policy import FineTuningWord
 from optselect.plan import OptimizerPlan
 from optselect.planning import planned
 from optselect.profile import Profile
-from optselect.report.live import default_progress
+from optselect.report.live import progress_for
 from optselect.rules import Rule
 from optselect.search.choice import decide
-from optselect.search.progress import Progress, Silent
+from optselect.search.progress import Preview, Progress, Silent
 from optselect.search.race_for import race_for
 from optselect.search.transfer import for_the_whole_training
 from optselect.search.worker import search
@@ -33,6 +33,7 @@ from optselect.settings import RISK, Settings
 from optselect.study.storage import Storage
 from optselect.study.study import TrialStudy
 from optselect.workload.protocol import Workload
+from optselect.workload.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +57,12 @@ def select(
     fine_tuning: FineTuningWord = "auto",
     risk: float = RISK,
     compare: Compare = "steps",
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
 ) -> OptimizerPlan:
     """Choose and tune an optimizer for `workload` within `budget`; the workload comes back as it was.
 
-    The arguments are those of `AutoOptimizer`; `storage=None` keeps the study in memory. Raises
+    The arguments are those of `AutoOptimizer`; `storage=None` keeps the study in memory, and `progress` may be an
+    object of your own that is told. Raises
     `BudgetError`, `UnknownOptimizerError` and `ConfigurationError` before anything is run.
     """
     settings = Settings(
@@ -81,17 +83,18 @@ def make_selection(
     workload: Workload,
     settings: Settings,
     *,
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
     first_process: bool = True,
     method: Method = METHOD,
 ) -> Selection:
     """Do what `select` does, for those who also want the profile and the study, or run on several processes."""
-    progress = progress or (default_progress() if first_process else Silent())
+    progress = progress_for(progress) if first_process else Silent()
     with workload.borrowed():
         brief = briefed(workload, settings)
-        profile, anatomy = measured(workload, brief)
+        watch = Stopwatch(workload.model)
+        profile, anatomy = measured(workload, brief, watch)
         proposals, policies = proposed(workload, brief, profile, anatomy, method)
-        progress.proposed(profile, proposals)
+        progress.proposed(Preview(proposals=proposals, monitor=brief.monitor, goal=brief.goal, pace=watch.pace))
         study = opened(workload, brief, profile) if first_process else None
         brief = with_room(workload, brief, profile, study, method)
         runner = runner_for(workload, brief, profile, anatomy, method)

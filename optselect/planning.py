@@ -54,6 +54,7 @@ def planned(
         proposals=tuple(proposals),
         trials=tuple(as_trained(race, trial) for trial in trials),
         search_steps=round(race.spent_with(trials)),
+        search_seconds=round(sum(trial.seconds for trial in trials), 3),
         model_fingerprint=ModelFingerprint.of(workload.model, profile.model.left_out),
         sparse=profile.gradient.sparse,
         monitor=workload.monitor,

@@ -96,6 +96,14 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
+def format_duration(seconds: float) -> str:
+    """Write a longer time as one says it: `0.4 s`, `12 s`, `3.5 min`, `40 min`, `2.5 h`."""
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0.0):.1g} s"
+
+
 def some(names: Sequence[str], most: int = 5) -> str:
     """List the first few of `names`, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

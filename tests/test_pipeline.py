@@ -44,7 +44,7 @@ def test_the_users_optimizer_gives_way_to_one_that_beats_it() -> None:
     plan = choose(training(user_optimizer=hopeless), Budget(steps=150))
 
     assert plan.optimizer != USER
-    assert "your own optimizer" in " ".join(map(str, plan.reasons))
+    assert "yours: SGD lr=1e-09" in " ".join(map(str, plan.reasons))
     assert any(trial.configuration.optimizer == USER for trial in plan.trials)
 
 

@@ -32,12 +32,14 @@ class Configuration:
 
     For `"user"` both are the user's own, and the hyperparameters are factors on them: none, as it is.
     `fine_tuning` says how the parts of a trained model differ (None: all are treated alike).
+    `called` says what the user's own is, for people alone ("": not known): it makes no other configuration.
     """
 
     optimizer: str
     hyperparameters: Mapping[str, Value] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
     fine_tuning: FineTuning | None = None
+    called: str = field(default="", compare=False)
 
     @property
     def scales(self) -> dict[str, float]:
@@ -61,13 +63,16 @@ class Configuration:
     @functools.cached_property
     def key(self) -> str:
         """A short digest: equal configurations have equal keys, on every machine."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        known = {name: value for name, value in self.to_dict().items() if name != "called"}
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
     def describe(self) -> str:
         """Put it in words: `adamw lr=0.003 weight_decay=0.01, cosine after 20 warmup steps`."""
         if self.optimizer == USER:
             words = {LR_SCALE: "learning rate", WEIGHT_DECAY_SCALE: "weight decay"}
             factors = [f"its {words[name]} × {format_value(value)}" for name, value in self.hyperparameters.items()]
+            if self.called:
+                return ", ".join([f"yours: {self.called}", *([" and ".join(factors)] if factors else [])])
             return f"your own optimizer, {' and '.join(factors) or 'as it is'}"
         values = " ".join(f"{name}={format_value(value)}" for name, value in self.hyperparameters.items())
         policy = f", {self.fine_tuning.describe()}" if self.fine_tuning else ""
@@ -81,6 +86,7 @@ class Configuration:
             "schedule": self.schedule.to_dict(),
             # Left out where there is none: keys of earlier studies stay what they were.
             **({"fine_tuning": self.fine_tuning.to_dict()} if self.fine_tuning else {}),
+            **({"called": self.called} if self.called else {}),
         }
 
     @classmethod
@@ -91,4 +97,5 @@ class Configuration:
             hyperparameters=dict(data["hyperparameters"]),
             schedule=Schedule.from_dict(data["schedule"]),
             fine_tuning=FineTuning.from_dict(data["fine_tuning"]) if data.get("fine_tuning") else None,
+            called=data.get("called", ""),
         )

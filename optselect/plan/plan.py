@@ -33,7 +33,7 @@ PLAN_VERSION = 2
 _SHORT_STEPS = 10
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class OptimizerPlan:
     """The optimizer of one training, and why it was chosen.
 
@@ -50,6 +50,7 @@ class OptimizerPlan:
     proposals          what the rules proposed, with every vote
     trials             what was tried and what it scored
     search_steps       gradient steps the choice cost, profile and validation included
+    search_seconds     seconds that the trials took by the clock (None: not known); equality does not know them
     model_fingerprint  the model it is for
     sparse             parameters whose gradients are sparse tensors
     monitor            what the trials were judged by
@@ -69,6 +70,7 @@ class OptimizerPlan:
     proposals: tuple[Proposal, ...] = ()
     trials: tuple[Trial, ...] = ()
     search_steps: int = 0
+    search_seconds: float | None = field(default=None, compare=False)
     sparse: tuple[str, ...] = ()
     monitor: str = ""
     mode: Mode = "min"
@@ -124,11 +126,24 @@ class OptimizerPlan:
 
         return build(self, model, total_steps, own, thawed=thawed)
 
-    def explain(self, *, markdown: bool = False) -> str:
-        """Explain the choice: profile, proposals, trials, reasons and cost, as plain text or as Markdown."""
+    def explain(self, *, markdown: bool = False, width: int | None = None) -> str:
+        """Explain the choice: profile, proposals, trials, reasons and cost, as plain text or as Markdown.
+
+        Text is wrapped at `width` columns; None: at the terminal's width, 100 where there is no terminal.
+        """
         from optselect.report import explain  # noqa: PLC0415  # as above
 
-        return explain(self, markdown=markdown)
+        return explain(self, markdown=markdown, width=width)
+
+    def __repr__(self) -> str:
+        lead = f", ahead of {self.baseline.describe()} by {self.lead:.1%}" if self.baseline and self.lead else ""
+        return f"OptimizerPlan({self.configuration.describe()}{lead}; {len(self.trials)} trials)"
+
+    def _repr_html_(self) -> str:
+        """Show the choice, its reasons and its groups in a notebook."""
+        from optselect.report import choice_as_html  # noqa: PLC0415  # as above
+
+        return choice_as_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Write as builtins; inverse of `from_dict`."""
@@ -142,6 +157,7 @@ class OptimizerPlan:
             "baseline": self.baseline.to_dict() if self.baseline else None,
             "lead": self.lead,
             "search_steps": self.search_steps,
+            **({"search_seconds": self.search_seconds} if self.search_seconds is not None else {}),
             "monitor": self.monitor,
             "mode": self.mode,
             "param_groups": [group.to_dict() for group in self.param_groups],
@@ -179,6 +195,7 @@ class OptimizerPlan:
                 lead=data["lead"],
                 mode=data["mode"],
                 search_steps=data["search_steps"],
+                search_seconds=data.get("search_seconds"),
                 monitor=data["monitor"],
                 param_groups=tuple(ParamGroup.from_dict(group) for group in data["param_groups"]),
                 sparse=tuple(data["sparse"]),
@@ -207,6 +224,7 @@ class OptimizerPlan:
             {
                 "total_steps": (self.total_steps, 1),
                 "search_steps": (self.search_steps, 0),
+                "search_seconds": (self.search_seconds, 0),
                 **{f"{name} of {group.name}": value for group in self.param_groups for name, value in group.ranges},
                 **{f"reached of trial {place}": (trial.reached, 0) for place, trial in enumerate(self.trials)},
                 **{f"pace of trial {place}": (trial.pace, 0) for place, trial in enumerate(self.trials)},

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.parameters.anatomy import anatomy_of
 from optselect.parameters.execution import execution_recorded
 from optselect.profile.data import profile_data
-from optselect.profile.gradient import profile_gradient
+from optselect.profile.gradient import Backward, profile_gradient
 from optselect.profile.model import profile_model, with_counts
 from optselect.profile.sample import training_batches
 from optselect.profile.values import Profile
 from optselect.workload.own_optimizer import left_out_by
 from optselect.workload.protocol import Workload
+from optselect.workload.stopwatch import Stopwatch
 
 MAX_PASSES = 32
 
 
-def measure(workload: Workload, passes: int = 8) -> Profile:
+def measure(workload: Workload, passes: int = 8, *, watch: Stopwatch | None = None) -> Profile:
     """Profile the data, the model and the gradients of `workload`, which comes back as it was.
 
     `passes` forward and backward passes, each on a batch of its own; 0 measures no gradients. The numbers of the
-    data come from at most 2,000 rows, however many there are. Raises `ConfigurationError` for `passes` outside 0 to 32,
-    and `UnsupportedModuleError` when there is nothing to train.
+    data come from at most 2,000 rows, however many there are. `watch` times the passes. Raises `ConfigurationError` for
+    `passes` outside 0 to 32, and `UnsupportedModuleError` when there is nothing to train.
     """
     if not 0 <= passes <= MAX_PASSES:
         raise ConfigurationError(f"a profile takes 0 to {MAX_PASSES} passes, but got passes={passes}")
@@ -36,7 +39,7 @@ def measure(workload: Workload, passes: int = 8) -> Profile:
         with execution_recorded(workload.model) as execution:
             gradient = profile_gradient(
                 workload.model,
-                workload.backward,
+                workload.backward if watch is None else _timed(workload.backward, watch),
                 batches[:passes],
                 batch_size=source.batch_size,
                 left_out=left_out,
@@ -44,3 +47,11 @@ def measure(workload: Workload, passes: int = 8) -> Profile:
         # Now it is known what runs last; and the first batch has told lazy modules their shapes.
         model = with_counts(model, anatomy_of(workload.model, order=execution.order, left_out=left_out))
         return Profile(data=data, model=model, gradient=gradient, steps=workload.steps)
+
+
+def _timed(backward: Backward, watch: Stopwatch) -> Backward:
+    def timed(batch: Any) -> float:
+        with watch.over(1):
+            return backward(batch)
+
+    return timed

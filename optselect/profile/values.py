@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from html import escape
 from typing import Any, Literal, Self
 
 from optselect.errors import PlanFormatError
@@ -201,7 +202,7 @@ class GradientProfile(_Record):
         return super().from_dict({name: value for name, value in data.items() if name != "curvature"})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Profile:
     """All that was measured, and the optimizer steps to come (None: not known)."""
 
@@ -209,6 +210,20 @@ class Profile:
     model: ModelProfile
     gradient: GradientProfile
     steps: int | None = None
+
+    def __repr__(self) -> str:
+        size = "a stream" if self.data.size is None else f"{self.data.size:,} samples"
+        steps = "length not known" if self.steps is None else f"{self.steps:,} steps"
+        return f"Profile({size}, {self.model.parameters:,} parameters, {self.gradient.passes} passes, {steps})"
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook, as a table of a few lines."""
+        from optselect.profile.text import described  # noqa: PLC0415  # it is about this module's values
+
+        rows = ((title, ", ".join(parts)) for title, parts in described(self))
+        left = 'style="text-align: left"'
+        cells = (f"<tr><th {left}>{escape(title)}</th><td {left}>{escape(said)}</td></tr>" for title, said in rows)
+        return f"<table>{''.join(cells)}</table>"
 
     def quantity(self, path: str) -> Any:
         """Look up the value at a dotted path such as `data.density`."""

@@ -10,19 +10,20 @@ from optselect.report.explanation import headline
 from optselect.report.figures import available as can_draw
 from optselect.report.logged import logged_facts
 from optselect.report.markdown import as_markdown
+from optselect.report.notebook import choice_as_html
 from optselect.report.page import as_html, is_page_of
 from optselect.report.text import as_text
 from optselect.words import printable
 
-__all__ = ["as_html", "can_draw", "explain", "headline", "is_page_of", "logged_facts", "write_report"]
+__all__ = ["as_html", "can_draw", "choice_as_html", "explain", "headline", "is_page_of", "logged_facts", "write_report"]
 
 
-def explain(plan: OptimizerPlan, *, markdown: bool = False) -> str:
+def explain(plan: OptimizerPlan, *, markdown: bool = False, width: int | None = None) -> str:
     """Explain why this optimizer: the choice, its reasons and cost, and all that it rests on.
 
-    Plain text is at most 100 columns wide. What a terminal would obey is written out.
+    Plain text is at most `width` columns wide; None: as wide as the terminal. What it would obey is written out.
     """
-    return printable(as_markdown(plan) if markdown else as_text(plan))
+    return printable(as_markdown(plan) if markdown else as_text(plan, width))
 
 
 def write_report(plan: OptimizerPlan, path: str | os.PathLike[str]) -> None:

@@ -12,7 +12,7 @@ from optselect.profile.text import describe
 from optselect.report.groups import Table, group_table
 from optselect.report.trials import relative_pace
 from optselect.rules import Proposal, Vote
-from optselect.words import format_value
+from optselect.words import format_duration, format_value
 
 _REMARKS: tuple[Kind, ...] = ("own", "schedule", "caveat", "pace")
 
@@ -90,6 +90,8 @@ def cost(plan: OptimizerPlan) -> list[str]:
     said = [str(reason) for reason in plan.reasons_of("cost")]
     if plan.search_steps and not said:
         said = [f"the choice cost {plan.search_steps:,} micro-batches"]
+    if plan.search_seconds and plan.trials:
+        said.append(f"the trials took {format_duration(plan.search_seconds)}")
     if plan.profile is not None:
         passes, rows = plan.profile.gradient.passes, plan.profile.data.rows_read
         said.append(f"the profile took {passes} forward and backward passes and read {rows:,} rows")

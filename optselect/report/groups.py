@@ -90,16 +90,18 @@ def layer_rows(
     return rows
 
 
-def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[int]) -> list[str]:
-    """Lay out lines of at most 98 columns, the widest cells of words cut to fit; `numbers` stand at the right."""
+def aligned(
+    header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[int], width: int = _WIDTH
+) -> list[str]:
+    """Lay out lines of at most `width` columns, the widest cells of words cut to fit; `numbers` stand at the right."""
     cells = [[" ".join(each.split()) for each in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    while sum(widths) + 2 * (len(widths) - 1) > _WIDTH and max(widths) > _NARROWEST:
+    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > _NARROWEST:
         widths[widths.index(max(widths))] -= 1
     return [
         "  ".join(
-            (_cut(cell, width).rjust if column in numbers else _cut(cell, width).ljust)(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            (_cut(cell, room).rjust if column in numbers else _cut(cell, room).ljust)(room)
+            for column, (cell, room) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells
     ]

@@ -1,4 +1,4 @@
-"""What a person sees of a search: a live table in a terminal, log lines elsewhere, nothing on other processes."""
+"""What a person sees of a search: a live table in a terminal or a notebook, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from optselect.configuration import USER, Configuration
+from optselect.configuration import USER
 from optselect.configuration.trial import Trial
 from optselect.plan import OptimizerPlan
-from optselect.profile import Profile
-from optselect.profile.text import describe
-from optselect.report.explanation import headline
-from optselect.report.text import proposal_lines
+from optselect.report.explanation import cost, headline
+from optselect.report.notebook import NotebookProgress
+from optselect.report.standing import Row, Standing
 from optselect.rules import Proposal
 from optselect.search.outcome import Outcome
-from optselect.search.progress import Progress, Silent
+from optselect.search.progress import Preview, Progress, Silent
 from optselect.search.race import Job, Race
-from optselect.words import format_value, printable
+from optselect.words import format_duration, printable
 
 _log = logging.getLogger("optselect")
 
-# A terminal narrower than this shows no schedule and no seed, so that the values stay whole.
-_NARROW_COLUMNS = 80
-# Around the trials: title, header, rule, "earlier ones", caption, and where the cursor stands.
-_OTHER_LINES = 7
+# A terminal narrower than this shows neither schedule, seed nor stage, so that the values stay whole.
+_WIDE_COLUMNS = 100
+# Around the trials: header, rule, "earlier ones", caption, the lines above, and where the cursor stands.
+_OTHER_LINES = 9
+# A table that is drawn more often than this only flickers.
+_SECONDS_BETWEEN = 0.2
 
 
 class LogProgress(Silent):
@@ -43,9 +45,9 @@ class LogProgress(Silent):
     """
 
     def __init__(self, *, shown: bool = True) -> None:
-        self._share = ""
+        self._standing = Standing()
+        self._preview: Preview | None = None
         self._begun = False
-        self._before: list[str] = []
         self._shown = shown
         self._own: tuple[logging.Handler, int] | None = None
 
@@ -55,9 +57,9 @@ class LogProgress(Silent):
         if kind is not None:
             self._leave()
 
-    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
-        """Log the profile and the proposals, line by line."""
-        self._before = ["profile", *describe(profile), "proposals", *proposal_lines(proposals)]
+    def proposed(self, preview: Preview) -> None:
+        """Keep what is known, to say it before the first job."""
+        self._preview = preview
         # Now: what the study is gone on with, or not, is said next.
         self._enter()
 
@@ -76,32 +78,27 @@ class LogProgress(Silent):
 
     def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:  # said when it ends
         """Remember how far the budget is; before the first job, say what the search may cost and what was run."""
-        del job
         if not self._begun:
-            for line in (*self._before, cost_at_most(race)):
+            for line in opening(race, self._preview):
                 _log.info("%s", line)
-            for trial in _judged(trials):
-                _log.info("earlier: %s", _in_words(trial))
+            for row in self._standing.earlier(trials):
+                _log.info("earlier: %s", row.in_words(self._monitor))
         self._begun = True
-        spent = race.spent_with(trials)
-        self._share = f"{spent:.0f} of {race.steps} micro-batches spent" if race.steps else f"{spent:.0f} micro-batches"
+        self._standing.started(job, race, trials)
+
+    @property
+    def _monitor(self) -> str:
+        return self._preview.monitor if self._preview is not None else "value"
 
     def finished(self, job: Job, outcome: Outcome) -> None:
         """Say what the job gave."""
-        _log.info(
-            "%s: %s, seed %d, to micro-batch %d: %s (%s before it)",
-            job.stage,
-            job.configuration.describe(),
-            job.seed,
-            job.until,
-            _result(outcome),
-            self._share,
-        )
+        row = self._standing.finished(job, outcome)
+        _log.info("%s (%s before it)", row.in_words(self._monitor), self._standing.spent_in_words)
 
     def chosen(self, plan: OptimizerPlan) -> None:
         """Say so, after a search."""
         level = logging.INFO if self._begun else logging.DEBUG
-        _log.log(level, "chosen: %s; %s", headline(plan), "; ".join(map(str, plan.reasons_of("cost"))))
+        _log.log(level, "%s", "; ".join(closing(plan)))
         self._leave()
 
 
@@ -110,11 +107,9 @@ class TableProgress(Silent):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._rows: list[tuple[str, ...]] = []
-        self._above: Sequence[tuple[str, list[str]]] = ()
-        self._caption = ""
-        self._begun = time.monotonic()
-        self._before: float | None = None
+        self._standing = Standing()
+        self._preview: Preview | None = None
+        self._drawn = -math.inf
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -126,132 +121,122 @@ class TableProgress(Silent):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            if self._rows:
-                self._live.update(self._table(self._rows))
+            if self._standing.rows:
+                self._live.update(self._table(self._standing.rows))
             self._live.__exit__(kind, error, trace)
 
-    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
-        """Keep the profile and the proposals, to print them above the table."""
-        self._above = (("profile", describe(profile)), ("proposals", list(proposal_lines(proposals))))
-
-    def _print_above(self) -> None:
-        for title, lines in self._above:
-            self._console.print(title, style="bold")
-            for line in lines:
-                self._console.print(printable(line), highlight=False, markup=False)
+    def proposed(self, preview: Preview) -> None:
+        """Keep what is known, to print it above the table."""
+        self._preview = preview
 
     def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
         """Show the job as running, and the budget; at the first, what the search may cost and what was run before."""
-        spent = race.spent_with(trials)
-        if self._before is None:
-            self._before = spent
-            self._print_above()
-            self._console.print(cost_at_most(race), highlight=False, markup=False)
-            self._rows += map(_earlier, _judged(trials))
-        self._caption = f"{spent:.0f} micro-batches spent"
-        if race.steps:
-            done, left, passed = spent - self._before, race.steps - spent, time.monotonic() - self._begun
-            seconds = math.inf if race.seconds is None else max(race.seconds - passed, 0.0)
-            clock = f", at most {min(passed / done * left, seconds):.0f} s left" if done > 0 else ""
-            self._caption = f"{spent:.0f} of {race.steps} micro-batches spent ({spent / race.steps:.0%}){clock}"
-        self._rows.append((*_row(job.stage, job.configuration, job.seed, job.until), "…", "running"))
+        if not self._standing.begun:
+            for line in opening(race, self._preview):
+                self._console.print(Text(printable(line)))
+            self._standing.rows += self._standing.earlier(trials)
+        self._standing.started(job, race, trials)
         self._show()
+
+    def advanced(self, reached: int) -> None:
+        """Show how far the running job is."""
+        self._standing.advanced(reached)
+        if time.monotonic() - self._drawn >= _SECONDS_BETWEEN:
+            self._show()
 
     def finished(self, job: Job, outcome: Outcome) -> None:
         """Show what the job gave."""
-        state = "failed" if outcome.error else "diverged" if outcome.value is None else "judged"
-        self._rows[-1] = (*_row(job.stage, job.configuration, job.seed, job.until), _result(outcome), state)
+        self._standing.finished(job, outcome)
         self._show()
 
     def chosen(self, plan: OptimizerPlan) -> None:
         """Print it below the table, where there is one."""
-        if self._before is None:
-            return
-        self._console.print("chosen", style="bold")
-        for line in (headline(plan), *map(str, plan.reasons_of("cost"))):
-            self._console.print(printable(f"  {line}"), highlight=False, markup=False)
+        if self._standing.begun:
+            for line in closing(plan):
+                self._console.print(Text(printable(line)))
 
     def _show(self) -> None:
         if self._live is not None:
             room = max(self._console.height - _OTHER_LINES, 1)
-            self._live.update(self._table(self._rows[-room:]), refresh=True)
+            self._live.update(self._table(self._standing.rows[-room:]), refresh=True)
+            self._drawn = time.monotonic()
 
-    def _table(self, rows: Sequence[tuple[str, ...]]) -> Table:
+    def _table(self, rows: Sequence[Row]) -> Table:
         """Show the last `rows`, and how many there are above them: what does not fit is not shown while it grows."""
         table = Table(
-            title="trials",
-            caption=self._caption,
-            title_justify="left",
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
+            caption=self._standing.caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
         )
-        shown = [column for column in _COLUMNS if self._console.width >= _NARROW_COLUMNS or column not in _LEFT_OUT]
+        shown = [column for column in _COLUMNS if self._console.width >= _WIDE_COLUMNS or column not in _LEFT_OUT]
+        monitor = self._preview.monitor if self._preview is not None else "value"
         for column in shown:
-            table.add_column(column, justify=_JUSTIFY.get(column, "left"), no_wrap=column not in ("stage", "candidate"))
-        if len(rows) < len(self._rows):
-            table.add_row(f"{len(self._rows) - len(rows)} more")
+            title = monitor if column == "value" else column
+            # Whole, whatever the metric is called: the title may break, a value never.
+            least = max((len(row.cells[column]) for row in rows), default=0)
+            if column == "optimizer":
+                table.add_column(column)
+            else:
+                table.add_column(printable(title), justify=_JUSTIFY.get(column, "left"), no_wrap=True, min_width=least)
+        if len(rows) < len(self._standing.rows):
+            table.add_row(f"{len(self._standing.rows) - len(rows)} more")
+        best = self._standing.best(self._preview.goal if self._preview is not None else None)
         for row in rows:
-            table.add_row(*(printable(cell) for column, cell in zip(_COLUMNS, row, strict=True) if column in shown))
+            cells = {**row.cells, "": "← best so far" if row is best else row.cells[""]}
+            table.add_row(*(Text(printable(cells[column])) for column in shown), style="bold" if row is best else "")
         return table
 
 
-def default_progress(*, quiet: bool = False) -> Progress:
-    """Choose a table where the output is a terminal, log lines elsewhere.
+def progress_for(progress: Progress | bool, *, quiet: bool = False) -> Progress:  # noqa: FBT001  # as users pass it
+    """Choose a table where the output is a terminal or a notebook, log lines elsewhere; nothing where it is False.
 
-    `quiet`: those alone, for whoever has set up logging.
+    `quiet`: log lines alone, for whoever has set up logging. A progress of the user's own is what is shown.
     """
+    if not isinstance(progress, bool):
+        return progress
+    if not progress:
+        return Silent()
     console = Console()
-    return TableProgress(console) if console.is_terminal and not quiet else LogProgress(shown=not quiet)
+    if quiet or not (console.is_terminal or console.is_jupyter):
+        return LogProgress(shown=not quiet)
+    return NotebookProgress(opening, closing) if console.is_jupyter else TableProgress(console)
 
 
-_COLUMNS = ("stage", "candidate", "lr", "schedule", "seed", "to", "value", "state")
-_LEFT_OUT = ("schedule", "seed")
-_JUSTIFY: Mapping[str, Literal["right"]] = {"lr": "right", "seed": "right", "to": "right", "value": "right"}
+_COLUMNS = ("stage", "optimizer", "lr", "schedule", "seed", "batches", "value", "")
+_LEFT_OUT = ("stage", "schedule", "seed")
+_JUSTIFY: Mapping[str, Literal["right"]] = {"lr": "right", "seed": "right", "batches": "right", "value": "right"}
 
 
-def cost_at_most(race: Race) -> str:
-    """Say what the search may cost, as far as that is known before it."""
+def opening(race: Race, preview: Preview | None) -> list[str]:
+    """Say what will be compared, by what, and what that costs."""
+    pace = preview.pace if preview is not None else None
+    known = [] if preview is None else [f"optselect tries {_names(preview.proposals)}, judged by {preview.monitor}"]
+    return [
+        *known,
+        f"to beat: {race.baseline.describe()}",
+        f"{cost_at_most(race, pace)}; budget= changes that, budget=0 tries nothing",
+    ]
+
+
+def closing(plan: OptimizerPlan) -> list[str]:
+    """Say what was chosen, how far it leads, and what that cost."""
+    leads = [str(reason) for reason in plan.reasons_of("lead")[:1]]
+    return [f"chosen: {headline(plan)}", *leads, *cost(plan)[:1]]
+
+
+def _names(proposals: Sequence[Proposal]) -> str:
+    names = dict.fromkeys(each.optimizer for each in proposals if each.optimizer != USER)
+    return ", ".join(names) or "other rates of your own optimizer"
+
+
+def cost_at_most(race: Race, pace: float | None = None) -> str:
+    """Say what the search may cost, as far as that is known before it; `pace` in seconds per micro-batch."""
     limits = []
     if race.seconds is not None:
-        limits.append(f"{race.seconds:.0f} s")
+        limits.append(f"{format_duration(race.seconds)}")
     if race.steps is not None:
-        pace = "about " if race.seconds is not None else ""
+        about = "about " if race.seconds is not None else ""
         share = f" ({race.steps / race.whole:.2f} of the training)" if race.length_known else ""
-        limits.append(f"{pace}{race.steps} micro-batches{share}")
+        takes = f", about {format_duration(pace * race.left)}" if pace is not None and race.seconds is None else ""
+        limits.append(f"{about}{race.steps} micro-batches{share}{takes}")
     if race.trials is not None:
         limits.append(f"{race.trials} trials of at most {race.horizon} micro-batches each")
     return f"the search costs at most {' or '.join(limits)}{', whichever is less' if len(limits) > 1 else ''}"
-
-
-def _judged(trials: Sequence[Trial]) -> list[Trial]:
-    return [trial for trial in trials if trial.judged]
-
-
-def _earlier(trial: Trial) -> tuple[str, ...]:
-    value, state = ("diverged", "diverged") if trial.value is None else (f"{trial.value:.5g}", "judged")
-    return (*_row("earlier", trial.configuration, trial.seed, max(trial.judged)), value, state)
-
-
-def _in_words(trial: Trial) -> str:
-    name, value = trial.configuration.describe(), _earlier(trial)[-2]
-    return f"{name}, seed {trial.seed}, to micro-batch {max(trial.judged)}: {value}"
-
-
-def _row(stage: str, configuration: Configuration, seed: int, until: int) -> tuple[str, ...]:
-    own = configuration.optimizer == USER
-    rate = "" if configuration.rate is None else format_value(configuration.rate)
-    return (
-        stage,
-        configuration.optimizer,
-        f"× {rate}" if own else rate,
-        configuration.schedule.kind if rate and not own else "",
-        str(seed),
-        str(until),
-    )
-
-
-def _result(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        return type(outcome.error).__name__
-    return "diverged" if outcome.value is None else f"{outcome.value:.5g}"

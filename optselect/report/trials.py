@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from optselect.configuration import USER, Trial
+from optselect.configuration import USER, Configuration, Trial
 from optselect.plan import OptimizerPlan
 from optselect.words import format_times, format_value
 
-OWN = "your own"
+OWN = "yours"
 """What the user's optimizer is called where there is little room."""
 
 
 def short(optimizer: str) -> str:
     """Name the optimizer for a reader."""
     return OWN if optimizer == USER else optimizer
+
+
+def short_of(configuration: Configuration) -> str:
+    """Name its optimizer for a reader; the user's own by its class: `yours: AdamW`."""
+    kind = re.split(r"[ ,]", configuration.called, maxsplit=1)[0]
+    return f"{OWN}: {kind}" if configuration.optimizer == USER and kind else short(configuration.optimizer)
 
 
 def label(trial: Trial) -> str:

@@ -13,9 +13,9 @@ from optselect.search.tactics import HALF_DECADE
 _CAUTION = 0.1
 
 
-def baseline(*, has_user_optimizer: bool) -> Configuration:
+def baseline(*, has_user_optimizer: bool, called: str = "") -> Configuration:
     """Return what is replaced only on evidence: the user's own optimizer, or AdamW as torch sets it up."""
-    return Configuration(optimizer=USER) if has_user_optimizer else BASELINE.configuration
+    return Configuration(optimizer=USER, called=called) if has_user_optimizer else BASELINE.configuration
 
 
 def arms(proposals: Sequence[Proposal], base: Configuration, *, sweeps_own: bool = True) -> tuple[Configuration, ...]:

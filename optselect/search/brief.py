@@ -23,6 +23,7 @@ class Brief:
     validation_batches  batches that judging a trial once runs forward
     has_user_optimizer  whether the training brings an optimizer of its own
     user_scales         whether trials may have that optimizer at other rates
+    user_called         what that optimizer is, for people
     user_passes         forward and backward passes of one micro-batch with that optimizer
     keeps_best          whether the training keeps the weights of its best value
     training_bytes      bytes in parameters and buffers
@@ -45,6 +46,7 @@ class Brief:
     keeps_best: bool
     training_bytes: int
     user_scales: bool = True
+    user_called: str = ""
     policy: FineTuning | None = None
     timing: int = 0
     slowness: Mapping[str, float] = field(default_factory=dict)

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from optselect.configuration.goal import Goal
 from optselect.configuration.trial import Trial
 from optselect.plan import OptimizerPlan
-from optselect.profile import Profile
 from optselect.rules import Proposal
 from optselect.search.outcome import Outcome
 from optselect.search.race import Job, Race
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What is known before the first trial.
+
+    proposals  of the rules
+    monitor    what trials are judged by
+    goal       whether small or large values of it are good
+    pace       seconds that a forward and backward pass took in the profile (None: none was run)
+    """
+
+    proposals: Sequence[Proposal]
+    monitor: str
+    goal: Goal
+    pace: float | None
 
 
 class Progress(Protocol):
@@ -23,11 +40,14 @@ class Progress(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+    def proposed(self, preview: Preview) -> None:
         """Learn that the training is measured, and that the rules have spoken."""
 
     def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
         """Learn that a job begins; `trials` are those before it."""
+
+    def advanced(self, reached: int) -> None:
+        """Learn that the job that was begun is at micro-batch `reached`."""
 
     def finished(self, job: Job, outcome: Outcome) -> None:
         """Learn that the job that was begun has ended."""
@@ -47,10 +67,13 @@ class Silent:
     ) -> None:
         return None
 
-    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+    def proposed(self, preview: Preview) -> None:
         """Do nothing."""
 
     def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
+        """Do nothing."""
+
+    def advanced(self, reached: int) -> None:
         """Do nothing."""
 
     def finished(self, job: Job, outcome: Outcome) -> None:

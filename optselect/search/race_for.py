@@ -83,7 +83,7 @@ def arms_of(brief: Brief, proposals: Sequence[Proposal]) -> tuple[Configuration,
 
 def baseline_of(brief: Brief) -> Configuration:
     """Return the configuration that is replaced only on evidence."""
-    base = baseline(has_user_optimizer=brief.has_user_optimizer)
+    base = baseline(has_user_optimizer=brief.has_user_optimizer, called=brief.user_called)
     # Whoever says what is to be frozen means it whichever optimizer is chosen.
     return base if base.optimizer == USER else replace(base, fine_tuning=brief.policy)
 

@@ -6,7 +6,7 @@ import logging
 import math
 import statistics
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -52,6 +52,8 @@ class TrialRunner:
     laid out for `steps` optimizer steps (None: those of the workload). `anatomy` is that of the workload's model (None:
     described here, without what a profile has seen).
 
+    `on_advance` is told the micro-batch that a trial has reached, every few of them.
+
     In a race at equal time a trial of an optimizer that is `k` times as slow trains a `k`-th of the micro-batches that
     it is asked for, on a schedule laid out for a `k`-th of the steps; what it counts is the time.
     """
@@ -79,6 +81,7 @@ class TrialRunner:
         self._baseline: str | None = None
         self._study: TrialStudy | None = None
         self._slowness: Mapping[str, float] = {}
+        self.on_advance: Callable[[int], None] = lambda _reached: None
         # Of the baseline: its mean loss over the micro-batches that end at each of these.
         self._course: dict[int, float] = {}
 
@@ -157,6 +160,7 @@ class TrialRunner:
                 reached = until if done == end else min(round(done * slowness), until)
                 with watch.over(count):
                     losses += self._workload.train(count)
+                self.on_advance(reached)
                 self._note_course(configuration, seed, losses[-count:], done)
                 if self._workload.agree(self._diverged(configuration, seed, losses, start)):
                     return Outcome(evaluation=None, cost=reached - before, reached=reached, pace=watch.pace)

@@ -42,6 +42,7 @@ def search(
     if not race.searches:
         return race, ()
     runner.take_up(race, study)
+    runner.on_advance = progress.advanced
     race = replace(race, untrained=workload.agree(study.untrained() if study else None))
     clock = _Clock(race.seconds, study.trials() if study else [])
     errors: list[Exception] = []

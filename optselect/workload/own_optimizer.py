@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -24,16 +24,22 @@ def left_out_by(workload: object) -> tuple[str, ...]:
     return () if own is None else own.left_out
 
 
-def own_optimizer_of(borrowed: BorrowedModel, configure: Callable[[], Optimizer]) -> OwnOptimizer:
-    """Look at the optimizer that `configure` makes: whatever it does to the model is undone.
+def own_optimizer_of(
+    borrowed: BorrowedModel, configure: Callable[[], tuple[Optimizer, Sequence[object]]]
+) -> OwnOptimizer:
+    """Look at the optimizer and the schedulers that `configure` makes: whatever it does to the model is undone.
 
     Raises `UnsupportedModuleError` where it trains what no other optimizer could be given.
     """
     borrowed.begin()
     model = borrowed.model
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    optimizer = configure()
-    found = replace(_looked_at(model, optimizer, trainable), one=configure() is optimizer)
+    optimizer, schedulers = configure()
+    found = replace(
+        _looked_at(model, optimizer, trainable),
+        schedulers=tuple(type(each).__name__ for each in schedulers),
+        one=configure()[0] is optimizer,
+    )
     borrowed.begin()
     return found
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.configuration.evaluation import Evaluation
 from optselect.configuration.goal import Mode
@@ -179,10 +180,10 @@ class TorchWorkload:
         if configure is not None:
             self.own_optimizer = own_optimizer_of(borrowed, lambda: self._only_optimizer(configure))
 
-    def _only_optimizer(self, configure: Build) -> Optimizer:
+    def _only_optimizer(self, configure: Build) -> tuple[Optimizer, list[LRScheduler]]:
         optimizer, scheduler = configure(self.model)
         self._own_facts = optimizer_facts([optimizer], [scheduler])
-        return optimizer
+        return optimizer, [] if scheduler is None else [scheduler]
 
     def source(self) -> DataSource:
         """Return the data set behind `train_loader`, or its first batches when it has none that can be indexed."""

@@ -28,11 +28,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from optselect import TorchWorkload, catalogue, select
 from optselect.configuration import Configuration, Evaluation
-from optselect.profile import Profile
-from optselect.rules import Proposal
 from optselect.search.gaussian_process import suggestion
 from optselect.search.next_job import next_job
-from optselect.search.progress import Silent
+from optselect.search.progress import Preview, Silent
 from optselect.search.race import Race
 from optselect.study.opening import open_study
 from optselect.study.study import TrialStudy
@@ -119,7 +117,7 @@ class Proposed(Silent):
     def __init__(self, workload: Watched) -> None:
         self._workload = workload
 
-    def proposed(self, profile: Profile, proposals: Sequence[Proposal]) -> None:
+    def proposed(self, preview: Preview) -> None:
         self._workload.proposed()
 
 

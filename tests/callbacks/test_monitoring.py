@@ -139,7 +139,7 @@ def test_where_nothing_is_asked_for_or_watched_trials_are_judged_by_the_loss_tha
     with caplog.at_level(logging.INFO, logger="optselect"):
         assert judged(module, tmp_path) == (name, "min")
 
-    assert len([line for line in caplog.messages if "judged by" in line and name in line and "\n" not in line]) == 1
+    assert len([line for line in caplog.messages if "are judged by" in line and name in line and "\n" not in line]) == 1
 
 
 @pytest.mark.parametrize("module", [LogsAccuracyAlone, LogsTwoLosses])

@@ -45,3 +45,13 @@ def test_a_configuration_says_what_it_is() -> None:
 
     assert configuration.describe() == "adamw lr=0.00312 amsgrad=False, cosine after 20 warmup steps"
     assert Configuration(optimizer=USER).describe() == "your own optimizer, as it is"
+
+
+def test_what_the_users_own_is_called_makes_no_other_configuration() -> None:
+    own = Configuration(optimizer=USER)
+    named = Configuration(optimizer=USER, called="AdamW lr=0.001, ReduceLROnPlateau")
+
+    assert (named, named.key) == (own, own.key)
+    assert named.describe() == "yours: AdamW lr=0.001, ReduceLROnPlateau"
+    assert named.at_rate(3.0).describe() == "yours: AdamW lr=0.001, ReduceLROnPlateau, its learning rate × 3"
+    assert Configuration.from_dict(named.to_dict()).called == named.called

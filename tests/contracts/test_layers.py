@@ -67,10 +67,12 @@ class Import:
         return self.function is None and not self.typing_only
 
 
-# The conveniences plan.build() and plan.explain(): (module, function, target).
+# The conveniences plan.build(), plan.explain() and what a notebook shows: (module, function, target).
 EXCEPTIONS = {
     ("optselect.plan.plan", "build", "optselect.building"),
     ("optselect.plan.plan", "explain", "optselect.report"),
+    ("optselect.plan.plan", "_repr_html_", "optselect.report"),
+    ("optselect.profile.values", "_repr_html_", "optselect.profile"),
 }
 
 

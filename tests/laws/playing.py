@@ -231,10 +231,11 @@ def projected(plan: OptimizerPlan) -> JsonDict:
     data = plain(plan.to_dict())
     if data["profile"] is not None:
         data["profile"]["model"]["memory_free"] = None
+    data.pop("search_seconds", None)
     for trial in data["trials"]:
         trial.pop("pace", None)
     data["reasons"] = [reason for reason in data["reasons"] if reason["kind"] != "pace"]
-    lines = OptimizerPlan.from_dict(data).explain().splitlines()
+    lines = OptimizerPlan.from_dict(data).explain(width=100).splitlines()
     # In the words of version 1, which was written when the record was made.
     data["reasons"] = [str(reason) for reason in plan.reasons if reason.kind != "pace"]
     data["trials"] = [_as_recorded(trial, written) for trial, written in zip(plan.trials, data["trials"], strict=True)]

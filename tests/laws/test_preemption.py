@@ -52,6 +52,7 @@ def runs(folder: Path, scenario: str) -> list[dict[str, Any]]:
             # The machine's, not the training's.
             run["plan"]["profile"]["model"].pop("memory_free")
             run["plan"]["reasons"] = [reason for reason in run["plan"]["reasons"] if reason["kind"] != "pace"]
+            run["plan"].pop("search_seconds")
             for trial in run["plan"]["trials"]:
                 trial.pop("pace", None)
     return found

@@ -125,8 +125,8 @@ FIELDS = [
     "optimizer",
     "hyperparameters",
     "schedule",
-    # A plan of before says nothing of what it compared.
-    *(field for field in OptimizerPlan.__dataclass_fields__ if field not in ("version", "configuration", "compare")),
+    # A plan of before says nothing of what it compared, and of how long it took.
+    *(OptimizerPlan.__dataclass_fields__.keys() - {"version", "configuration", "compare", "search_seconds"}),
 ]
 
 

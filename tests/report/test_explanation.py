@@ -21,6 +21,7 @@ from optselect.recipes.cli.commands import main
 from optselect.report.explanation import headline
 from optselect.rules import CLASSIC, DEFAULT, Evidence, Vote, rule
 from optselect.rules.rule import _RULES, Answer
+from tests.support.plans import searched as searched_plan
 from tests.support.small import loader, net, sentences, vectors, words
 
 
@@ -269,3 +270,18 @@ def test_every_vote_of_every_rule_survives_json(searched: OptimizerPlan) -> None
     again = [Vote.from_dict(json.loads(json.dumps(vote.to_dict()))) for vote in votes]
 
     assert [vars(vote) for vote in again] == [vars(vote) for vote in votes]
+
+
+@pytest.mark.parametrize("columns", [80, 95, 110])
+def test_the_text_is_as_wide_as_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    longest = max(map(len, searched_plan().explain().splitlines()))
+
+    assert columns - 15 < longest <= columns
+
+
+def test_a_width_that_is_asked_for_counts_more_than_the_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+
+    assert 75 < max(map(len, searched_plan().explain(width=90).splitlines())) <= 90

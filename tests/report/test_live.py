@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from rich.console import Console
 from rich.text import Text
 from torch import nn
 
-from optselect import Budget, TorchWorkload
+from optselect import Budget, TorchWorkload, select
 from optselect.configuration import Configuration, Evaluation
 from optselect.pipeline import make_selection
-from optselect.report.live import LogProgress, TableProgress, cost_at_most, default_progress
+from optselect.report import headline
+from optselect.report.live import LogProgress, TableProgress, closing, cost_at_most, opening, progress_for
+from optselect.report.notebook import NotebookProgress
 from optselect.search.outcome import Outcome
 from optselect.search.progress import Progress, Silent
 from optselect.search.race import Race
@@ -40,7 +43,7 @@ def test_the_table_shows_every_trial_the_budget_and_what_came_of_it() -> None:
     shown = output.getvalue()
     assert "of 50 micro-batches spent" in shown
     assert all(trial.configuration.optimizer in shown for trial in plan.trials)
-    assert "judged" in shown
+    assert "judged by validation loss" in shown
     assert all(proposal.optimizer in shown for proposal in plan.proposals)
 
 
@@ -48,7 +51,7 @@ def test_the_log_has_one_line_for_each_job(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.INFO, logger="optselect"):
         plan = searched(LogProgress())
 
-    lines = [record.getMessage() for record in caplog.records if "to micro-batch" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "before it" in record.getMessage()]
     assert len(lines) >= len(plan.trials)
     assert all("of 50 micro-batches spent" in line for line in lines)
 
@@ -96,12 +99,12 @@ def test_in_a_low_terminal_the_running_trial_is_seen_and_at_the_end_all_of_them(
 
     plan = searched(TableProgress(Console(file=output, width=100, height=9, force_terminal=True)), limit=120)
 
-    frames = Text.from_ansi(output.getvalue()).plain.split("stage ")
+    frames = Text.from_ansi(output.getvalue()).plain.split("optimizer ")
     running = [frame for frame in frames if "running" in frame]
     assert len(plan.trials) > 4
     assert len(running) >= len(plan.trials)
     assert "more" in running[-1]
-    assert len([line for line in frames[-1].splitlines() if "judged" in line]) >= len(plan.trials)
+    assert len([line for line in frames[-1].splitlines() if re.search(r"\d+ +\d\.\d", line)]) >= len(plan.trials)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_the_kind_of_progress_changes_no_choice() -> None:
 
 
 def test_where_there_is_no_terminal_the_progress_is_logged() -> None:
-    assert isinstance(default_progress(), LogProgress)
+    assert isinstance(progress_for(True), LogProgress)  # as users pass it
 
 
 @pytest.mark.parametrize(
@@ -173,3 +176,80 @@ def test_the_table_shows_the_factors_on_the_users_own_rate() -> None:
 
     assert any(trial.configuration.optimizer == "user" for trial in plan.trials)
     assert "× 1" in output.getvalue()
+
+
+OWN: Any = {"user_optimizer": lambda of: (torch.optim.SGD(of.parameters(), lr=0.01), None)}
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_first_lines_say_what_is_to_beat_what_it_costs_and_how_to_change_that(width: int) -> None:
+    output = io.StringIO()
+
+    searched(TableProgress(Console(file=output, width=width, height=24, force_terminal=True)), **OWN)
+
+    shown = " ".join(Text.from_ansi(output.getvalue()).plain.partition("stage")[0].split())
+    assert "judged by validation loss" in shown
+    assert "to beat: yours: SGD lr=0.01" in shown
+    assert re.search(r"at most 50 micro-batches \(3\.12 of the training\), about [\d.]+ (s|min)", shown)
+    assert "budget= changes that, budget=0 tries nothing" in shown
+
+
+def test_the_time_that_a_search_will_take_is_its_micro_batches_at_the_pace_of_the_profile() -> None:
+    own = Configuration(optimizer="user")
+    race = Race(arms=(own,), baseline=own, horizon=100, steps=1_000, spent=100.0)
+
+    said = [cost_at_most(race, pace).rpartition(", about ")[2] for pace in (0.01, 0.2, 10.0)]
+
+    assert said == ["9 s", "3 min", "2.5 h"]
+
+
+def test_the_column_of_values_is_headed_by_what_trials_are_judged_by_and_the_best_is_marked() -> None:
+    output = io.StringIO()
+
+    plan = searched(TableProgress(Console(file=output, width=200, force_terminal=True)))
+
+    table = Text.from_ansi(output.getvalue()).plain.rpartition("optimizer ")[2]
+    marked = [line for line in table.splitlines() if "best so far" in line]
+    last = max(rung for trial in plan.trials for rung in trial.values)
+    assert "validation loss" in table.splitlines()[0]
+    assert len(marked) == 1
+    assert f"{min(trial.values[last] for trial in plan.trials if last in trial.values):.5g}" in marked[0]
+
+
+def test_a_running_trial_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr("optselect.report.live._SECONDS_BETWEEN", -1.0)
+
+    plan = searched(TableProgress(Console(file=output, width=200, force_terminal=True)), limit=120)
+
+    first = min(min(trial.values) for trial in plan.trials)
+    frames = Text.from_ansi(output.getvalue()).plain
+    assert f"0/{first}" in frames
+    assert f"{first}/{first}" in frames
+
+
+def test_a_notebook_shows_one_table_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def display(html: str) -> Any:
+        drawn.append(html)
+        return drawn.append
+
+    plan = searched(NotebookProgress(opening, closing, display), **OWN)
+
+    assert "running" in drawn[0]
+    assert "to beat: yours: SGD lr=0.01" in drawn[-1]
+    assert ">validation loss</th>" in drawn[-1]
+    assert all(f">{trial.value:.5g}</td>" in drawn[-1] for trial in plan.trials)
+    assert f"chosen: {headline(plan)}" in drawn[-1]
+    assert len({html.count("<table>") for html in drawn}) == 1
+
+
+def test_without_progress_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    workload = TorchWorkload(nn.Linear(6, 3), nn.CrossEntropyLoss(), loader(), loader(vectors(48)), steps=16)
+
+    plan = select(workload, Budget(steps=50), progress=False)
+
+    assert plan.trials
+    assert capsys.readouterr() == ("", "")

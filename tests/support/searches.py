@@ -55,6 +55,7 @@ def plain(plan: OptimizerPlan) -> dict[str, Any]:
     data = plan.to_dict()
     del data["profile"]["model"]["memory_free"]
     data["reasons"] = [reason for reason in data["reasons"] if reason["kind"] != "pace"]
+    del data["search_seconds"]
     for trial in data["trials"]:
         trial.pop("pace", None)
     return data

@@ -89,11 +89,12 @@ def test_a_look_at_optimizers_leaves_the_model_as_it_was() -> None:
     before = weights(model)
     borrowed = BorrowedModel(model)
 
-    def configure() -> torch.optim.Optimizer:
+    def configure() -> tuple[torch.optim.Optimizer, list[object]]:
         nn.init.zeros_(model.weight)
-        return torch.optim.SGD(model.parameters(), lr=0.1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return optimizer, [torch.optim.lr_scheduler.StepLR(optimizer, 3)]
 
     found = own_optimizer_of(borrowed, configure)
 
-    assert found.name == "SGD"
+    assert found.called == "SGD lr=0.1, StepLR"
     assert weights(model) == before

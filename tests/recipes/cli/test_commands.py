@@ -394,7 +394,7 @@ class Slow(DigitsModel):
 """
 
 
-@pytest.mark.parametrize("command, begun", [("tune", "arms:"), ("fit", "arms:"), ("fit", "chosen:")])
+@pytest.mark.parametrize("command, begun", [("tune", "before it)"), ("fit", "before it)"), ("fit", "chosen:")])
 def test_sigterm_is_status_143_and_says_how_to_go_on(command: str, begun: str, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "tiny.yaml").write_text(json.dumps({**TINY, "trainer": {**TINY["trainer"], "max_epochs": 8}}))
