@@ -414,7 +414,7 @@ def test_sigterm_is_status_143_and_says_how_to_go_on(command: str, begun: str, t
         line, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
     )
     assert process.stdout is not None
-    next(each for each in process.stdout if each.startswith(begun))
+    next(each for each in process.stdout if begun in each)
 
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
