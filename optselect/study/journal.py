@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -60,6 +61,8 @@ class LastingJournal(JournalFileBackend):
 
     def __init__(self, file_path: str) -> None:
         self._owned = OwnedLock(file_path)
+        # What threads write together, by thread.
+        self._held: dict[int, list[dict[str, Any]]] = {}
         super().__init__(file_path, lock_obj=self._owned)
         if _whole_size(self._file_path) != Path(self._file_path).stat().st_size:
             with _held(self._owned):
@@ -67,6 +70,10 @@ class LastingJournal(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add whole lines or none. Raises `OSError` when they cannot be written; the file is then as before."""
+        held = self._held.get(threading.get_ident())
+        if held is not None:
+            held += logs
+            return
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         with _held(self._owned):
             _cut_torn_end(self._file_path)
@@ -81,6 +88,18 @@ class LastingJournal(JournalFileBackend):
                 except BaseException:
                     file.truncate(size)
                     raise
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what this thread writes inside with one append at the end: all of it, or nothing."""
+        me = threading.get_ident()
+        self._held[me] = []
+        try:
+            yield
+        except BaseException:
+            del self._held[me]
+            raise
+        self.append_logs(self._held.pop(me))
 
 
 class OwnedLock(JournalFileOpenLock):

@@ -16,7 +16,7 @@ import optuna
 from optselect.configuration.goal import Mode
 from optselect.errors import StorageError
 from optselect.study.identity import Identity
-from optselect.study.storage import Storage, causes_of, place_of, storage_of
+from optselect.study.storage import Storage, causes_of, place_of, storage_of, together
 from optselect.study.study import BIRTHMARK, USED, TrialStudy
 from optselect.words import without_passwords
 
@@ -123,8 +123,9 @@ def _created(
     for attempt in itertools.count(1):
         try:
             opened = storage_of(storage)
+            # Not their summaries, for which Optuna would read every trial of every study.
             others: dict[str, Mapping[str, Any]] = {
-                each.study_name: each.user_attrs for each in optuna.get_all_study_summaries(opened)
+                each.study_name: each.user_attrs for each in opened.get_all_studies()
             }
             study = optuna.create_study(
                 storage=opened,
@@ -135,9 +136,10 @@ def _created(
             known = study.user_attrs
             # One of an earlier version has no such record, and gets none.
             record = {} if _EARLIER in known else {_TRAINING: identity.to_dict()}
-            for key, value in {**facts, **record, BIRTHMARK: uuid.uuid4().hex}.items():
-                if key not in known:
-                    study.set_user_attr(key, value)
+            with together(opened):
+                for key, value in {**facts, **record, BIRTHMARK: uuid.uuid4().hex}.items():
+                    if key not in known:
+                        study.set_user_attr(key, value)
         except StorageError:
             raise
         except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import optuna
@@ -18,9 +18,6 @@ from optselect.words import without_passwords
 Storage = str | os.PathLike[str] | BaseStorage | None
 """A path (an Optuna journal file), an Optuna URL, a storage object, or None for memory."""
 
-# SQLite's own five seconds are few where several processes write.
-_SQLITE_WAIT_SECONDS = 60
-
 
 def storage_of(storage: Storage) -> BaseStorage:
     """Open the storage that `storage` names."""
@@ -30,10 +27,24 @@ def storage_of(storage: Storage) -> BaseStorage:
         return storage
     if "://" not in str(storage):
         return journal_storage(storage)
-    is_file = str(storage).startswith("sqlite")
-    return RDBStorage(
-        str(storage), engine_kwargs={"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}} if is_file else None
-    )
+    # Only here: it takes half a second to import, and a journal does without.
+    from optselect.study.database import database_storage  # noqa: PLC0415  # as the line above says
+
+    # With Optuna's cache of ended trials, which a database alone has not.
+    return optuna.storages.get_storage(database_storage(str(storage)))
+
+
+def backend_of(storage: BaseStorage) -> Any:
+    """Return what a storage keeps its records in: a journal's file, the database behind a cache, or itself."""
+    return getattr(storage, "_backend", storage)
+
+
+@contextmanager
+def together(storage: BaseStorage) -> Iterator[None]:
+    """Write what is written inside as one, all of it or nothing, where the storage can do so: those opened here."""
+    write = getattr(backend_of(storage), "together", nullcontext)
+    with write():
+        yield
 
 
 def place_of(storage: Storage) -> str:

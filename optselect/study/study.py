@@ -19,7 +19,7 @@ from optselect.configuration.trial import State, Trial
 from optselect.errors import StorageError
 from optselect.space import Value
 from optselect.study.batches import packed, unpacked
-from optselect.study.storage import file_of, storage_errors
+from optselect.study.storage import backend_of, file_of, storage_errors, together
 
 BIRTHMARK, USED = "optselect:birthmark", "optselect:used"
 """Attributes of a study: made up with it, so that it is known from any other of its name; its training has ended."""
@@ -52,6 +52,8 @@ class TrialStudy:
 
     def __init__(self, study: optuna.Study, where: str = "memory") -> None:
         self.study = study
+        # Optuna has no public way to these two, and its own ways to begin a trial and to report read the whole study.
+        self._storage, self._id = study._storage, study._study_id  # noqa: SLF001  # as the line above says
         self._where = where
         # What has ended stays as it is: a study of thousands is read again before every job.
         self._ended: dict[int, Trial] = {}
@@ -133,8 +135,7 @@ class TrialStudy:
             },
         )
         with storage_errors(self.study, self._where):
-            self.study.add_trial(trial)
-        return self._frozen()[-1].number
+            return self._storage.get_trial_number_from_id(self._storage.create_new_trial(self._id, trial))
 
     def report(
         self,
@@ -154,14 +155,17 @@ class TrialStudy:
         `batches` are its parts, which are kept in single precision. `reached` is less than `until` for a trial that
         ended early; `note` says why. `pace`: seconds per micro-batch, where they are known.
         """
-        trial = self._live(number)
+        about = {"cost": cost, "reached": reached, "note": note, "seconds": round(seconds, 3)}
+        # Three digits: the next run would have others.
+        about |= {"pace": float(f"{pace:.3g}")} if pace is not None else {}
         with storage_errors(self.study, self._where):
-            about = {"cost": cost, "reached": reached, "note": note, "seconds": round(seconds, 3)}
-            # Three digits: the next run would have others.
-            about |= {"pace": float(f"{pace:.3g}")} if pace is not None else {}
-            trial.set_user_attr(_AT.format(until), {**about, "batches": packed(batches)})
-            # Last: a trial with a value at `until` is done with that rung.
-            trial.report(value, until)
+            trial = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+            with together(self._storage):
+                self._storage.set_trial_user_attr(trial, _AT.format(until), {**about, "batches": packed(batches)})
+                # Last, where the two are not one: a trial with a value at `until` is done with that rung.
+                self._storage.set_trial_intermediate_value(trial, until, value)
+            # Where another has ended it meanwhile, a journal says so only now.
+            self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
     def finish(self, number: int, state: State, value: float | None = None) -> None:
         """End a trial as complete (with its value), pruned or failed."""
@@ -172,14 +176,13 @@ class TrialStudy:
     @property
     def file(self) -> str | None:
         """The file that it is kept in; None for a storage that is not a file here."""
-        storage: Any = self.study._storage  # noqa: SLF001  # Optuna has no public way to a study's storage
-        return file_of(getattr(storage, "_backend", storage))
+        return file_of(backend_of(self._storage))
 
     def birthmarks(self) -> set[str]:
         """Collect the birthmarks of all studies in its storage."""
         with storage_errors(self.study, self._where):
-            summaries = optuna.get_all_study_summaries(self.study._storage)  # noqa: SLF001  # as above
-        return {str(summary.user_attrs.get(BIRTHMARK)) for summary in summaries}
+            studies = self._storage.get_all_studies()
+        return {str(study.user_attrs.get(BIRTHMARK)) for study in studies}
 
     @property
     def birthmark(self) -> str:
@@ -251,9 +254,6 @@ class TrialStudy:
         """Tell whether a search has ended at these limits."""
         with storage_errors(self.study, self._where):
             return bool(self.study.user_attrs.get(_ENDED) == limits)
-
-    def _live(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self.study, self._frozen()[number]._trial_id)  # noqa: SLF001  # Optuna's own way to take up a trial by number goes by this id
 
 
 def _as_trial(trial: FrozenTrial) -> Trial:

@@ -585,7 +585,7 @@ def test_a_trial_that_was_edited_is_a_named_error(name: str, wrong: Any) -> None
     study = opened()
     number = study.begin(SGD, 0, NAMES)
     study.report(number, until=10, reached=10, value=1.0, cost=1.0)
-    study._live(number).set_user_attr(name, wrong)
+    study._storage.set_trial_user_attr(number, name, wrong)  # in memory the first trial's id is its number
 
     with pytest.raises(StorageError, match="trial 0 of the study 'study' in memory is not as optselect wrote it"):
         study.trials()
