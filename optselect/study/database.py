@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import weakref
 from collections import defaultdict
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import Any
 
 import sqlalchemy
@@ -35,7 +37,7 @@ def database_storage(url: str) -> LastingDatabase:
             },
         )
     # A connection that was cut meanwhile, as by a server that was started anew, is noticed before it is used.
-    return LastingDatabase(url, {"pool_pre_ping": True})
+    return LastingDatabase(_with_driver(url), {"pool_pre_ping": True})
 
 
 class LastingDatabase(RDBStorage):
@@ -46,7 +48,12 @@ class LastingDatabase(RDBStorage):
     """
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
-        super().__init__(url, engine_kwargs)
+        try:
+            super().__init__(url, engine_kwargs)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()
+            raise
         self._hold_sessions()
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
@@ -54,6 +61,8 @@ class LastingDatabase(RDBStorage):
         self._hold_sessions()
 
     def _hold_sessions(self) -> None:
+        # Or else its connections would be cut, not closed, when nobody looks at the storage any more.
+        weakref.finalize(self, self.engine.dispose)
         # Optuna's methods take their sessions from here.
         self.scoped_session: Any = scoped_session(sessionmaker(bind=self.engine, class_=_HeldSession))
 
@@ -217,6 +226,12 @@ def _distribution(written: str) -> BaseDistribution:
 def _local(moment: datetime | None) -> datetime | None:
     """Return a time of a database, which is UTC without saying so, as Optuna's trials have it."""
     return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+
+
+def _with_driver(url: str) -> str:
+    """Name the driver that extra `postgres` brings, where none is named: SQLAlchemy before 2.1 takes another."""
+    named, bare = "postgresql+psycopg://", "postgresql://"
+    return named + url.removeprefix(bare) if url.startswith(bare) and find_spec("psycopg") else url
 
 
 def _write_ahead(connection: Any, record: Any) -> None:

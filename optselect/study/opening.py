@@ -18,6 +18,7 @@ from optselect.errors import StorageError
 from optselect.study.identity import Identity
 from optselect.study.storage import Storage, causes_of, place_of, storage_of, together
 from optselect.study.study import BIRTHMARK, USED, TrialStudy
+from optselect.study.trouble import trouble_of
 from optselect.words import without_passwords
 
 _TRAINING = "optselect:training"
@@ -52,6 +53,11 @@ def open_study(
     except StorageError:
         raise
     except Exception as error:
+        trouble = trouble_of(error)
+        if trouble is not None:
+            raise StorageError(
+                f"the study cannot be opened in {place_of(storage)}: {trouble.what}; {trouble.remedy}"
+            ) from error
         where = storage if isinstance(storage, str | os.PathLike) else type(storage).__name__
         told = isinstance(error, ImportError) or (isinstance(error, ValueError | OSError) and "://" not in str(where))
         # Optuna hides which driver is missing; its cause names it.

@@ -27,6 +27,7 @@ from optselect.study.batches import packed
 from optselect.study.identity import Identity
 from optselect.study.journal import journal_storage
 from optselect.study.opening import open_study
+from optselect.study.storage import storage_of
 from optselect.study.study import TrialStudy
 
 SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1}, schedule=Schedule(kind="cosine", warmup_steps=3))
@@ -76,7 +77,16 @@ STORAGES: dict[str, Callable[[Path], Any]] = {
     "sqlite": lambda path: f"sqlite:///{path}/study.db",
     "object": lambda path: optuna.storages.InMemoryStorage(),
 }
-every_storage = pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAGES.keys())
+every_storage = pytest.mark.parametrize("storage", [*STORAGES, "postgres"], indirect=True)
+
+
+@pytest.fixture
+def storage(request: pytest.FixtureRequest) -> Callable[[Path], Any]:
+    """Where a test keeps its study, given its folder."""
+    if request.param != "postgres":
+        return STORAGES[request.param]
+    url = request.getfixturevalue("postgres").database()
+    return lambda path: url
 
 
 @every_storage
@@ -98,16 +108,15 @@ def test_trials_say_what_was_reported(storage: Callable[[Path], Any], tmp_path: 
     assert (fourth.configuration, fourth.values, fourth.cost, fourth.state) == (ADAMW, {}, 0.0, "running")
 
 
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_trials_survive_the_process(kind: str, tmp_path: Path) -> None:
-    storage = STORAGES[kind](tmp_path)
-    before = filled(opened(storage)).trials()
+@pytest.mark.parametrize("storage", ["journal", "sqlite", "postgres"], indirect=True)
+def test_trials_survive_the_process(storage: Callable[[Path], Any], tmp_path: Path) -> None:
+    before = filled(opened(storage(tmp_path))).trials()
 
-    again = opened(STORAGES[kind](tmp_path))
+    again = opened(storage(tmp_path))
 
     assert again.trials() == before
     again.report(3, until=10, reached=10, value=1.5, cost=10.0)
-    assert opened(storage).trials()[3].values == {10: 1.5}
+    assert opened(storage(tmp_path)).trials()[3].values == {10: 1.5}
 
 
 @every_storage
@@ -359,12 +368,13 @@ def test_a_broken_line_in_the_middle_is_an_error_that_names_the_file(tmp_path: P
 # --- processes at the same time -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sqlite:///{}/study.db", "{}/study.journal"])
-def test_eight_processes_that_begin_at_once_make_one_study(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", ["sqlite", "journal", "postgres"], indirect=True)
+def test_eight_processes_that_begin_at_once_make_one_study(storage: Callable[[Path], Any], tmp_path: Path) -> None:
     # Forked, so that the imports are paid once.
     program = """
 import os, sys, time
 from optselect.study.opening import open_study
+from optselect.study.storage import storage_of
 moment = time.time() + 0.3
 [os.fork() for _ in range(3)]  # eight processes
 while time.time() < moment:
@@ -378,12 +388,12 @@ while True:
     except ChildProcessError:
         break
 """
-    storage = name.format(tmp_path)
+    where = str(storage(tmp_path))
 
-    said = subprocess.run([sys.executable, "-c", program, storage], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, "-c", program, where], capture_output=True, text=True, check=True).stdout
 
     assert said.split("\n") == ["study val_loss"] * 8 + [""]
-    assert len(optuna.get_all_study_summaries(storage if "://" in storage else journal_storage(storage))) == 1
+    assert len(storage_of(where).get_all_studies()) == 1
 
 
 # --- storages that break while they are used ------------------------------------------------
