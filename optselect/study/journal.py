@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
-import socket
 import threading
 import time
 import uuid
@@ -17,6 +15,8 @@ from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from optselect.study.process import is_dead, this_process
 
 try:
     import fcntl
@@ -123,7 +123,7 @@ class OwnedLock(JournalFileOpenLock):
             while True:
                 # Named before it is linked, so that no lock is ever without its holder's name. Written anew each
                 # time for the file system's own time of day.
-                draft.write_text(json.dumps(_me()))
+                draft.write_text(json.dumps(this_process()))
                 try:
                     self._take(draft)
                 except FileExistsError:
@@ -138,7 +138,7 @@ class OwnedLock(JournalFileOpenLock):
     def release(self) -> None:
         """Give it back."""
         # Another's, if this process slept through the thirty seconds.
-        if _holder(self._file) == _me():
+        if _holder(self._file) == this_process():
             self._file.unlink(missing_ok=True)
 
     def _take(self, draft: Path) -> None:
@@ -155,7 +155,7 @@ class OwnedLock(JournalFileOpenLock):
         with contextlib.suppress(FileNotFoundError), _one_at_a_time(self._journal):
             # Among those who can tell; looked at again, since another may have removed it and a third locked anew.
             old = now - self._file.lstat().st_mtime > _GRACE_SECONDS
-            if old or _is_dead(_holder(self._file)):
+            if old or is_dead(_holder(self._file)):
                 self._file.unlink()
 
 
@@ -177,53 +177,12 @@ def _one_at_a_time(path: str) -> Iterator[None]:
         yield
 
 
-def _me() -> dict[str, Any]:
-    return _identity(os.getpid())
-
-
-@functools.lru_cache(maxsize=1)
-def _identity(pid: int) -> dict[str, Any]:
-    """Describe this process; a fork has another pid."""
-    return {"machine": _machine(), "pid": pid, "started": _started(pid)}
-
-
-def _machine() -> str:
-    """Identify this machine since its boot, and the process namespace: where a pid means one process."""
-    facts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        facts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return " ".join(facts)
-
-
-def _started(pid: int) -> str | None:
-    """Tell when a process began, in the kernel's words; None where it does not tell."""
-    try:
-        # The name, in brackets, may hold anything; 22 is the start time, counted from 1.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
 def _holder(lock: Path) -> dict[str, Any] | None:
     try:
         holder = None if lock.is_symlink() else json.loads(lock.read_text())
     except (OSError, ValueError):
         return None
     return holder if isinstance(holder, dict) else None
-
-
-def _is_dead(holder: dict[str, Any] | None) -> bool:
-    if fcntl is None or holder is None or holder.get("machine") != _me()["machine"]:
-        return False
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, TypeError):
-        return False
-    # The pid may have been given out again.
-    return bool(holder.get("started") != _started(holder["pid"]))
 
 
 def _whole_size(path: str) -> int:
