@@ -168,6 +168,14 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
     )
 
 
+def agreed(workload: Workload, profile: Profile, study: TrialStudy | None) -> Profile:
+    """Return the profile that all workers of the search go by: that of the one who began it.
+
+    Another machine adds up in another order, and has other memory that is free.
+    """
+    return workload.agree(profile if study is None else Profile.from_dict(study.keep("profile", profile.to_dict())))
+
+
 def with_room(
     workload: Workload, brief: Brief, profile: Profile, study: TrialStudy | None, method: Method = METHOD
 ) -> Brief:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from optselect.briefing import (
     METHOD,
     Method,
+    agreed,
     at_pace,
     briefed,
     measured,
@@ -28,7 +30,7 @@ from optselect.search.choice import decide
 from optselect.search.progress import Preview, Progress, Silent
 from optselect.search.race_for import race_for
 from optselect.search.transfer import for_the_whole_training
-from optselect.search.worker import search
+from optselect.search.worker import LaidOutOtherwiseError, search
 from optselect.settings import RISK, Settings
 from optselect.study.storage import Storage
 from optselect.study.study import TrialStudy
@@ -90,17 +92,25 @@ def make_selection(
     """Do what `select` does, for those who also want the profile and the study, or run on several processes."""
     progress = progress_for(progress) if first_process else Silent()
     with workload.borrowed():
-        brief = briefed(workload, settings)
+        unlimited = briefed(workload, settings)
         watch = Stopwatch(workload.model)
-        profile, anatomy = measured(workload, brief, watch)
-        proposals, policies = proposed(workload, brief, profile, anatomy, method)
-        progress.proposed(Preview(proposals=proposals, monitor=brief.monitor, goal=brief.goal, pace=watch.pace))
-        study = opened(workload, brief, profile) if first_process else None
-        brief = with_room(workload, brief, profile, study, method)
-        runner = runner_for(workload, brief, profile, anatomy, method)
-        brief = at_pace(workload, brief, profile, proposals, runner=runner, study=study)
-        race = race_for(brief, profile, proposals, policies, paused_bytes=brief.paused_bytes, tactics=method.tactics)
-        race, trials = search(workload, race, study, runner, progress=progress, stages=method.stages)
+        profile, anatomy = measured(workload, unlimited, watch)
+        proposals, policies = proposed(workload, unlimited, profile, anatomy, method)
+        preview = Preview(proposals=proposals, monitor=unlimited.monitor, goal=unlimited.goal, pace=watch.pace)
+        progress.proposed(preview)
+        study = opened(workload, unlimited, profile) if first_process else None
+        while True:
+            if profile != (told := agreed(workload, profile, study)):
+                profile = told
+                proposals, policies = proposed(workload, unlimited, profile, anatomy, method)
+            brief = with_room(workload, unlimited, profile, study, method)
+            runner = runner_for(workload, brief, profile, anatomy, method)
+            brief = at_pace(workload, brief, profile, proposals, runner=runner, study=study)
+            room = brief.paused_bytes
+            race = race_for(brief, profile, proposals, policies, paused_bytes=room, tactics=method.tactics)
+            with suppress(LaidOutOtherwiseError):
+                race, trials = search(workload, race, study, runner, progress=progress, stages=method.stages)
+                break
     choice = decide(race, trials, proposals, brief.monitor, policies=policies)
     choice = for_the_whole_training(choice, race, trials, profile, method.rate_transfer)
     plan = planned(workload, choice, race, trials, profile=profile, anatomy=anatomy, proposals=proposals)

@@ -17,7 +17,7 @@ State = Literal["running", "complete", "pruned", "failed"]
 class Trial:
     """A short training of one configuration, as far as it has come.
 
-    The last five are the books of one search: what was killed and begun again has others, and is the same trial. So
+    The last seven are the books of one search: what was killed and begun again has others, and is the same trial. So
     equality does not know them, nor does JSON, but for the pace.
 
     configuration  what it trains
@@ -33,6 +33,9 @@ class Trial:
     cost           micro-batches it has spent, validation included at a third
     seconds        wall-clock time it has taken
     pace           seconds per micro-batch, when it was run last (None: not known)
+    turns          the place of each of its jobs in the search, by micro-batches trained; in studies of before there are
+                   none
+    course         of a baseline: its mean training loss over the micro-batches that end at each of these
     """
 
     configuration: Configuration
@@ -47,6 +50,8 @@ class Trial:
     cost: float = field(default=0.0, compare=False)
     seconds: float = field(default=0.0, compare=False)
     pace: float | None = field(default=None, compare=False)
+    turns: Mapping[int, int] = field(default_factory=dict, compare=False)
+    course: Mapping[int, float] = field(default_factory=dict, compare=False)
 
     @property
     def diverged(self) -> bool:

@@ -18,8 +18,11 @@ Ranking = list[tuple[Configuration, float]]
 class Board:
     """What is known of `trials`; a value that no method changes."""
 
-    def __init__(self, race: Race, trials: Sequence[Trial]) -> None:
+    def __init__(self, race: Race, trials: Sequence[Trial], running: Sequence[Job] = ()) -> None:
+        """Read `trials`; of the jobs that are `running` nothing is known but what they may cost."""
         self.race = race
+        self.running = tuple(running)
+        self._on_its_way = {(job.configuration.key, job.seed): job.until for job in running}
         # By number: their order must not decide between equal values.
         self.trials = sorted(map(race.as_kept, trials), key=lambda trial: trial.number)
         self._by_key = {(trial.configuration.key, trial.seed): trial for trial in self.trials}
@@ -33,7 +36,12 @@ class Board:
         return self._by_key.get((configuration.key, seed))
 
     def judged(self, configuration: Configuration, seed: int, rung: int) -> bool:
-        """Tell whether there is nothing more to learn of the configuration at `rung`: it was there, or went past it."""
+        """Tell whether nothing more is to be run of the configuration up to `rung`.
+
+        It was there, went past it, or is on its way.
+        """
+        if self._on_its_way.get((configuration.key, seed), 0) >= rung:
+            return True
         trial = self.trial(configuration, seed)
         if trial is None:
             return False
@@ -60,13 +68,30 @@ class Board:
 
     # --- what is left -------------------------------------------------------------------------------
 
-    def fits(self, job: Job, reserve: float) -> bool:
-        """Tell whether the limits allow `job`, when `reserve` micro-batches are kept for what comes later."""
+    def fits(self, job: Job, reserve: float, *, begun: int = 0) -> bool:
+        """Tell whether the limits allow `job`, when `reserve` micro-batches are kept for what comes later.
+
+        `begun`: trials that count as begun, beside those that are.
+        """
         race, known = self.race, self.trial(job.configuration, job.seed)
-        if known is None and race.trials is not None and len(self.trials) >= race.trials:
+        if known is None and race.trials is not None and self._begun + begun >= race.trials:
             return False
-        cost = race.cost_of_job(job, known) + len(self.passed_over(job)) * race.validation_cost
-        return self.spent + cost + reserve <= race.left
+        return self.spent + self.cost(job) + reserve <= race.left
+
+    def cost(self, job: Job) -> float:
+        """Count the micro-batches of `job` at most, with those of the rungs before its end."""
+        known = self.trial(job.configuration, job.seed)
+        return self.race.cost_of_job(job, known) + len(self.passed_over(job)) * self.race.validation_cost
+
+    @functools.cached_property
+    def at_most(self) -> float:
+        """Micro-batches that the jobs which are running may take."""
+        return sum(map(self.cost, self.running))
+
+    @functools.cached_property
+    def _begun(self) -> int:
+        """Count the trials, those of which nothing is known yet among them."""
+        return len(self._by_key.keys() | self._on_its_way.keys())
 
     @functools.cached_property
     def spent(self) -> float:

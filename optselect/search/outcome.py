@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from optselect.configuration import Evaluation
@@ -16,6 +17,7 @@ class Outcome:
     reached     micro-batches of training behind the trial (at most so many when an exception ended it)
     error       the exception that ended it (None: it came to its end)
     pace        seconds per micro-batch of training, the median of its stretches (None: there was none)
+    course      of a baseline: its mean training loss over the micro-batches that end at each of these
 
     Where trials are compared at equal time, `cost` and `reached` are in micro-batches of the baseline that take as
     long; `pace` is always that of its own.
@@ -26,6 +28,7 @@ class Outcome:
     reached: int
     error: Exception | None = None
     pace: float | None = field(default=None, compare=False)
+    course: Mapping[int, float] = field(default_factory=dict, compare=False)
 
     @property
     def value(self) -> float | None:

@@ -13,6 +13,7 @@ from optselect.plan import OptimizerPlan
 from optselect.rules import Proposal
 from optselect.search.outcome import Outcome
 from optselect.search.race import Job, Race
+from optselect.study.claims import Claim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,9 @@ class Progress(Protocol):
     def finished(self, job: Job, outcome: Outcome) -> None:
         """Learn that the job that was begun has ended."""
 
+    def waiting(self, running: Sequence[Claim]) -> None:
+        """Learn that there is nothing to do until others have ended what they are `running`."""
+
     def chosen(self, plan: OptimizerPlan) -> None:
         """Learn that the choice is made."""
 
@@ -77,6 +81,9 @@ class Silent:
         """Do nothing."""
 
     def finished(self, job: Job, outcome: Outcome) -> None:
+        """Do nothing."""
+
+    def waiting(self, running: Sequence[Claim]) -> None:
         """Do nothing."""
 
     def chosen(self, plan: OptimizerPlan) -> None:

@@ -46,9 +46,9 @@ class TrialRunner:
 
     A trial that is continued goes on exactly where it stood; trials put aside are kept in memory up to
     `paused_bytes`, beyond which one that is continued starts over (and costs accordingly), and in `states` on disk, for
-    a later process (`take_up` finds those of a study). Divergence is measured by `initial_loss`, the training loss at
-    the borrowed weights, by a trial's own first losses, and in a race by the course of its baseline's, which the study
-    keeps: a loss that rises by design rises there, too. Before the baseline has run, validation tells. Schedules are
+    another process (`take_up` finds those of a study). Divergence is measured by `initial_loss`, the training loss at
+    the borrowed weights, by a trial's own first losses, and in a race by the course of its baseline's, which `guide` is
+    told: a loss that rises by design rises there, too. Before the baseline has run, validation tells. Schedules are
     laid out for `steps` optimizer steps (None: those of the workload). `anatomy` is that of the workload's model (None:
     described here, without what a profile has seen).
 
@@ -79,7 +79,6 @@ class TrialRunner:
         self._initial_loss = initial_loss
         self._first_losses: dict[tuple[str, int], float] = {}
         self._baseline: str | None = None
-        self._study: TrialStudy | None = None
         self._slowness: Mapping[str, float] = {}
         self.on_advance: Callable[[int], None] = lambda _reached: None
         # Of the baseline: its mean loss over the micro-batches that end at each of these.
@@ -97,10 +96,10 @@ class TrialRunner:
     def take_up(self, race: Race, study: TrialStudy | None) -> None:
         """Lay schedules out for `race`, and put trials aside only where any goes on; on disk beside `study`.
 
-        The course of its baseline, as far as `study` knows it, tells from now on what has diverged.
+        The course of its baseline tells from now on what has diverged.
         """
-        self._baseline, self._study, self._slowness = race.baseline.key, study, race.slowness
-        self._course = study.course() if study is not None else {}
+        self._baseline, self._slowness = race.baseline.key, race.slowness
+        self._course = {}
         if race.training is not None:
             self.steps = race.horizon // self._workload.accumulate
         # Asked for in any case: so what lies beside a storage of studies that are no more is cleared away.
@@ -109,6 +108,10 @@ class TrialRunner:
             self._limit = 0
         elif self._workload.processes == 1 and self._limit:
             self._states = states
+
+    def guide(self, course: Mapping[int, float]) -> None:
+        """Go by this course of the baseline, whoever has run it, in place of what was run here."""
+        self._course = dict(course)
 
     @property
     def validation_cost(self) -> float:
@@ -139,18 +142,19 @@ class TrialRunner:
             return None
         return watch.pace
 
-    def run(self, configuration: Configuration, seed: int, until: int) -> Outcome:
+    def run(self, configuration: Configuration, seed: int, until: int, *, since: int = 0) -> Outcome:
         """Train `configuration` up to micro-batch `until` of the real schedule, or for as long, then judge it.
 
-        An exception of the model ends the trial, not the search; KeyboardInterrupt and the like pass
-        through. Raises `MetricNotLoggedError` when the monitored value never comes.
+        `since`: how far it is known to have been trained, perhaps by another process. An exception of the model ends
+        the trial, not the search; KeyboardInterrupt and the like pass through. Raises `MetricNotLoggedError` when the
+        monitored value never comes.
         """
         before = reached = self.position(configuration, seed)
         slowness = self._slowness_of(configuration)
         watch = Stopwatch(self._workload.model)
         losses: list[float | None] = []
         try:
-            before = reached = self._resume_or_begin(configuration, seed, until)
+            before = reached = self._resume_or_begin(configuration, seed, until, since)
             start = done = count_in_time(before, slowness)
             end = count_in_time(until, slowness)
             while done < end:
@@ -175,12 +179,17 @@ class TrialRunner:
             # Or else it would hold on to the activations: after one out of memory no other trial would fit.
             traceback.clear_frames(error.__traceback__)
             return Outcome(evaluation=None, cost=reached - before, reached=reached, error=error, pace=watch.pace)
-        if self._study is not None and self._is_baseline(configuration, seed):
-            self._study.keep_course(self._course)
         self._pause(configuration, seed, reached)
         cost = reached - before + self.validation_cost
         judged = evaluation if math.isfinite(evaluation.value) else None
-        return Outcome(evaluation=judged, cost=cost, reached=reached, pace=watch.pace)
+        course = self._course if self._is_baseline(configuration, seed) else {}
+        return Outcome(
+            evaluation=judged,
+            cost=cost,
+            reached=reached,
+            pace=watch.pace,
+            course={end: loss for end, loss in course.items() if end > before},
+        )
 
     def end(self) -> None:
         """Let go of the trials put aside: the search is over, and none of them goes on."""
@@ -188,9 +197,10 @@ class TrialRunner:
         if self._states is not None:
             self._states.clear()
 
-    def _resume_or_begin(self, configuration: Configuration, seed: int, until: int) -> int:
+    def _resume_or_begin(self, configuration: Configuration, seed: int, until: int, since: int) -> int:
         paused = self._paused.pop((configuration.key, seed), None)
-        if paused is not None:
+        # Another process may have taken it further meanwhile.
+        if paused is not None and paused[1] >= min(since, until):
             self._workload.resume(paused[0])
             return paused[1]
         kept = self._states.load(_trial(configuration, seed)) if self._states is not None else None

@@ -21,11 +21,13 @@ from optselect.search.tactics import HALF_DECADE
 class Stage:
     """What a stage is; each of the others says what it does otherwise.
 
-    decides  whether it compares what was tried already: nothing of that is begun once the choice is settled
+    decides     whether it compares what was tried already: nothing of that is begun once the choice is settled
+    goes_ahead  whether each of its jobs is asked for whatever those before it give, so that they may run side by side
     """
 
     name = ""
     decides = False
+    goes_ahead = False
 
     def jobs(self, board: Board) -> Iterable[Job]:
         """List what to run, the most wanted first; the first job that fits the budget is run."""
@@ -59,6 +61,7 @@ class Arms(Stage):
     """
 
     name = "arms"
+    goes_ahead = True
 
     def jobs(self, board: Board) -> Iterable[Job]:
         """Yield the arms in their order, until as many as the layout wants are sound."""
@@ -82,6 +85,7 @@ class Promotion(Stage):
     """After a screening, the best two and the baseline to the first rung."""
 
     name = "promotion"
+    goes_ahead = True
 
     def jobs(self, board: Board) -> Iterable[Job]:
         """Yield the leaders of the screening, then the baseline."""

@@ -8,8 +8,10 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from optselect.errors import StorageError
 from optselect.study.journal import journal_storage
@@ -64,11 +66,27 @@ def file_of(backend: Any) -> str | None:
     return None
 
 
+class TrialEndedError(StorageError):
+    """The trial that was to be written to has ended: another worker has given its job back, or closed the search."""
+
+
+def take_waiting(storage: BaseStorage, trial_id: int) -> bool:
+    """Set a waiting trial running, and tell whether it was this call that did: of several, one."""
+    # A journal takes a trial that this process has set running before for one that it sets running now.
+    owned = getattr(getattr(storage, "_replay_result", None), "_worker_id_to_owned_trial_id", None)
+    if owned is not None:
+        for worker in [worker for worker, trial in owned.items() if trial == trial_id]:
+            owned.pop(worker, None)
+    return storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+
+
 @contextmanager
 def storage_errors(study: optuna.Study, where: str) -> Iterator[None]:
     """Raise whatever a storage raises as a `StorageError` that keeps passwords to itself."""
     try:
         yield
+    except UpdateFinishedTrialError as error:
+        raise TrialEndedError(f"{error} The study {study.study_name!r} in {where} holds what was stored.") from error
     except Exception as error:
         root = causes_of(error)[-1]
         # The first line: databases add the statement and its parameters.

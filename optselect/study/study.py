@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import optuna
@@ -19,19 +22,21 @@ from optselect.configuration.trial import State, Trial
 from optselect.errors import StorageError
 from optselect.space import Value
 from optselect.study.batches import packed, unpacked
-from optselect.study.storage import backend_of, file_of, storage_errors, together
+from optselect.study.storage import TrialEndedError, backend_of, file_of, storage_errors, take_waiting, together
 
 BIRTHMARK, USED = "optselect:birthmark", "optselect:used"
 """Attributes of a study: made up with it, so that it is known from any other of its name; its training has ended."""
 
 _CONFIGURATION, _SEED = "optselect:configuration", "optselect:seed"
+# Who runs a trial, what, and that it is still at it; None: nobody does.
+_CLAIM = "optselect:claim"
+# In the first trial of a search: what its race was laid out by.
+_BASIS = "optselect:basis"
 # In words, for those who look at the study with other tools.
 _CANDIDATE = "candidate"
 # What belongs to the value at a micro-batch: one attribute for each, so that a kill between it and the value
 # leaves something that nobody looks at.
 _AT = "optselect:at {}"
-_ENDED = "optselect:ended"
-_COURSE = "optselect:course"
 _UNTRAINED = "optselect:untrained"
 # One fixed set of parameters for every trial, whatever its optimizer, so that samplers and
 # optuna-dashboard see a single space.
@@ -47,23 +52,89 @@ _STATES: Mapping[TrialState, State] = {
 }
 
 
+Key = tuple[str, int]
+"""What trials of one configuration and seed are known by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTrial:
+    """A trial that somebody runs, or has run until they were lost.
+
+    number         its place in the study
+    configuration  what it trains
+    seed           of its batches
+    claim          who runs it, and what, as `begin` or `take` was told (None: nobody has said so yet)
+    """
+
+    number: int
+    configuration: Configuration
+    seed: int
+    claim: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """All that a study holds of a search at one moment.
+
+    trials  what is known of each configuration and seed, in the order they were begun
+    open    trials that somebody runs
+    free    the number of each trial that nobody runs and that may go on
+    latest  the number of the last trial, of whomever (-1: there is none)
+    """
+
+    trials: Sequence[Trial] = ()
+    open: Sequence[OpenTrial] = ()
+    free: Mapping[Key, int] = field(default_factory=dict)
+    latest: int = -1
+
+
 class TrialStudy:
-    """Trials kept in an Optuna study: intermediate values at micro-batches, configurations as user attributes."""
+    """Trials kept in an Optuna study: intermediate values at micro-batches, configurations as user attributes.
+
+    A trial runs while a worker is at it, waits between its rungs, and ends with the search. One whose worker was lost
+    ends as failed, with nothing to say why; what goes on in its place is a new one, and the two are read as one.
+    """
 
     def __init__(self, study: optuna.Study, where: str = "memory") -> None:
         self.study = study
         # Optuna has no public way to these two, and its own ways to begin a trial and to report read the whole study.
         self._storage, self._id = study._storage, study._study_id  # noqa: SLF001  # as the line above says
         self._where = where
-        # What has ended stays as it is: a study of thousands is read again before every job.
-        self._ended: dict[int, Trial] = {}
+        # What was judged stays as it is: a study of thousands is read again before every job.
+        self._known: dict[Key, tuple[Any, Trial]] = {}
+        self._keys: dict[int, Key] = {}
         self._told_of: set[int] = set()
+        self._basis: Mapping[str, Any] | None = None
+        self._own: dict[str, Any] = {}
 
     def trials(self) -> list[Trial]:
         """Return all trials of ours, in the order they were begun."""
-        found = [self._read(trial) for trial in self._frozen() if self._is_ours(trial)]
-        # One that was taken up again in a new trial counts once, where it was begun.
-        return list({(trial.configuration.key, trial.seed): trial for trial in found}.values())
+        return list(self.look().trials)
+
+    def look(self) -> Look:
+        """Read all that it holds."""
+        frozen = self._frozen()
+        groups: dict[Key, list[FrozenTrial]] = defaultdict(list)
+        for trial in frozen:
+            if self._is_ours(trial):
+                groups[self._key(trial)].append(trial)
+        known = {key: self._read(key, kept) for key, group in groups.items() if (kept := _not_given_back(group))}
+        ours = sorted((trial for group in groups.values() for trial in group), key=lambda trial: trial.number)
+        return Look(
+            trials=list(known.values()),
+            open=[
+                OpenTrial(
+                    number=trial.number,
+                    configuration=known[key].configuration,
+                    seed=known[key].seed,
+                    claim=trial.user_attrs[_CLAIM],
+                )
+                for trial in ours
+                if trial.state == TrialState.RUNNING and _CLAIM in trial.user_attrs and (key := self._key(trial))
+            ],
+            free={self._key(trial): trial.number for trial in reversed(ours) if trial.state == TrialState.WAITING},
+            latest=frozen[-1].number if frozen else -1,
+        )
 
     def _is_ours(self, trial: FrozenTrial) -> bool:
         if _CONFIGURATION not in trial.user_attrs:
@@ -81,24 +152,39 @@ class TrialStudy:
         """Where it is kept, in words and without passwords."""
         return self._where
 
-    def _read(self, trial: FrozenTrial) -> Trial:
-        known = self._ended.get(trial.number)
+    def _key(self, trial: FrozenTrial) -> Key:
+        known = self._keys.get(trial.number)
         if known is None:
-            try:
-                known = _as_trial(trial)
-            except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-                raise StorageError(
-                    f"trial {trial.number} of the study {self.study.study_name!r} in {self._where} is not as optselect "
-                    f"wrote it ({type(error).__name__}: {error}), so it may have been edited; pass another study_name "
-                    "or storage= to search anew"
-                ) from error
-            if trial.state.is_finished():
-                self._ended[trial.number] = known
+            with self._as_written(trial.number):
+                known = self._keys[trial.number] = (_configuration(trial).key, _seed(trial))
         return known
+
+    def _read(self, key: Key, group: Sequence[FrozenTrial]) -> Trial:
+        """Read as one what was run of a configuration with a seed."""
+        signature = [(trial.number, trial.state, len(trial.intermediate_values)) for trial in group]
+        before = self._known.get(key)
+        if before is None or before[0] != signature:
+            with self._as_written(group[-1].number):
+                before = self._known[key] = (signature, _as_trial(group))
+        return before[1]
+
+    @contextmanager
+    def _as_written(self, number: int) -> Iterator[None]:
+        """Raise `StorageError` for what cannot be read inside."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise StorageError(
+                f"trial {number} of the study {self.study.study_name!r} in {self._where} is not as optselect wrote it "
+                f"({type(error).__name__}: {error}), so it may have been edited; pass another study_name or storage= "
+                "to search anew"
+            ) from error
 
     def _frozen(self) -> list[FrozenTrial]:
         with storage_errors(self.study, self._where):
-            return self.study.get_trials(deepcopy=False)
+            return self._storage.get_all_trials(self._id, deepcopy=False)
+
+    # --- one trial ----------------------------------------------------------------------------------
 
     def begin(
         self,
@@ -107,8 +193,13 @@ class TrialStudy:
         optimizers: Sequence[str],
         values: Mapping[int, float] | None = None,
         batches: Mapping[int, Batches] | None = None,
+        *,
+        claim: Mapping[str, Any] | None = None,
     ) -> int:
-        """Begin a new running trial and return its number. `values` and `batches` are those of the one it takes up."""
+        """Begin a new running trial and return its number, which is higher than that of any begun before.
+
+        `values` and `batches` are those of the one that it takes up; `claim` says who runs it.
+        """
         values, batches = values or {}, batches or {}
         parameters: dict[str, Value] = {
             "optimizer": configuration.optimizer,
@@ -131,11 +222,32 @@ class TrialStudy:
                 _CANDIDATE: configuration.describe(),
                 _CONFIGURATION: json.dumps(configuration.to_dict()),
                 _SEED: seed,
+                _CLAIM: None if claim is None else dict(claim),
+                **({_BASIS: self._own} if self._own and self.basis is None else {}),
                 **known,
             },
         )
         with storage_errors(self.study, self._where):
             return self._storage.get_trial_number_from_id(self._storage.create_new_trial(self._id, trial))
+
+    def take(self, number: int, claim: Mapping[str, Any]) -> bool:
+        """Set a trial that nobody runs running again, and tell whether it was this call that did: of several, one."""
+        with storage_errors(self.study, self._where):
+            trial = self._trial_id(number)
+            if not take_waiting(self._storage, trial):
+                return False
+            self._storage.set_trial_user_attr(trial, _CLAIM, dict(claim))
+        return True
+
+    def renew(self, number: int, claim: Mapping[str, Any]) -> None:
+        """Say of a running trial who runs it. Raises `TrialEndedError` where another has given it back meanwhile."""
+        with storage_errors(self.study, self._where):
+            self._storage.set_trial_user_attr(self._trial_id(number), _CLAIM, dict(claim))
+
+    def has(self, number: int, until: int) -> bool:
+        """Tell whether a trial was judged at micro-batch `until`."""
+        with storage_errors(self.study, self._where):
+            return until in self._storage.get_trial(self._trial_id(number)).intermediate_values
 
     def report(
         self,
@@ -149,29 +261,79 @@ class TrialStudy:
         note: str = "",
         seconds: float = 0.0,
         pace: float | None = None,
+        turn: int | None = None,
+        course: Mapping[int, float] | None = None,
+        aside: bool = False,
     ) -> None:
         """Store the value a trial is judged at for micro-batch `until`, and what it has cost since the last report.
 
         `batches` are its parts, which are kept in single precision. `reached` is less than `until` for a trial that
-        ended early; `note` says why. `pace`: seconds per micro-batch, where they are known.
+        ended early; `note` says why. `pace`: seconds per micro-batch, where they are known. `turn` is the place of this
+        job in the search, and `course` what a baseline adds to its own. `aside`: the trial is put aside with it. Raises
+        `TrialEndedError` for a trial that has ended.
         """
         about = {"cost": cost, "reached": reached, "note": note, "seconds": round(seconds, 3)}
         # Three digits: the next run would have others.
         about |= {"pace": float(f"{pace:.3g}")} if pace is not None else {}
+        about |= {"turn": turn} if turn is not None else {}
+        about |= {"course": [[end, loss] for end, loss in sorted(course.items())]} if course else {}
         with storage_errors(self.study, self._where):
-            trial = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+            trial = self._trial_id(number)
             with together(self._storage):
                 self._storage.set_trial_user_attr(trial, _AT.format(until), {**about, "batches": packed(batches)})
-                # Last, where the two are not one: a trial with a value at `until` is done with that rung.
+                # Last, where these are not one: a trial with a value at `until` is done with that rung.
                 self._storage.set_trial_intermediate_value(trial, until, value)
+                if aside:
+                    self._put_aside(trial)
             # Where another has ended it meanwhile, a journal says so only now.
-            self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+            self._trial_id(number)
+
+    def put_aside(self, number: int) -> None:
+        """Let a trial wait until somebody runs it again. Raises `TrialEndedError` for one that has ended."""
+        with storage_errors(self.study, self._where):
+            self._put_aside(self._trial_id(number))
+
+    def _put_aside(self, trial: int) -> None:
+        self._storage.set_trial_user_attr(trial, _CLAIM, None)
+        self._storage.set_trial_state_values(trial, TrialState.WAITING)
+
+    def give_back(self, number: int) -> bool:
+        """End a trial whose worker is lost, and tell whether it had not ended before; what was judged of it counts."""
+        try:
+            with storage_errors(self.study, self._where):
+                self._storage.set_trial_state_values(self._trial_id(number), TrialState.FAIL)
+        except TrialEndedError:
+            return False
+        return True
 
     def finish(self, number: int, state: State, value: float | None = None) -> None:
-        """End a trial as complete (with its value), pruned or failed."""
+        """End a trial as complete (with its value), pruned or failed. Raises `TrialEndedError` for one that has."""
         ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         with storage_errors(self.study, self._where):
-            self.study.tell(number, value if state == "complete" else None, state=ends[state])
+            trial = self._trial_id(number)
+            if state == "pruned":
+                # As Optuna has it: the last value is that of the trial.
+                judged = self._storage.get_trial(trial).intermediate_values
+                value = judged[max(judged)] if judged and math.isfinite(judged[max(judged)]) else None
+            values = None if value is None or state == "failed" else [value]
+            self._storage.set_trial_state_values(trial, ends[state], values)
+
+    def close(self, trials: Sequence[Trial], values: Mapping[Key, float]) -> None:
+        """End what waits as `trials` say that it has ended, complete ones with their `values`. Any worker may."""
+        states = {(trial.configuration.key, trial.seed): trial.state for trial in trials}
+        for trial in self._frozen():
+            if trial.state.is_finished() or not self._is_ours(trial) or trial.user_attrs.get(_CLAIM) is not None:
+                continue
+            key = self._key(trial)
+            # Begun, and never judged: there is no more to say of it.
+            state = states.get(key, "failed")
+            with suppress(TrialEndedError):
+                self.finish(trial.number, "failed" if state == "running" else state, values.get(key))
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+
+    # --- where it is --------------------------------------------------------------------------------
 
     @property
     def file(self) -> str | None:
@@ -190,79 +352,123 @@ class TrialStudy:
         with storage_errors(self.study, self._where):
             return str(self.study.user_attrs[BIRTHMARK])
 
+    # --- what all workers go by ---------------------------------------------------------------------
+
+    @property
+    def basis(self) -> Mapping[str, Any] | None:
+        """What the race of this search was laid out by, as its first trial says; None: there is none that says so.
+
+        Of workers that begin at once each begins a trial. All go by that with the lowest number, which every storage
+        gives to one alone.
+        """
+        if self._basis is None:
+            first = next((trial for trial in self._frozen() if _CONFIGURATION in trial.user_attrs), None)
+            if first is not None:
+                told = first.user_attrs.get(_BASIS)
+                # One of a study of before does not say.
+                self._basis = told if isinstance(told, Mapping) else {}
+        return self._basis
+
+    @property
+    def is_laid_out_otherwise(self) -> bool:
+        """Whether the race of this search was laid out by something else than this process has gone by."""
+        basis = self.basis or {}
+        return any(name in basis and _written(basis[name]) != _written(fact) for name, fact in self._own.items())
+
+    def keep(self, name: str, fact: Any) -> Any:
+        """Return what this search goes by as `name`: `fact`, in JSON's words, unless another was kept before it."""
+        if self.basis is not None and name in self.basis:
+            fact = self.basis[name]
+        self._own[name] = fact
+        return fact
+
     def remember(self, name: str, value: float) -> float:
         """Store and return `value`, or return what an earlier process of the same search stored as `name`."""
         with storage_errors(self.study, self._where):
             known = self.study.user_attrs
             if name not in known:
                 self.study.set_user_attr(name, value)
-            try:
-                remembered = float(known.get(name, value))
-            except (TypeError, ValueError):
-                remembered = math.nan
+        told = self.keep(name, known.get(name, value))
+        try:
+            remembered = float(told)
+        except (TypeError, ValueError):
+            remembered = math.nan
         if not math.isfinite(remembered) or remembered < 0:
             raise StorageError(
-                f"the study {self.study.study_name!r} in {self._where} remembers {known.get(name)!r} as {name}, which "
+                f"the study {self.study.study_name!r} in {self._where} remembers {told!r} as {name}, which "
                 "is a number of 0 or more; pass another study_name or storage= to search anew"
             )
         return remembered
-
-    def keep_course(self, losses: Mapping[int, float]) -> None:
-        """Keep the baseline's training losses, by the micro-batch that each is of."""
-        with storage_errors(self.study, self._where):
-            self.study.set_user_attr(_COURSE, [[end, loss] for end, loss in sorted(losses.items())])
-
-    def course(self) -> dict[int, float]:
-        """Return what was kept of the baseline's training losses."""
-        with storage_errors(self.study, self._where):
-            return {int(end): float(loss) for end, loss in self.study.user_attrs.get(_COURSE, ())}
 
     def keep_untrained(self, evaluation: Evaluation) -> None:
         """Keep what the untrained model is judged at, its parts in single precision."""
         # JSON, which other tools read, has no NaN.
         value = evaluation.value if math.isfinite(evaluation.value) else None
+        kept = {"value": value, "batches": packed(evaluation.batches)}
         with storage_errors(self.study, self._where):
-            self.study.set_user_attr(_UNTRAINED, {"value": value, "batches": packed(evaluation.batches)})
+            self.study.set_user_attr(_UNTRAINED, kept)
+        self.keep(_UNTRAINED, kept)
 
     def untrained(self) -> Evaluation | None:
         """Return what was kept of the untrained model, NaN where that was no finite number; None: nothing was."""
         with storage_errors(self.study, self._where):
-            kept = self.study.user_attrs.get(_UNTRAINED)
+            kept = (self.basis or {}).get(_UNTRAINED) or self.study.user_attrs.get(_UNTRAINED)
         if kept is None:
             return None
         try:
             value = math.nan if kept["value"] is None else _number(kept["value"])
-            return Evaluation.of(value, unpacked(kept["batches"]))
+            untrained = Evaluation.of(value, unpacked(kept["batches"]))
         except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise StorageError(
                 f"the study {self.study.study_name!r} in {self._where} remembers {kept!r} of the untrained model "
                 f"({type(error).__name__}: {error}), so it may have been edited; pass another study_name or "
                 "storage= to search anew"
             ) from error
+        self.keep(_UNTRAINED, kept)
+        return untrained
 
     def mark_used(self) -> None:
         """Note that the training this search was for has ended: a later run of the same training searches anew."""
         with storage_errors(self.study, self._where):
             self.study.set_user_attr(USED, True)
 
-    def mark_ended(self, limits: str) -> None:
-        """Note that the search has ended at these limits: with the same ones there is nothing more to run."""
-        with storage_errors(self.study, self._where):
-            self.study.set_user_attr(_ENDED, limits)
 
-    def ended_with(self, limits: str) -> bool:
-        """Tell whether a search has ended at these limits."""
-        with storage_errors(self.study, self._where):
-            return bool(self.study.user_attrs.get(_ENDED) == limits)
+def _written(fact: Any) -> str:
+    """Write `fact` as a storage does, which knows no tuples, so that two can be compared."""
+    return json.dumps(fact, sort_keys=True)
 
 
-def _as_trial(trial: FrozenTrial) -> Trial:
-    attributes = trial.user_attrs
-    judged = dict(sorted(trial.intermediate_values.items()))
-    reports = [_report(attributes[_AT.format(step)]) for step in judged]
-    seed = attributes[_SEED]
-    if not isinstance(seed, int) or isinstance(seed, bool) or min(judged, default=0) < 0:
-        raise ValueError(f"its seed is {seed!r} and its first micro-batch {min(judged, default=0)}")
+def _configuration(trial: FrozenTrial) -> Configuration:
+    return Configuration.from_dict(json.loads(trial.user_attrs[_CONFIGURATION]))
+
+
+def _seed(trial: FrozenTrial) -> int:
+    seed = trial.user_attrs[_SEED]
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"its seed is {seed!r}")
+    return seed
+
+
+def _not_given_back(group: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Leave out those that were given back before anything was judged: they say nothing."""
+    return [trial for trial in group if trial.state != TrialState.FAIL or trial.intermediate_values]
+
+
+def _as_trial(group: Sequence[FrozenTrial]) -> Trial:
+    """Read as one the trials of a configuration and seed, by their numbers.
+
+    Of what was judged twice the first counts, which is what whoever looked earlier has seen.
+    """
+    judged: dict[int, float] = {}
+    about: dict[int, Mapping[str, Any]] = {}
+    for trial in group:
+        for step, value in trial.intermediate_values.items():
+            if step not in judged:
+                judged[step], about[step] = value, _report(trial.user_attrs[_AT.format(step)])
+    judged = dict(sorted(judged.items()))
+    reports = [about[step] for step in judged]
+    if min(judged, default=0) < 0:
+        raise ValueError(f"its first micro-batch is {min(judged)}")
     note = reports[-1]["note"] if reports else ""
     if judged and not math.isfinite(judged[max(judged)]):
         # No search writes one: what it should say, nobody knows, and to run it again would end no search.
@@ -275,23 +481,30 @@ def _as_trial(trial: FrozenTrial) -> Trial:
         cap = (last, judged.pop(last))
     # A study of before has values alone.
     evaluations = {
-        step: Evaluation.of(value, unpacked(attributes[_AT.format(step)].get("batches", "")))
-        for step, value in judged.items()
+        step: Evaluation.of(value, unpacked(about[step].get("batches", ""))) for step, value in judged.items()
     }
     return Trial(
-        number=trial.number,
-        configuration=Configuration.from_dict(json.loads(attributes[_CONFIGURATION])),
-        seed=seed,
+        number=group[-1].number,
+        configuration=_configuration(group[0]),
+        seed=_seed(group[0]),
         values=judged,
         batches={step: evaluation.batches for step, evaluation in evaluations.items() if evaluation.batches},
         reached=reports[-1]["reached"] if reports else 0,
-        state=_STATES[trial.state],
+        state=_state(group, note),
         note=note,
         cap=cap,
         cost=sum(report["cost"] for report in reports),
         seconds=sum(report.get("seconds", 0.0) for report in reports),
         pace=next((report["pace"] for report in reversed(reports) if "pace" in report), None),
+        turns={step: report["turn"] for step, report in about.items() if "turn" in report},
+        course={int(end): float(loss) for report in reports for end, loss in report.get("course", ())},
     )
+
+
+def _state(group: Sequence[FrozenTrial], note: str) -> State:
+    last = _STATES[group[-1].state]
+    # A worker that was lost says nothing of the training.
+    return "running" if last == "failed" and not note else last
 
 
 def _report(about: Any) -> Mapping[str, Any]:
@@ -300,6 +513,8 @@ def _report(about: Any) -> Mapping[str, Any]:
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ValueError(f"its {name} is {value!r}, which is a number of 0 or more")
+    if not isinstance(about.get("turn", 0), int):
+        raise TypeError(f"its turn is {about['turn']!r}")
     if not isinstance(about["reached"], int) or not isinstance(about["note"], str):
         raise TypeError(f"it reached {about['reached']!r}, with the note {about['note']!r}")
     return about  # type: ignore[no-any-return]  # checked above

@@ -64,12 +64,12 @@ def without_halves(arena: methods.Arena, amount: float) -> methods.Choice:
 class CompleteRungs(TrialRunner):
     """Every rung a training of its own, its schedule squeezed into it, in place of a cut of the real one."""
 
-    def run(self, configuration: Configuration, seed: int, until: int) -> Outcome:
+    def run(self, configuration: Configuration, seed: int, until: int, *, since: int = 0) -> Outcome:
         """Train to `until` on a schedule of that length."""
         squeezed = round(configuration.schedule.warmup_steps * until / (self.steps or until))
         schedule = replace(configuration.schedule, warmup_steps=squeezed)
         with self.laid_out_for(until):
-            return super().run(replace(configuration, schedule=schedule), seed, until)
+            return super().run(replace(configuration, schedule=schedule), seed, until, since=since)
 
 
 def complete_rungs(arena: methods.Arena, amount: float) -> methods.Choice:

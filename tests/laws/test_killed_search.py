@@ -20,7 +20,7 @@ from optselect.pipeline import Selection, make_selection
 from optselect.search.progress import Silent
 from optselect.search.race import Job, Race
 from optselect.search.runner import TIMING_COST, TrialRunner
-from optselect.search.worker import _Clock
+from optselect.search.worker import has_time_for
 from optselect.settings import Settings
 from optselect.study.journal import journal_storage
 from optselect.study.study import TrialStudy
@@ -109,7 +109,7 @@ def test_a_search_killed_again_and_again_ends_with_that_plan_too(
     assert said(plan) == whole[0]
 
 
-@pytest.mark.parametrize("method", ["begin", "report", "finish", "keep_untrained", "mark_ended"])
+@pytest.mark.parametrize("method", ["begin", "report", "put_aside", "take", "finish", "keep_untrained", "close"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_search_killed_while_it_writes_ends_with_that_plan_too(
     method: str, when: str, whole: tuple[dict[str, Any], int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,7 +120,7 @@ def test_a_search_killed_while_it_writes_ends_with_that_plan_too(
 
     def dying(self: TrialStudy, *args: Any, **kwargs: Any) -> Any:
         calls.append(1)
-        if len(calls) == (1 if method in ("keep_untrained", "mark_ended") else 2):
+        if len(calls) == (1 if method in ("keep_untrained", "close") else 2):
             if when == "after":
                 original(self, *args, **kwargs)
             raise Killed
@@ -252,15 +252,13 @@ def test_a_limit_in_seconds_keeps_the_first_job_from_overrunning_it_too(monkeypa
 
 def test_the_clock_counts_the_passes_of_a_closure() -> None:
     fast, closure = (Configuration(optimizer=name, hyperparameters={"lr": 1.0}) for name in ("adamw", "lbfgs"))
-    race = Race(arms=(fast,), baseline=fast, horizon=40, steps=None, specs=(catalogue.get("lbfgs"),))
+    race = Race(arms=(fast,), baseline=fast, horizon=40, steps=None, seconds=110.0, specs=(catalogue.get("lbfgs"),))
     begun = Trial(
         number=0, configuration=fast, seed=0, values={10: 1.0}, cost=10, reached=10, state="running", seconds=10.0
     )
-    clock = _Clock(110.0, [begun])
 
     has_time = [
-        clock.has_time_for(Job(configuration=each, seed=1, until=10, stage="arms"), race, [begun])
-        for each in (fast, closure)
+        has_time_for(Job(configuration=each, seed=1, until=10, stage="arms"), race, [begun]) for each in (fast, closure)
     ]
 
     assert has_time == [True, False]

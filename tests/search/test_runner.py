@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import optuna
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,6 @@ from optselect.parameters.anatomy import anatomy_of
 from optselect.search.outcome import Outcome
 from optselect.search.race import Race
 from optselect.search.runner import TrialRunner
-from optselect.study.study import TrialStudy
 from tests.support.small import loader, sentences, vectors, words
 
 SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1, "weight_decay": 1e-7})
@@ -306,10 +304,10 @@ class Ramp:
 
 
 @contextmanager
-def racing(study: TrialStudy | None = None) -> Iterator[TrialRunner]:
+def racing() -> Iterator[TrialRunner]:
     model = nn.Linear(6, 3)
     with trials(Ramp(model), model=model, initial_loss=0.02) as runner:
-        runner.take_up(Race(arms=(BASE, SGD), baseline=BASE, horizon=100, steps=1_000), study)
+        runner.take_up(Race(arms=(BASE, SGD), baseline=BASE, horizon=100, steps=1_000), None)
         yield runner
 
 
@@ -332,16 +330,17 @@ def test_a_rival_that_rises_three_times_as_high_as_the_baseline_has_diverged() -
         assert runner.run(wild, 0, 50).value is None
 
 
-def test_a_killed_search_knows_the_course_of_its_baseline() -> None:
-    study = TrialStudy(optuna.create_study())
-    wild = replace(SGD, hyperparameters={"lr": 30.0, "weight_decay": 1e-7})
-    with racing(study) as runner:
-        runner.run(BASE, 0, 50)
+def test_whoever_is_told_the_course_of_the_baseline_judges_as_the_one_who_ran_it() -> None:
+    wild = replace(SGD, hyperparameters={"lr": 300.0, "weight_decay": 1e-7})
+    with racing() as runner:
+        course = {**runner.run(BASE, 0, 25).course, **runner.run(BASE, 0, 50).course}
         whole = runner.run(wild, 0, 50), runner.run(SGD, 0, 50)
-    with racing(study) as runner:
+    with racing() as runner:
+        runner.guide(course)
         after = runner.run(wild, 0, 50), runner.run(SGD, 0, 50)
 
     assert after == whole
+    assert whole[0].value is None
 
 
 def test_a_validation_that_is_not_finite_gives_no_value() -> None:

@@ -281,17 +281,6 @@ def test_a_study_of_another_training_is_never_continued(tmp_path: Path) -> None:
     assert len(opened(path, identity=ONE).trials()) == 4
 
 
-def test_an_ended_search_is_known_by_its_limits(tmp_path: Path) -> None:
-    path = tmp_path / "study.journal"
-    opened(path).mark_ended("[100, null]")
-
-    study = opened(path)
-
-    assert study.ended_with("[100, null]")
-    assert not study.ended_with("[200, null]")
-    assert not opened().ended_with("[100, null]")
-
-
 def test_facts_are_kept_as_they_were_at_the_beginning(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     open_study(storage=path, name="study", mode="min", facts={"profile": {"a": [1, 2]}})
@@ -406,8 +395,8 @@ def steps_of(study: TrialStudy) -> list[Callable[[], Any]]:
         lambda: study.report(3, until=10, reached=10, value=1.0, cost=1.0),
         lambda: study.finish(3, "failed"),
         study.mark_used,
-        lambda: study.mark_ended("[1]"),
-        lambda: study.ended_with("[1]"),
+        lambda: study.put_aside(3),
+        lambda: study.close((), {}),
         lambda: study.keep_untrained(Evaluation(value=1.0)),
         study.untrained,
     ]
@@ -595,7 +584,7 @@ def test_a_trial_that_was_edited_is_a_named_error(name: str, wrong: Any) -> None
     study = opened()
     number = study.begin(SGD, 0, NAMES)
     study.report(number, until=10, reached=10, value=1.0, cost=1.0)
-    study._storage.set_trial_user_attr(number, name, wrong)  # in memory the first trial's id is its number
+    study._storage.set_trial_user_attr(study._trial_id(number), name, wrong)
 
     with pytest.raises(StorageError, match="trial 0 of the study 'study' in memory is not as optselect wrote it"):
         study.trials()
