@@ -18,7 +18,8 @@ from optselect.profile.model import measured_anatomy
 from optselect.rules import Policy, Prior, Proposal, configuration, propose
 from optselect.rules import policies as policies_for
 from optselect.search.brief import Brief
-from optselect.search.race_for import arms_of, baseline_of, timeable
+from optselect.search.race import Race
+from optselect.search.race_for import arms_of, baseline_of, race_for, timeable
 from optselect.search.runner import PAUSED_BYTES, TIMING_COST, TrialRunner
 from optselect.search.stages import STAGES, Stage
 from optselect.search.tactics import TACTICS, Tactics
@@ -168,12 +169,40 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
     )
 
 
-def agreed(workload: Workload, profile: Profile, study: TrialStudy | None) -> Profile:
-    """Return the profile that all workers of the search go by: that of the one who began it.
+@dataclass(frozen=True, kw_only=True)
+class LaidOut:
+    """A race, what runs its trials, and what it was laid out by."""
 
-    Another machine adds up in another order, and has other memory that is free.
+    race: Race
+    runner: TrialRunner
+    profile: Profile
+    proposals: Sequence[Proposal]
+    policies: Sequence[Policy]
+
+
+def laid_out(
+    workload: Workload,
+    brief: Brief,
+    profile: Profile,
+    anatomy: Anatomy,
+    *,
+    study: TrialStudy | None,
+    method: Method = METHOD,
+) -> LaidOut:
+    """Lay out the race by what the first worker of the search has measured; where nobody has, by what this one has.
+
+    Another machine adds up in another order, has other memory that is free, and another pace.
     """
-    return workload.agree(profile if study is None else Profile.from_dict(study.keep("profile", profile.to_dict())))
+    if study is not None:
+        profile = Profile.from_dict(study.keep("profile", profile.to_dict()))
+    profile = workload.agree(profile)
+    proposals, policies = proposed(workload, brief, profile, anatomy, method)
+    brief = with_room(workload, brief, profile, study, method)
+    runner = runner_for(workload, brief, profile, anatomy, method)
+    brief = at_pace(workload, brief, profile, proposals, runner=runner, study=study)
+    room = brief.paused_bytes
+    race = race_for(brief, profile, proposals, policies, paused_bytes=room, tactics=method.tactics)
+    return LaidOut(race=race, runner=runner, profile=profile, proposals=proposals, policies=policies)
 
 
 def with_room(

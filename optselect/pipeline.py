@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from optselect.briefing import (
     METHOD,
     Method,
-    agreed,
-    at_pace,
     briefed,
+    laid_out,
     measured,
     opened,
     proposed,
-    runner_for,
-    with_room,
 )
 from optselect.budget import Budget
 from optselect.configuration.goal import Compare
@@ -28,7 +25,6 @@ from optselect.report.live import progress_for
 from optselect.rules import Rule
 from optselect.search.choice import decide
 from optselect.search.progress import Preview, Progress, Silent
-from optselect.search.race_for import race_for
 from optselect.search.transfer import for_the_whole_training
 from optselect.search.worker import LaidOutOtherwiseError, search
 from optselect.settings import RISK, Settings
@@ -92,27 +88,19 @@ def make_selection(
     """Do what `select` does, for those who also want the profile and the study, or run on several processes."""
     progress = progress_for(progress) if first_process else Silent()
     with workload.borrowed():
-        unlimited = briefed(workload, settings)
+        brief = briefed(workload, settings)
         watch = Stopwatch(workload.model)
-        profile, anatomy = measured(workload, unlimited, watch)
-        proposals, policies = proposed(workload, unlimited, profile, anatomy, method)
-        preview = Preview(proposals=proposals, monitor=unlimited.monitor, goal=unlimited.goal, pace=watch.pace)
-        progress.proposed(preview)
-        study = opened(workload, unlimited, profile) if first_process else None
+        profile, anatomy = measured(workload, brief, watch)
+        proposals, _ = proposed(workload, brief, profile, anatomy, method)
+        progress.proposed(Preview(proposals=proposals, monitor=brief.monitor, goal=brief.goal, pace=watch.pace))
+        study = opened(workload, brief, profile) if first_process else None
         while True:
-            if profile != (told := agreed(workload, profile, study)):
-                profile = told
-                proposals, policies = proposed(workload, unlimited, profile, anatomy, method)
-            brief = with_room(workload, unlimited, profile, study, method)
-            runner = runner_for(workload, brief, profile, anatomy, method)
-            brief = at_pace(workload, brief, profile, proposals, runner=runner, study=study)
-            room = brief.paused_bytes
-            race = race_for(brief, profile, proposals, policies, paused_bytes=room, tactics=method.tactics)
+            laid = laid_out(workload, brief, profile, anatomy, study=study, method=method)
             with suppress(LaidOutOtherwiseError):
-                race, trials = search(workload, race, study, runner, progress=progress, stages=method.stages)
+                race, trials = search(workload, laid.race, study, laid.runner, progress=progress, stages=method.stages)
                 break
-    choice = decide(race, trials, proposals, brief.monitor, policies=policies)
-    choice = for_the_whole_training(choice, race, trials, profile, method.rate_transfer)
-    plan = planned(workload, choice, race, trials, profile=profile, anatomy=anatomy, proposals=proposals)
+    choice = decide(race, trials, laid.proposals, brief.monitor, policies=laid.policies)
+    choice = for_the_whole_training(choice, race, trials, laid.profile, method.rate_transfer)
+    plan = planned(workload, choice, race, trials, profile=laid.profile, anatomy=anatomy, proposals=laid.proposals)
     progress.chosen(plan)
-    return Selection(plan=workload.agree(plan), profile=profile, study=study)
+    return Selection(plan=workload.agree(plan), profile=laid.profile, study=study)

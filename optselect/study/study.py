@@ -22,35 +22,32 @@ from optselect.configuration.trial import State, Trial
 from optselect.errors import StorageError
 from optselect.space import Value
 from optselect.study.batches import packed, unpacked
+from optselect.study.reading import (
+    AT,
+    CONFIGURATION,
+    SEED,
+    configuration_of,
+    not_given_back,
+    number_in,
+    seed_of,
+    trial_of,
+)
 from optselect.study.storage import TrialEndedError, backend_of, file_of, storage_errors, take_waiting, together
 
 BIRTHMARK, USED = "optselect:birthmark", "optselect:used"
 """Attributes of a study: made up with it, so that it is known from any other of its name; its training has ended."""
 
-_CONFIGURATION, _SEED = "optselect:configuration", "optselect:seed"
 # Who runs a trial, what, and that it is still at it; None: nobody does.
 _CLAIM = "optselect:claim"
 # In the first trial of a search: what its race was laid out by.
 _BASIS = "optselect:basis"
 # In words, for those who look at the study with other tools.
 _CANDIDATE = "candidate"
-# What belongs to the value at a micro-batch: one attribute for each, so that a kill between it and the value
-# leaves something that nobody looks at.
-_AT = "optselect:at {}"
 _UNTRAINED = "optselect:untrained"
 # One fixed set of parameters for every trial, whatever its optimizer, so that samplers and
 # optuna-dashboard see a single space.
 _LR = FloatDistribution(1e-8, 1e3, log=True)
 _log = logging.getLogger("optselect")
-
-_STATES: Mapping[TrialState, State] = {
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "running",
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
-
 
 Key = tuple[str, int]
 """What trials of one configuration and seed are known by."""
@@ -118,7 +115,7 @@ class TrialStudy:
         for trial in frozen:
             if self._is_ours(trial):
                 groups[self._key(trial)].append(trial)
-        known = {key: self._read(key, kept) for key, group in groups.items() if (kept := _not_given_back(group))}
+        known = {key: self._read(key, kept) for key, group in groups.items() if (kept := not_given_back(group))}
         ours = sorted((trial for group in groups.values() for trial in group), key=lambda trial: trial.number)
         return Look(
             trials=list(known.values()),
@@ -137,7 +134,7 @@ class TrialStudy:
         )
 
     def _is_ours(self, trial: FrozenTrial) -> bool:
-        if _CONFIGURATION not in trial.user_attrs:
+        if CONFIGURATION not in trial.user_attrs:
             return False
         # optselect writes none: what is not finite counts as the worst value seen.
         foreign = [value for value in trial.intermediate_values.values() if not math.isfinite(value)]
@@ -156,7 +153,7 @@ class TrialStudy:
         known = self._keys.get(trial.number)
         if known is None:
             with self._as_written(trial.number):
-                known = self._keys[trial.number] = (_configuration(trial).key, _seed(trial))
+                known = self._keys[trial.number] = (configuration_of(trial).key, seed_of(trial))
         return known
 
     def _read(self, key: Key, group: Sequence[FrozenTrial]) -> Trial:
@@ -165,7 +162,7 @@ class TrialStudy:
         before = self._known.get(key)
         if before is None or before[0] != signature:
             with self._as_written(group[-1].number):
-                before = self._known[key] = (signature, _as_trial(group))
+                before = self._known[key] = (signature, trial_of(group))
         return before[1]
 
     @contextmanager
@@ -207,7 +204,7 @@ class TrialStudy:
             "lr": 1.0 if configuration.rate is None else configuration.rate,
         }
         parts = {until: packed(batches.get(until, ())) for until in values}
-        known = {_AT.format(at): {"cost": 0.0, "reached": at, "note": "", "batches": parts[at]} for at in values}
+        known = {AT.format(at): {"cost": 0.0, "reached": at, "note": "", "batches": parts[at]} for at in values}
         # Added as a whole, not enqueued and asked for: a kill in between would leave a waiting trial behind.
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
@@ -220,8 +217,8 @@ class TrialStudy:
             intermediate_values=dict(values),
             user_attrs={
                 _CANDIDATE: configuration.describe(),
-                _CONFIGURATION: json.dumps(configuration.to_dict()),
-                _SEED: seed,
+                CONFIGURATION: json.dumps(configuration.to_dict()),
+                SEED: seed,
                 _CLAIM: None if claim is None else dict(claim),
                 **({_BASIS: self._own} if self._own and self.basis is None else {}),
                 **known,
@@ -280,7 +277,7 @@ class TrialStudy:
         with storage_errors(self.study, self._where):
             trial = self._trial_id(number)
             with together(self._storage):
-                self._storage.set_trial_user_attr(trial, _AT.format(until), {**about, "batches": packed(batches)})
+                self._storage.set_trial_user_attr(trial, AT.format(until), {**about, "batches": packed(batches)})
                 # Last, where these are not one: a trial with a value at `until` is done with that rung.
                 self._storage.set_trial_intermediate_value(trial, until, value)
                 if aside:
@@ -362,7 +359,7 @@ class TrialStudy:
         gives to one alone.
         """
         if self._basis is None:
-            first = next((trial for trial in self._frozen() if _CONFIGURATION in trial.user_attrs), None)
+            first = next((trial for trial in self._frozen() if CONFIGURATION in trial.user_attrs), None)
             if first is not None:
                 told = first.user_attrs.get(_BASIS)
                 # One of a study of before does not say.
@@ -416,7 +413,7 @@ class TrialStudy:
         if kept is None:
             return None
         try:
-            value = math.nan if kept["value"] is None else _number(kept["value"])
+            value = math.nan if kept["value"] is None else number_in(kept["value"])
             untrained = Evaluation.of(value, unpacked(kept["batches"]))
         except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise StorageError(
@@ -436,96 +433,3 @@ class TrialStudy:
 def _written(fact: Any) -> str:
     """Write `fact` as a storage does, which knows no tuples, so that two can be compared."""
     return json.dumps(fact, sort_keys=True)
-
-
-def _configuration(trial: FrozenTrial) -> Configuration:
-    return Configuration.from_dict(json.loads(trial.user_attrs[_CONFIGURATION]))
-
-
-def _seed(trial: FrozenTrial) -> int:
-    seed = trial.user_attrs[_SEED]
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise TypeError(f"its seed is {seed!r}")
-    return seed
-
-
-def _not_given_back(group: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Leave out those that were given back before anything was judged: they say nothing."""
-    return [trial for trial in group if trial.state != TrialState.FAIL or trial.intermediate_values]
-
-
-def _as_trial(group: Sequence[FrozenTrial]) -> Trial:
-    """Read as one the trials of a configuration and seed, by their numbers.
-
-    Of what was judged twice the first counts, which is what whoever looked earlier has seen.
-    """
-    judged: dict[int, float] = {}
-    about: dict[int, Mapping[str, Any]] = {}
-    for trial in group:
-        for step, value in trial.intermediate_values.items():
-            if step not in judged:
-                judged[step], about[step] = value, _report(trial.user_attrs[_AT.format(step)])
-    judged = dict(sorted(judged.items()))
-    reports = [about[step] for step in judged]
-    if min(judged, default=0) < 0:
-        raise ValueError(f"its first micro-batch is {min(judged)}")
-    note = reports[-1]["note"] if reports else ""
-    if judged and not math.isfinite(judged[max(judged)]):
-        # No search writes one: what it should say, nobody knows, and to run it again would end no search.
-        note = note or f"its value in the study is {judged[max(judged)]}"
-    judged = {step: value for step, value in judged.items() if math.isfinite(value)}
-    cap = None
-    if judged and note and reports[-1]["note"]:
-        # The last is what a trial that diverged counts as, not a measurement.
-        last = max(judged)
-        cap = (last, judged.pop(last))
-    # A study of before has values alone.
-    evaluations = {
-        step: Evaluation.of(value, unpacked(about[step].get("batches", ""))) for step, value in judged.items()
-    }
-    return Trial(
-        number=group[-1].number,
-        configuration=_configuration(group[0]),
-        seed=_seed(group[0]),
-        values=judged,
-        batches={step: evaluation.batches for step, evaluation in evaluations.items() if evaluation.batches},
-        reached=reports[-1]["reached"] if reports else 0,
-        state=_state(group, note),
-        note=note,
-        cap=cap,
-        cost=sum(report["cost"] for report in reports),
-        seconds=sum(report.get("seconds", 0.0) for report in reports),
-        pace=next((report["pace"] for report in reversed(reports) if "pace" in report), None),
-        turns={step: report["turn"] for step, report in about.items() if "turn" in report},
-        course={int(end): float(loss) for report in reports for end, loss in report.get("course", ())},
-    )
-
-
-def _state(group: Sequence[FrozenTrial], note: str) -> State:
-    last = _STATES[group[-1].state]
-    # A worker that was lost says nothing of the training.
-    return "running" if last == "failed" and not note else last
-
-
-def _report(about: Any) -> Mapping[str, Any]:
-    """Read what is kept beside a value. Raises `ValueError` for what `TrialStudy.report` does not write."""
-    numbers = {name: about.get(name, 0.0) if name in _NEWER else about[name] for name in _COUNTED}
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"its {name} is {value!r}, which is a number of 0 or more")
-    if not isinstance(about.get("turn", 0), int):
-        raise TypeError(f"its turn is {about['turn']!r}")
-    if not isinstance(about["reached"], int) or not isinstance(about["note"], str):
-        raise TypeError(f"it reached {about['reached']!r}, with the note {about['note']!r}")
-    return about  # type: ignore[no-any-return]  # checked above
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"its value is {value!r}")
-    return float(value)
-
-
-_COUNTED = ("cost", "reached", "seconds", "pace")
-# Studies of before, and trials that ended before they trained, have none.
-_NEWER = ("seconds", "pace")

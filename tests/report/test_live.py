@@ -158,7 +158,7 @@ def test_where_there_is_no_terminal_the_progress_is_logged() -> None:
 )
 def test_every_end_of_a_trial_is_shown(outcome: Outcome, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.StringIO()
-    monkeypatch.setattr("optselect.search.worker.TrialRunner.run", lambda *_: outcome)
+    monkeypatch.setattr("optselect.search.worker.TrialRunner.run", lambda *_, **__: outcome)
 
     try:
         searched(TableProgress(Console(file=output, width=140, force_terminal=True)))

@@ -1,0 +1,125 @@
+"""Reading the trials of a search back: several of Optuna's may be one of ours."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from optselect.configuration.configuration import Configuration
+from optselect.configuration.evaluation import Evaluation
+from optselect.configuration.trial import State, Trial
+from optselect.study.batches import unpacked
+
+CONFIGURATION, SEED = "optselect:configuration", "optselect:seed"
+"""Attributes of a trial: what it trains, and the seed of its batches."""
+AT = "optselect:at {}"
+"""What belongs to the value at a micro-batch: one attribute for each, so that a kill between it and the value leaves
+something that nobody looks at."""
+
+_STATES: Mapping[TrialState, State] = {
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+def configuration_of(trial: FrozenTrial) -> Configuration:
+    """Read what a trial trains. Raises some error for what was not written so."""
+    return Configuration.from_dict(json.loads(trial.user_attrs[CONFIGURATION]))
+
+
+def seed_of(trial: FrozenTrial) -> int:
+    """Read the seed of a trial's batches. Raises `TypeError` for what is none."""
+    seed = trial.user_attrs[SEED]
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"its seed is {seed!r}")
+    return seed
+
+
+def not_given_back(group: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Leave out those that were given back before anything was judged: they say nothing."""
+    return [trial for trial in group if trial.state != TrialState.FAIL or trial.intermediate_values]
+
+
+def trial_of(group: Sequence[FrozenTrial]) -> Trial:
+    """Read as one the trials of a configuration and seed, by their numbers.
+
+    Of what was judged twice the first counts, which is what whoever looked earlier has seen.
+    """
+    judged: dict[int, float] = {}
+    about: dict[int, Mapping[str, Any]] = {}
+    for trial in group:
+        for step, value in trial.intermediate_values.items():
+            if step not in judged:
+                judged[step], about[step] = value, _report(trial.user_attrs[AT.format(step)])
+    judged = dict(sorted(judged.items()))
+    reports = [about[step] for step in judged]
+    if min(judged, default=0) < 0:
+        raise ValueError(f"its first micro-batch is {min(judged)}")
+    note = reports[-1]["note"] if reports else ""
+    if judged and not math.isfinite(judged[max(judged)]):
+        # No search writes one: what it should say, nobody knows, and to run it again would end no search.
+        note = note or f"its value in the study is {judged[max(judged)]}"
+    judged = {step: value for step, value in judged.items() if math.isfinite(value)}
+    cap = None
+    if judged and note and reports[-1]["note"]:
+        # The last is what a trial that diverged counts as, not a measurement.
+        last = max(judged)
+        cap = (last, judged.pop(last))
+    # A study of before has values alone.
+    evaluations = {
+        step: Evaluation.of(value, unpacked(about[step].get("batches", ""))) for step, value in judged.items()
+    }
+    return Trial(
+        number=group[-1].number,
+        configuration=configuration_of(group[0]),
+        seed=seed_of(group[0]),
+        values=judged,
+        batches={step: evaluation.batches for step, evaluation in evaluations.items() if evaluation.batches},
+        reached=reports[-1]["reached"] if reports else 0,
+        state=_state(group, note),
+        note=note,
+        cap=cap,
+        cost=sum(report["cost"] for report in reports),
+        seconds=sum(report.get("seconds", 0.0) for report in reports),
+        pace=next((report["pace"] for report in reversed(reports) if "pace" in report), None),
+        turns={step: report["turn"] for step, report in about.items() if "turn" in report},
+        course={int(end): float(loss) for report in reports for end, loss in report.get("course", ())},
+    )
+
+
+def _state(group: Sequence[FrozenTrial], note: str) -> State:
+    last = _STATES[group[-1].state]
+    # A worker that was lost says nothing of the training.
+    return "running" if last == "failed" and not note else last
+
+
+def _report(about: Any) -> Mapping[str, Any]:
+    """Read what is kept beside a value. Raises `ValueError` for what `TrialStudy.report` does not write."""
+    numbers = {name: about.get(name, 0.0) if name in _NEWER else about[name] for name in _COUNTED}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"its {name} is {value!r}, which is a number of 0 or more")
+    if not isinstance(about.get("turn", 0), int):
+        raise TypeError(f"its turn is {about['turn']!r}")
+    if not isinstance(about["reached"], int) or not isinstance(about["note"], str):
+        raise TypeError(f"it reached {about['reached']!r}, with the note {about['note']!r}")
+    return about  # type: ignore[no-any-return]  # checked above
+
+
+def number_in(value: Any) -> float:
+    """Read a finite number. Raises `ValueError` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"its value is {value!r}")
+    return float(value)
+
+
+_COUNTED = ("cost", "reached", "seconds", "pace")
+# Studies of before, and trials that ended before they trained, have none.
+_NEWER = ("seconds", "pace")
