@@ -231,7 +231,7 @@ class Desk:
         """Let some time pass before the next look: the longer nothing was found, the more."""
         # By chance, so that those who wait do not all come at once.
         self._sleep(self._chance.uniform(0.5, 1.0) * self._waits)
-        self._waits = min(_LONGER * self._waits, _LONGEST_WAIT_SECONDS)
+        self._waits = min(_LONGER * self._waits, _LONGEST_WAIT_SECONDS, self.claims.look_seconds)
 
     def close(self, race: Race) -> list[Trial]:
         """End every trial that waits, and return all trials."""

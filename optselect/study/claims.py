@@ -32,6 +32,8 @@ LEASE_SECONDS = 30.0
 _RENEWALS = 3
 # A look that comes later than this after the one before says little: the storage, or the one who looks, was away.
 _SHARE_OF_A_LOOK = 0.25
+# Between setting a trial running and saying who runs it there is one write. One that takes longer loses the trial.
+_UNSAID_SECONDS = 1.0
 # What this process holds; of its threads and of searches in it that were left, nobody else could tell.
 _held: set[str] = set()
 
@@ -122,10 +124,14 @@ class Claims:
     ) -> None:
         self.study = study
         self._seconds = LEASE_SECONDS if lease_seconds is None else lease_seconds
-        self._clock = clock
         self._worker = this_process() if worker is None else worker
         self._watch = _Watch(self._seconds, clock)
         self.lost: list[Claim] = []
+
+    @property
+    def look_seconds(self) -> float:
+        """Seconds after which whoever waits has to look again, to see in time who is lost."""
+        return _SHARE_OF_A_LOOK * self._seconds
 
     def look(self) -> tuple[Look, list[Claim | None]]:
         """Read the study, give back what was lost, and return what is left: all of it, and the claims on open trials.
@@ -283,7 +289,7 @@ class _Watch:
         if claim is not None and (claim.left or _is_gone(claim)):
             return True
         now = self._clock()
-        seconds = self._seconds if claim is None else claim.seconds
+        seconds = min(self._seconds, _UNSAID_SECONDS) if claim is None else claim.seconds
         what, silent, looked = self._seen.get(trial.number, (None, 0.0, now))
         mark = (None, None) if claim is None else (claim.token, claim.renewals)
         if what != mark:
