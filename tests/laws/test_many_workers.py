@@ -16,7 +16,6 @@ from optselect.search.race import Job, Race
 from tests.laws.playing import (
     GOLDEN,
     Judge,
-    decided,
     judges_untrained,
     plain,
     pure_suggestion,
