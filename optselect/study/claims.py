@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -126,6 +127,7 @@ class Claims:
         self._seconds = LEASE_SECONDS if lease_seconds is None else lease_seconds
         self._worker = this_process() if worker is None else worker
         self._watch = _Watch(self._seconds, clock)
+        self._looked = False
         self.lost: list[Claim] = []
 
     @property
@@ -139,9 +141,22 @@ class Claims:
         None stands for an open trial that does not say who runs it.
         """
         look = self.study.look()
+        if not self._looked and self._put_aside_what_was_left(look):
+            look = self.study.look()
+        self._looked = True
         while [trial for trial in look.open if self._given_back(trial)]:
             look = self.study.look()
         return look, [claim_on(trial) for trial in look.open]
+
+    def _put_aside_what_was_left(self, look: Look) -> bool:
+        """Go on with the trials of a search that was left, where nobody else is at it: the study is as if none was."""
+        left = [claim_on(trial) for trial in look.open]
+        if not all(claim is not None and _is_left(claim) for claim in left):
+            return False
+        for trial in look.open:
+            with suppress(TrialEndedError):
+                self.study.put_aside(trial.number)
+        return bool(left)
 
     def _given_back(self, trial: OpenTrial) -> bool:
         claim = claim_on(trial)
@@ -166,10 +181,13 @@ class Claims:
         optimizers: Sequence[str],
         known: Trial | None,
     ) -> Claim | None:
-        """Take a job, which `look` shows as nobody's; None: another has been quicker.
+        """Take a job; None: it is another's, by `look` or meanwhile.
 
         `optimizers` are those of the search, and `known` is what was run of the trial before.
         """
+        key = (configuration.key, seed)
+        if any((trial.configuration.key, trial.seed) == key for trial in look.open):
+            return None
         claim = Claim(
             number=-1,
             configuration=configuration,
@@ -182,7 +200,7 @@ class Claims:
         )
         _held.add(claim.token)
         try:
-            waiting = look.free.get((configuration.key, seed))
+            waiting = look.free.get(key)
             if waiting is not None:
                 claim = replace(claim, number=waiting)
                 taken = self.study.take(waiting, claim.to_dict())
@@ -286,7 +304,7 @@ class _Watch:
 
     def has_lost(self, trial: OpenTrial, claim: Claim | None) -> bool:
         """Look at an open trial, and tell whether its holder is lost."""
-        if claim is not None and (claim.left or _is_gone(claim)):
+        if claim is not None and _is_left(claim):
             return True
         now = self._clock()
         seconds = min(self._seconds, _UNSAID_SECONDS) if claim is None else claim.seconds
@@ -300,8 +318,10 @@ class _Watch:
         return silent >= seconds
 
 
-def _is_gone(claim: Claim) -> bool:
-    """Tell whether a claim of this machine is known to be nobody's."""
+def _is_left(claim: Claim) -> bool:
+    """Tell whether its holder is known to be gone: it said so, or was a process of this machine."""
+    if claim.left:
+        return True
     if claim.worker == this_process():
         return claim.token not in _held
     return is_dead(claim.worker)

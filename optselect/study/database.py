@@ -40,6 +40,17 @@ def database_storage(url: str) -> LastingDatabase:
     return LastingDatabase(_with_driver(url), {"pool_pre_ping": True})
 
 
+def take_row(database: RDBStorage, trial_id: int) -> bool:
+    """Set a waiting trial running in one statement, and tell whether it was this one that did.
+
+    Optuna reads the state first and writes then; between the two, SQLite lets another do the same.
+    """
+    waits = (_TRIAL.c.trial_id == trial_id) & (_TRIAL.c.state == TrialState.WAITING)
+    runs = {"state": TrialState.RUNNING, "datetime_start": datetime.now(UTC).replace(tzinfo=None)}
+    with database.engine.begin() as connection:
+        return connection.execute(sqlalchemy.update(_TRIAL).where(waits).values(runs)).rowcount == 1
+
+
 class LastingDatabase(RDBStorage):
     """The same rows in the same tables as Optuna's storage, which may read and write them at the same time.
 

@@ -77,6 +77,11 @@ def take_waiting(storage: BaseStorage, trial_id: int) -> bool:
     if owned is not None:
         for worker in [worker for worker, trial in owned.items() if trial == trial_id]:
             owned.pop(worker, None)
+    database = backend_of(storage)
+    if isinstance(database, RDBStorage):
+        from optselect.study.database import take_row  # noqa: PLC0415  # as in `storage_of`
+
+        return take_row(database, trial_id)
     return storage.set_trial_state_values(trial_id, TrialState.RUNNING)
 
 

@@ -109,7 +109,7 @@ def test_a_search_killed_again_and_again_ends_with_that_plan_too(
     assert said(plan) == whole[0]
 
 
-@pytest.mark.parametrize("method", ["begin", "report", "put_aside", "take", "finish", "keep_untrained", "close"])
+@pytest.mark.parametrize("method", ["begin", "report", "take", "finish", "keep_untrained", "close"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_search_killed_while_it_writes_ends_with_that_plan_too(
     method: str, when: str, whole: tuple[dict[str, Any], int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

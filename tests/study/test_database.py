@@ -226,7 +226,7 @@ def test_a_report_to_a_trial_that_another_has_ended_is_an_error(storage: optuna.
     with pytest.raises(Exception, match="already finished") as caught:
         study.report(number, until=10, reached=10, value=0.9, cost=12.5)
 
-    assert type(caught.value).__name__ == "StorageError"
+    assert type(caught.value).__name__ == "TrialEndedError"
     assert isinstance(caught.value.__cause__, type(refused.value))
 
 
