@@ -34,7 +34,7 @@ from optselect.callbacks.thawing import observe
 from optselect.configuration import USER
 from optselect.configuration.goal import Compare, Mode
 from optselect.configuration.policy import FineTuning
-from optselect.errors import ConfigurationError, OptselectError
+from optselect.errors import ConfigurationError, OptselectError, PlanError
 from optselect.optim.modes import has_modes, to_evaluation, to_training
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
@@ -81,8 +81,8 @@ class AutoOptimizer(AnyCallback):
             gets fewer steps, in its trials and in the training, which ends when the baseline's would have.
         on_mismatch: "error" or "search": what to do when a checkpoint has no plan, or one for another model.
 
-    `plan`, `profile` and `study` hold the results. Raises `UnknownOptimizerError`, `BudgetError` and
-    `ConfigurationError` at once for arguments that cannot be meant.
+    `plan`, `profile` and `study` hold the results, each None before; `chosen` is the plan, or an error. Raises
+    `UnknownOptimizerError`, `BudgetError` and `ConfigurationError` at once for arguments that cannot be meant.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class AutoOptimizer(AnyCallback):
             _one_of("fine_tuning", fine_tuning, ("auto", True, False))
         self._settings = Settings(
             budget=budget,
-            candidates=tuple(candidates) if candidates is not None else None,
+            candidates=candidates,
             rules=rules,
             storage=storage,
             study_name=study_name,
@@ -145,6 +145,16 @@ class AutoOptimizer(AnyCallback):
     @plan.setter
     def plan(self, plan: OptimizerPlan | None) -> None:
         self._plan = plan
+
+    @property
+    def chosen(self) -> OptimizerPlan:
+        """The plan, where there is one for sure. Raises `PlanError` where nothing was chosen, or not yet."""
+        if self.plan is None:
+            raise PlanError(
+                "there is no plan: nothing was chosen yet, or nothing could be searched for, which a warning tells; "
+                "fit first"
+            )
+        return self.plan
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ from optselect.settings import Settings
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+
+_log = logging.getLogger("optselect")
 
 STUDY_FILE = "optselect_study.journal"
 
@@ -113,7 +116,8 @@ class FitRequest:
         if trainer.fast_dev_run or any(map(is_tuning, trainer.callbacks)):
             return None
         if trainer.max_epochs == 0 or trainer.max_steps == 0:
-            return None  # nothing will be trained
+            _log.info("nothing is to be trained (max_epochs or max_steps is 0), so nothing is searched")
+            return None
         if any(is_named(callback, "BatchSizeFinder") for callback in trainer.callbacks):
             raise ConfigurationError(
                 "BatchSizeFinder changes the batch size after the optimizer was chosen for the present one; "

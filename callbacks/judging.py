@@ -226,6 +226,8 @@ class Judge:
         found = among(name, self._logged)
         if found is None or not (values := self._logged[found]):
             empty = "; the validation loader gives no batch" if loop.data.validation_is_empty else ""
+            if not self._trainer.limit_val_batches:
+                empty = "; the validation is switched off (limit_val_batches=0): switch it on, or leave monitor= out"
             raise MetricNotLoggedError.among(
                 f"monitor={name!r} was never logged{logged_by_callbacks(name, self._callbacks)}{empty}",
                 name,

@@ -108,6 +108,26 @@ class MissingExtraError(OptselectError, ImportError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the closest of the `known` names, or nothing when none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    """Return ` Did you mean 'x'?` for the closest of the `known` names, or two as close; nothing when none is close.
+
+    Capitals and blanks do not count.
+    """
+    names = list(known)
+    meant = name.strip().lower()
+    if same := [each for each in names if each.lower() == meant]:
+        close = same[:1]
+    else:
+        close = difflib.get_close_matches(meant, names, n=5)
+        least = min((_edits(meant, each) for each in close), default=0)
+        close = [each for each in close if _edits(meant, each) == least][:2]
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def _edits(one: str, other: str) -> int:
+    """Count the letters to put in, take out or change, to come from `one` to `other`."""
+    row = list(range(len(other) + 1))
+    for line, letter in enumerate(one, 1):
+        before, row[0] = row[0], line
+        for column, its in enumerate(other, 1):
+            before, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, before + (letter != its))
+    return row[-1]

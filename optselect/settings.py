@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, get_args
@@ -58,15 +58,7 @@ class Settings:
                 f"study_name has 1 to {_LONGEST_NAME} characters, but got {len(self.study_name)}; "
                 "pass another, or None for one made of the training"
             )
-        if isinstance(self.candidates, str):
-            raise ConfigurationError(
-                f"candidates is a sequence of names, but got {self.candidates!r}; write [{self.candidates!r}]"
-            )
-        if self.candidates is not None and not self.candidates:
-            raise ConfigurationError("candidates is empty, so there is nothing to choose from; name one or pass None")
-        for name in self.candidates or ():
-            if name != USER and name not in catalogue.names():
-                raise UnknownOptimizerError.named(name, (*catalogue.names(), USER))
+        object.__setattr__(self, "candidates", _checked(self.candidates))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -79,3 +71,31 @@ class Settings:
             # Left out where it is the default: studies of before are gone on with.
             **({"compare": self.compare} if self.compare != "steps" else {}),
         }
+
+
+def _checked(candidates: Any) -> tuple[str, ...] | None:
+    if candidates is None:
+        return None
+    if isinstance(candidates, str):
+        raise ConfigurationError(f"candidates is a sequence of names, but got {candidates!r}; write [{candidates!r}]")
+    if isinstance(candidates, type) or not isinstance(candidates, Iterable):
+        raise ConfigurationError(f"candidates is a sequence of names, but got {_named(candidates)}")
+    names = tuple(candidates)
+    if not names:
+        raise ConfigurationError("candidates is empty, so there is nothing to choose from; name one or pass None")
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"candidates are names of the catalogue, but got {_named(name)}")
+        if name != USER and name not in catalogue.names():
+            raise UnknownOptimizerError.named(name, (*catalogue.names(), USER))
+    return names
+
+
+def _named(given: object) -> str:
+    """Name what came in place of a candidate's name, and say what to write."""
+    kind = given if isinstance(given, type) else type(given)
+    what = f"the class {kind.__name__}" if kind is given else f"an object of {kind.__name__}"
+    known = next((name for name in catalogue.names() if name == kind.__name__.lower()), None)
+    if known is not None:
+        return f"{what}; write {known!r}"
+    return f"{what}; optselect catalogue lists the names, and an optimizer of your own is registered first"

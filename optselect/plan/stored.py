@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optselect.errors import ResumeError
+from optselect.errors import PlanFormatError, ResumeError
 from optselect.plan.plan import OptimizerPlan
 from optselect.plan.reading import Opaque, checkpoint_skeleton, opaque_in
 
@@ -24,6 +24,10 @@ def stored_plan(file: Path) -> OptimizerPlan:
     Raises `PlanFormatError` or `PlanVersionError` for what is no plan of ours, and `ResumeError` for a checkpoint that
     cannot be read or holds none.
     """
+    if file.suffix in (".yaml", ".yml"):
+        raise PlanFormatError(
+            f"{file} is a config, which holds no plan; run optselect tune --config {file}, and pass its plan.json"
+        )
     if not zipfile.is_zipfile(file) and file.suffix != ".ckpt":
         return OptimizerPlan.load(file)
     try:

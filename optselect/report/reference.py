@@ -7,6 +7,7 @@ writes `catalogue.md` and `rules.md` into that folder, so that the pages cannot 
 
 from __future__ import annotations
 
+import fnmatch
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -184,16 +185,26 @@ def _regime(regime: Regime) -> tuple[str, ...]:
 # --- the rules ------------------------------------------------------------------------------------
 
 
-def rules_lines() -> Iterator[str]:
-    """Yield every rule with its mechanism, its source and what speaks against it, for a terminal."""
-    for title, what, rules in _GROUPS:
-        yield f"{title}: {what}"
+def rules_lines(pattern: str = "*") -> Iterator[str]:
+    """Yield rules with their mechanism, their source and what speaks against them, for a terminal.
+
+    Those of which anything that is printed holds `pattern`, a word or a wildcard.
+    """
+    for title, what, every in _GROUPS:
+        rules = [rule for rule in every if _matches(rule, pattern)]
+        if rules:
+            yield f"{title}: {what}"
         for rule in rules:
             yield from wrapped(rule.name, "  ")
             yield from wrapped(rule.mechanism, "      ")
             yield from wrapped(f"[{rule.strength}: {rule.cites}]", "      ")
             if rule.counter:
                 yield from wrapped(f"but: {rule.counter}", "      ")
+
+
+def _matches(rule: Rule, pattern: str) -> bool:
+    said = " ".join((rule.name, rule.mechanism, rule.strength, rule.cites, rule.counter or ""))
+    return fnmatch.fnmatchcase(said.lower(), f"*{pattern.lower()}*")
 
 
 def rules_page() -> str:

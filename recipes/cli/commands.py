@@ -67,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], *, verbose: bool) -> None:
     parser = command_parser()
+    commands = subcommands(parser)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
+        hint = nearest(arguments[0], commands)
+        raise ConfigurationError(f"there is no command {arguments[0]!r}.{hint} Known: {', '.join(commands)}")
     known, rest = parser.parse_known_args(arguments)
     if known.command is None:
         if rest:
@@ -76,7 +80,10 @@ def _run(arguments: list[str], *, verbose: bool) -> None:
         # Everything but the command's name is for LightningCLI.
         _imported("cli.trainings", "run")(known.command, rest, verbose=verbose)
     elif rest:
-        raise ConfigurationError(f"unknown argument {rest[0]!r}; see optselect {known.command} --help")
+        options = [each for action in commands[known.command]._actions for each in action.option_strings]  # noqa: SLF001
+        raise ConfigurationError(
+            f"unknown argument {rest[0]!r}.{nearest(rest[0], options)} See optselect {known.command} --help"
+        )
     else:
         _answer(known)
 
@@ -155,7 +162,10 @@ def command_parser() -> argparse.ArgumentParser:
     report.add_argument("-o", "--output", metavar="FILE", type=_file, default=Path("report.html"))
     catalogue = add("catalogue", answer, "list the optimizers; all about one, given its name")
     catalogue.add_argument("pattern", metavar="PATTERN", nargs="?", default="*", help="such as 'adam*'")
-    add("rules", answer, "list the rules that propose optimizers, with their sources")
+    rules = add("rules", answer, "list the rules that propose optimizers, with their sources")
+    rules.add_argument(
+        "pattern", metavar="PATTERN", nargs="?", default="*", help="a word of what they say, such as muon, or 'small*'"
+    )
     bench = add("bench", _bench, "compare ways to choose an optimizer on ten real tasks; resumable")
     bench.add_argument(
         "--tasks", nargs="+", metavar="TASK", help="digits, letter, …, unseen or other for more; all ten without it"
@@ -170,6 +180,12 @@ def command_parser() -> argparse.ArgumentParser:
     bench.add_argument("--calibration", action="store_true", help="only fit and check the judgement on such a record")
     bench.add_argument("--redo", action="store_true", help="forget these methods' results first")
     return parser
+
+
+def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of each command by its name; argparse keeps them in an action."""
+    kept = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001
+    return dict(kept.choices)
 
 
 def _recipes() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 
 from optselect.callbacks import AutoOptimizer
 from optselect.callbacks.lightning_names import AnyCallback, Lightning, installed, lightning_of, made_for
-from optselect.errors import ConfigurationError, OptselectError
+from optselect.errors import ConfigurationError, OptselectError, nearest
 from optselect.files import write_whole
 from optselect.recipes.cli.input_errors import readable
 from optselect.recipes.cli.package import package_in
@@ -36,7 +37,8 @@ def build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str])
     except OptselectError:
         raise
     except argparse.ArgumentError as error:
-        raise ConfigurationError(f"{readable(str(error))}; see optselect {command} --help") from error
+        said = readable(str(error))
+        raise ConfigurationError(f"{said}{_meant(said, command)}; see optselect {command} --help") from error
     # What constructors raise for arguments they cannot take.
     except (lightning.MisconfigurationException, TypeError, ValueError, OSError, ImportError) as error:
         kind = "" if isinstance(error, lightning.MisconfigurationException) else f"{type(error).__name__}: "
@@ -74,8 +76,9 @@ class AutoCLI(LightningCLI):
             auto_configure_optimizers=False,
             parser_kwargs={
                 "prog": f"optselect {command}",
+                "usage": _USAGE[command],
                 "exit_on_error": False,
-                "description": None,
+                "description": _DESCRIPTION,
                 # OPTSELECT_TRAINER__MAX_EPOCHS=3, and above all OPTSELECT_AUTO__STORAGE, which no `ps` shows.
                 "default_env": True,
                 "env_prefix": "OPTSELECT",
@@ -103,6 +106,11 @@ class AutoCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Read the command line, the config and the environment."""
         # Lightning's own warns when sys.argv is not empty, which it never is here.
+        # --help begins with what is ours; the trainer's and the classes' arguments are known from elsewhere.
+        groups: Any = parser._action_groups  # noqa: SLF001  # argparse has no order of its own
+        groups.sort(key=lambda group: any(each.dest.startswith("trainer.") for each in group._group_actions))  # noqa: SLF001
+        own = [group for group in groups if any(each.dest.startswith("auto.") for each in group._group_actions)]  # noqa: SLF001
+        groups[2:] = [*own, *(group for group in groups[2:] if group not in own)]
         with passwords_hidden():
             self.config = parser.parse_args(args)
 
@@ -151,6 +159,32 @@ class _ConfigSaved(AnyCallback):
         target = Path(trainer.log_dir) / "config.yaml"
         if not target.exists():
             write_whole(target, without_passwords(self.parser.dump(self.config)))
+
+
+_USAGE = {
+    "fit": "optselect fit --config FILE [--plan FILE] [--ckpt_path FILE] [--auto.KEY VALUE] [--trainer.KEY VALUE] …",
+    "tune": "optselect tune --config FILE [--auto.KEY VALUE] [--trainer.KEY VALUE] …",
+    "profile": "optselect profile --config FILE [--auto.monitor NAME] [--trainer.KEY VALUE] …",
+}
+_DESCRIPTION = (
+    "FILE is a config of LightningCLI: model: and data: by import path, trainer: and auto: as below. "
+    "optselect cp digits my.yaml gives one to start from."
+)
+
+
+def _meant(said: str, command: str) -> str:
+    """Say which option was meant by one that there is none of, or that a config is passed by --config."""
+    if "required: model" in said:
+        return "; pass --config FILE"
+    found = re.search(r"unrecognized arguments: (\S+)", said)
+    if found is None:
+        return ""
+    given = found[1].partition("=")[0]
+    if not given.startswith("-"):
+        return f". Did you mean '--config {given}'?" if given.endswith((".yaml", ".yml", ".json")) else ""
+    options = [each for action in parser_of(command)._actions for each in action.option_strings]  # noqa: SLF001
+    within = [each for each in options if each.rpartition(".")[2] == given.lstrip("-")]
+    return f".{nearest(given, within or options)}".rstrip(".") if not within else f". Did you mean {within[0]!r}?"
 
 
 class _ParserAsked(AutoCLI):

@@ -44,6 +44,9 @@ def catalogue(arguments: argparse.Namespace) -> None:
     print(printable("\n".join(lines)))
 
 
-def rules(_: argparse.Namespace) -> None:
-    """List the rules with their mechanism, their source and what speaks against them."""
-    print(printable("\n".join(rules_lines())))
+def rules(arguments: argparse.Namespace) -> None:
+    """List the rules with their mechanism, their source and what speaks against them; those that match a pattern."""
+    lines = list(rules_lines(arguments.pattern))
+    if not lines:
+        raise ConfigurationError(f"no rule says anything of {arguments.pattern!r}; optselect rules lists all")
+    print(printable("\n".join(lines)))

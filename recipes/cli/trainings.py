@@ -80,6 +80,10 @@ def _tune(arguments: list[str]) -> None:
         except SearchFallbackWarning as warning:
             raise UnsupportedModuleError(str(warning.__cause__ or warning)) from warning
     if auto.plan is None or auto.plan_path is None:
+        if cli.trainer.max_epochs == 0 or cli.trainer.max_steps == 0:
+            raise ConfigurationError(
+                "nothing was searched: max_epochs or max_steps is 0; set trainer.max_epochs to the training's length"
+            )
         raise ConfigurationError("nothing was searched: fast_dev_run and auto.plan leave nothing to tune; remove them")
     print(printable(choice_as_text(auto.plan)))
     print(f"plan                 {_relative(auto.plan_path)}")

@@ -76,6 +76,22 @@ def test_catalogue_says_all_about_one_name(run: Run) -> None:
     assert "momentum       0.7 to 0.995, starting at 0.9" in done.out
 
 
+def test_rules_are_listed_by_a_word_of_what_they_say(run: Run) -> None:
+    every, some = run("rules").out.splitlines(), run("rules", "Muon").out.splitlines()
+
+    assert 0 < len(some) < len(every)
+    assert set(some) <= set(every)
+    assert "muon" in " ".join(some).lower()
+
+
+@pytest.mark.parametrize("command", ["fit", "tune"])
+def test_the_help_of_a_training_begins_with_what_is_ours(command: str, run: Run) -> None:
+    lines = run(command, "--help").out
+
+    assert lines.startswith(f"usage: optselect {command} --config FILE")
+    assert lines.index("--auto.monitor") < lines.index("--trainer.accelerator")
+
+
 def test_rules_come_with_their_sources(run: Run) -> None:
     done = run("rules")
 

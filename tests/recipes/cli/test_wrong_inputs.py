@@ -111,7 +111,12 @@ def model(name: str, command: tuple[str, ...] = FIT) -> tuple[str, ...]:
 
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     # the line itself
-    "no such command": (("tnue",), "invalid choice"),
+    "no such command": (("tnue",), "Did you mean 'tune'"),
+    "a misspelt option of a training": ((*FIT, "--auto.bugdet", "3"), "Did you mean '--auto.budget'"),
+    "an option without its group": ((*FIT, "--budget", "3"), "Did you mean '--auto.budget'"),
+    "a config without its option": (("fit", "tiny.yaml"), "Did you mean '--config tiny.yaml'"),
+    "a misspelt option of a question": (("explain", "tiny.yaml", "--markdwn"), "Did you mean '--markdown'"),
+    "a word that no rule says": (("rules", "zyx"), "no rule says anything of 'zyx'"),
     "an argument too many": (("ls", "more"), "unknown argument 'more'"),
     "an argument too few": (("cp", "digits"), "FILE"),
     "an unknown recipe": (("cp", "digts", "x.yaml"), "Did you mean 'digits'"),
@@ -120,7 +125,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "a copy into a folder one may not write to": (("cp", "digits", "locked/x.yaml"), "Permission denied"),
     "a pattern without a match": (("catalogue", "adamz"), "Did you mean 'adam"),
     # the config
-    "no config": (("fit",), "model"),
+    "no config": (("fit",), "pass --config FILE"),
     "a missing config": (("fit", "--config", "none.yaml"), "does not exist"),
     "a config one may not read": (("fit", "--config", "locked.yaml"), "locked.yaml"),
     "a folder for a config": (("fit", "--config", "."), "."),
@@ -148,8 +153,9 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "an argument the class does not take": ((*FIT, "--model.init_args.hiden", "3"), "hiden"),
     "an argument the class refuses": (model("Choosy"), "hidden is a multiple of 16"),
     # AutoOptimizer
-    "an unknown candidate": ((*FIT, "--auto.candidates", "[adamv]"), "Did you mean 'adam'"),
+    "an unknown candidate": ((*FIT, "--auto.candidates", "[adamv]"), "Did you mean 'adam' or 'adamw'"),
     "a candidate whose package is missing": ((*FIT, "--auto.candidates", "[lion]"), "optselect[plugins]"),
+    "a candidate in capitals": ((*FIT, "--auto.candidates", "[adamW]"), "Did you mean 'adamw'"),
     "no candidates": ((*FIT, "--auto.candidates", "[]"), "candidates is empty"),
     "unknown rules": ((*FIT, "--auto.rules", "clasic"), "'clasic'"),
     "an unknown mode": ((*FIT, "--auto.mode", "up"), "'min', 'max'"),
@@ -160,6 +166,11 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "a misspelt monitor": ((*FIT, "--auto.monitor", "val_los"), "Did you mean 'val_loss'"),
     "a monitor never logged": ((*FIT, "--auto.monitor", "f1"), "logged: train_loss, val_accuracy, val_loss"),
     "nothing to tune": ((*TUNE, "--trainer.fast_dev_run", "true"), "fast_dev_run"),
+    "no epoch to tune for": ((*TUNE, "--trainer.max_epochs", "0"), "set trainer.max_epochs"),
+    "a monitor of a validation that is switched off": (
+        (*FIT, "--auto.monitor", "val_loss", "--trainer.limit_val_batches", "0"),
+        "the validation is switched off (limit_val_batches=0)",
+    ),
     # storage
     "a storage that cannot be": ((*FIT, "--auto.storage", "sqlite:////nowhere/study.db"), "StorageError"),
     "a storage of an unknown kind": ((*FIT, "--auto.storage", "nix://study"), "StorageError"),
@@ -203,7 +214,8 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "a checkpoint that would run code": ((*FIT, "--ckpt_path", "code.ckpt"), "cannot be read"),
     "explaining what is missing": (("explain", "none.json"), "PlanFormatError"),
     "explaining a folder": (("explain", "."), "Is a directory"),
-    "explaining what is not JSON": (("explain", "tiny.yaml"), "PlanFormatError"),
+    "explaining a config": (("explain", "tiny.yaml"), "tune --config tiny.yaml"),
+    "explaining what is not JSON": (("explain", "not_python.py"), "PlanFormatError"),
     "explaining JSON that is no plan": (("explain", "list.json"), "not an optimizer plan"),
     "explaining a checkpoint that is missing": (("explain", "none.ckpt"), "ResumeError"),
     "explaining a checkpoint one may not read": (("explain", "locked.ckpt"), "Permission denied"),
