@@ -24,6 +24,7 @@ from optselect.recipes.cli.commands import command_parser
 from optselect.recipes.cli.lightning_cli import parser_of
 from optselect.report.markdown import table
 from optselect.report.reference import PAGES as TABLES
+from optselect.rules import large_trainings
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 REFERENCE = Path(__file__).parent / "reference"
@@ -379,11 +380,42 @@ def _page(blocks: Iterable[str]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+# --- what large trainings say -----------------------------------------------------------------------------------
+
+
+def facts_page() -> str:
+    """Write the facts that were derived from others' trainings, by source."""
+    blocks = [
+        "# Facts of large trainings",
+        _GENERATED,
+        "`optselect.rules.large_trainings` holds them as numbers.\n"
+        "[Large trainings](large-trainings.md) says how they were derived, and what follows from them.\n"
+        "The interval is one of 95 %, by a bootstrap over what belongs together, unless the fact says otherwise.",
+    ]
+    for name, source in large_trainings.sources().items():
+        rows = [
+            (f"`{fact_name}`", fact.says, f"{fact.value:g}", _interval(fact), str(fact.of))
+            for fact_name, fact in large_trainings.facts().items()
+            if fact.source == name
+        ]
+        blocks += [
+            f"## {name}",
+            f"{source.cites}; repository {source.repository} ({source.revision}), licence: {source.licence}.",
+            table(("name", "what it is", "value", "interval", "of"), rows),
+        ]
+    return _page(blocks)
+
+
+def _interval(fact: large_trainings.Fact) -> str:
+    return "" if fact.interval is None else f"{fact.interval[0]:g} to {fact.interval[1]:g}"
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "api.md": api_page,
     "cli.md": cli_page,
     "config.md": config_page,
     "errors.md": errors_page,
+    "facts.md": facts_page,
     "profile.md": profile_page,
     "recipes.md": recipes_page,
     **TABLES,
