@@ -178,7 +178,7 @@ def errors_page() -> str:
 
 # --- the command line -------------------------------------------------------------------------------------------
 
-_TRAININGS = ("fit", "tune", "profile")
+_TRAININGS = ("fit", "tune", "worker", "profile")
 
 _STATUS = (
     ("0", "done"),
@@ -221,8 +221,9 @@ def cli_page() -> str:
 
 def _own(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """List the options that stand in no group of a class."""
-    own = ("config", "print_config", "seed_everything", "plan", "ckpt_path", "model", "data", "trainer", "auto")
-    return [action for action in parser._actions if action.dest in (*own, "optimizer", "lr_scheduler")]
+    own = ("config", "print_config", "seed_everything", "plan", "ckpt_path", "workers", "storage", "study")
+    parts = ("model", "data", "trainer", "auto", "optimizer", "lr_scheduler")
+    return [action for action in parser._actions if action.dest in (*own, *parts)]
 
 
 _SAID = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from optselect.budget import Budget, resolve_budget
 from optselect.building.fitting_policy import fitting, policy_for, with_policy
@@ -164,7 +164,7 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
         name=settings.study_name or f"optselect-{limited}",
         identity=identity,
         mode=brief.goal.mode,
-        facts={"monitor": brief.monitor, "profile": profile.to_dict()},
+        facts={"monitor": brief.monitor, "profile": profile.to_dict(), "budget": asdict(brief.budget)},
         exact_name=settings.study_name is not None,
     )
 

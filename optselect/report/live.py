@@ -25,6 +25,7 @@ from optselect.rules import Proposal
 from optselect.search.outcome import Outcome
 from optselect.search.progress import Preview, Progress, Silent
 from optselect.search.race import Job, Race
+from optselect.study.claims import Claim
 from optselect.words import format_duration, printable
 
 _log = logging.getLogger("optselect")
@@ -35,6 +36,8 @@ _WIDE_COLUMNS = 100
 _OTHER_LINES = 9
 # A table that is drawn more often than this only flickers.
 _SECONDS_BETWEEN = 0.2
+# Of the workers that are waited for, a line names so many.
+_NAMED = 4
 
 
 class LogProgress(Silent):
@@ -48,6 +51,7 @@ class LogProgress(Silent):
         self._standing = Standing()
         self._preview: Preview | None = None
         self._begun = False
+        self._waits = False
         self._shown = shown
         self._own: tuple[logging.Handler, int] | None = None
 
@@ -83,8 +87,25 @@ class LogProgress(Silent):
                 _log.info("%s", line)
             for row in self._standing.earlier(trials):
                 _log.info("earlier: %s", row.in_words(self._monitor))
-        self._begun = True
+        self._tell(trials)
+        self._begun, self._waits = True, False
         self._standing.started(job, race, trials)
+
+    def _tell(self, trials: Sequence[Trial]) -> None:
+        for row in self._standing.news(trials):
+            _log.info("elsewhere: %s", row.in_words(self._monitor))
+
+    def alongside(self, running: Sequence[Claim], lost: Sequence[Claim]) -> None:
+        """Note who is at what, for the line that says what is waited for."""
+        self._standing.alongside(running, lost)
+
+    def waiting(self) -> None:
+        """Say so once, and for whom."""
+        if not self._waits and self._standing.others:
+            at = "; ".join(f"{row.cells['optimizer']} {row.worker}" for row in self._standing.others[:_NAMED])
+            more = len(self._standing.others) - _NAMED
+            _log.info("waits until others have ended: %s%s", at, f"; {more} more" if more > 0 else "")
+            self._waits = True
 
     @property
     def _monitor(self) -> str:
@@ -97,6 +118,8 @@ class LogProgress(Silent):
 
     def chosen(self, plan: OptimizerPlan) -> None:
         """Say so, after a search."""
+        if self._begun:
+            self._tell(plan.trials)
         level = logging.INFO if self._begun else logging.DEBUG
         _log.log(level, "%s", "; ".join(closing(plan)))
         self._leave()
@@ -121,6 +144,7 @@ class TableProgress(Silent):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
+            self._standing.others = ()
             if self._standing.rows:
                 self._live.update(self._table(self._standing.rows))
             self._live.__exit__(kind, error, trace)
@@ -135,7 +159,16 @@ class TableProgress(Silent):
             for line in opening(race, self._preview):
                 self._console.print(Text(printable(line)))
             self._standing.rows += self._standing.earlier(trials)
+        self._standing.rows += self._standing.news(trials)
         self._standing.started(job, race, trials)
+        self._show()
+
+    def alongside(self, running: Sequence[Claim], lost: Sequence[Claim]) -> None:
+        """Note who is at what, for the next drawing."""
+        self._standing.alongside(running, lost)
+
+    def waiting(self) -> None:
+        """Show what others are at."""
         self._show()
 
     def advanced(self, reached: int) -> None:
@@ -158,13 +191,18 @@ class TableProgress(Silent):
     def _show(self) -> None:
         if self._live is not None:
             room = max(self._console.height - _OTHER_LINES, 1)
-            self._live.update(self._table(self._standing.rows[-room:]), refresh=True)
+            rows = [*self._standing.rows, *self._standing.others]
+            self._live.update(self._table(rows[-room:]), refresh=True)
             self._drawn = time.monotonic()
 
     def _table(self, rows: Sequence[Row]) -> Table:
         """Show the last `rows`, and how many there are above them: what does not fit is not shown while it grows."""
         table = Table(
-            caption=self._standing.caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+            caption=", ".join(filter(None, [self._standing.caption, self._standing.company])),
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1),
         )
         shown = [column for column in _COLUMNS if self._console.width >= _WIDE_COLUMNS or column not in _LEFT_OUT]
         monitor = self._preview.monitor if self._preview is not None else "value"
@@ -176,8 +214,8 @@ class TableProgress(Silent):
                 table.add_column(column)
             else:
                 table.add_column(printable(title), justify=_JUSTIFY.get(column, "left"), no_wrap=True, min_width=least)
-        if len(rows) < len(self._standing.rows):
-            table.add_row(f"{len(self._standing.rows) - len(rows)} more")
+        if (more := len(self._standing.rows) + len(self._standing.others) - len(rows)) > 0:
+            table.add_row(f"{more} more")
         best = self._standing.best(self._preview.goal if self._preview is not None else None)
         for row in rows:
             cells = {**row.cells, "": "← best so far" if row is best else row.cells[""]}

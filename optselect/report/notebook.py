@@ -17,6 +17,7 @@ from optselect.report.text import WIDTH, as_text
 from optselect.search.outcome import Outcome
 from optselect.search.progress import Preview, Silent
 from optselect.search.race import Job, Race
+from optselect.study.claims import Claim
 
 # Each drawing is a message to the browser, and stays in the notebook's file until the next one.
 _SECONDS_BETWEEN = 0.5
@@ -86,7 +87,16 @@ class NotebookProgress(Silent):
         if not self._standing.begun:
             self._above = self._opening(race, self._preview)
             self._standing.rows += self._standing.earlier(trials)
+        self._standing.rows += self._standing.news(trials)
         self._standing.started(job, race, trials)
+        self._draw()
+
+    def alongside(self, running: Sequence[Claim], lost: Sequence[Claim]) -> None:
+        """Note who is at what, for the next drawing."""
+        self._standing.alongside(running, lost)
+
+    def waiting(self) -> None:
+        """Show what others are at."""
         self._draw()
 
     def advanced(self, reached: int) -> None:
@@ -103,6 +113,7 @@ class NotebookProgress(Silent):
     def chosen(self, plan: OptimizerPlan) -> None:
         """Show it below the table, where there is one."""
         if self._standing.begun:
+            self._standing.others = ()
             self._below, self._standing.caption = self._closing(plan), ""
             self._draw()
 
@@ -119,7 +130,7 @@ class NotebookProgress(Silent):
         titles = (monitor if column == "value" else column for column in _COLUMNS)
         head = element("tr", *map(_cell, _COLUMNS, titles, ["th"] * len(_COLUMNS)))
         rows = []
-        for row in self._standing.rows:
+        for row in (*self._standing.rows, *self._standing.others):
             cells = {**row.cells, "": "← best so far" if row is best else row.cells[""]}
             style = "font-weight: bold" if row is best else None
             rows.append(element("tr", *(_cell(column, cells[column], "td") for column in _COLUMNS), style=style))
@@ -127,7 +138,7 @@ class NotebookProgress(Silent):
             "div",
             *(element("div", line) for line in self._above),
             element("table", element("thead", head), element("tbody", *rows)),
-            *(element("div", line) for line in (self._standing.caption, *self._below) if line),
+            *(element("div", line) for line in (self._standing.caption, self._standing.company, *self._below) if line),
         )
 
 

@@ -13,6 +13,7 @@ from optselect.configuration.trial import Trial
 from optselect.report.trials import short_of
 from optselect.search.outcome import Outcome
 from optselect.search.race import Job, Race
+from optselect.study.claims import Claim
 from optselect.words import format_duration, format_value
 
 
@@ -23,6 +24,7 @@ class Row:
     reached  its micro-batch, while it runs (None: it has ended)
     value    what it was judged at (None: it was not, or not yet)
     said     that in words, or why there is none
+    worker   who runs it, where that is another
     """
 
     stage: str
@@ -32,6 +34,7 @@ class Row:
     reached: int | None = None
     value: float | None = None
     said: str = "…"
+    worker: str = ""
 
     @property
     def cells(self) -> Mapping[str, str]:
@@ -47,7 +50,7 @@ class Row:
             "seed": str(self.seed),
             "batches": str(self.until) if self.reached is None else f"{self.reached}/{self.until}",
             "value": self.said,
-            "": "running" if self.reached is not None else "",
+            "": self.worker or ("running" if self.reached is not None else ""),
         }
 
     def in_words(self, monitor: str) -> str:
@@ -64,6 +67,9 @@ class Standing:
         self.rows: list[Row] = []
         self.caption = ""
         self.spent_in_words = ""
+        self.others: Sequence[Row] = ()
+        self.lost: Sequence[str] = ()
+        self._known: set[tuple[str, int, int]] = set()
         self._clock = time.monotonic()
         self._before: float | None = None
 
@@ -74,6 +80,7 @@ class Standing:
 
     def earlier(self, trials: Collection[Trial]) -> list[Row]:
         """Make rows of the trials that an earlier process has run."""
+        self._known |= {(trial.configuration.key, trial.seed, rung) for trial in trials for rung in trial.judged}
         return [
             Row(
                 stage="earlier",
@@ -86,6 +93,35 @@ class Standing:
             for trial in trials
             if trial.judged
         ]
+
+    def news(self, trials: Collection[Trial]) -> list[Row]:
+        """Make rows of what other workers have judged since the last look."""
+        found = [
+            Row(
+                stage="elsewhere",
+                configuration=trial.configuration,
+                seed=trial.seed,
+                until=rung,
+                value=trial.values.get(rung),
+                said=result_of(trial.values.get(rung)),
+            )
+            for trial in trials
+            for rung in trial.judged
+            if (trial.configuration.key, trial.seed, rung) not in self._known
+        ]
+        self._known |= {(row.configuration.key, row.seed, row.until) for row in found}
+        return found
+
+    def alongside(self, running: Sequence[Claim], lost: Sequence[Claim]) -> None:
+        """Note what other workers are at, and who was lost."""
+        self.others = [row_of_claim(claim) for claim in running]
+        self.lost = list(dict.fromkeys(claim.name for claim in lost))
+
+    @property
+    def company(self) -> str:
+        """The other workers in words (empty: there are none)."""
+        said = [f"{len(self.others)} other workers at it"] if self.others else []
+        return ", ".join([*said, *([f"lost: {', '.join(self.lost)}"] if self.lost else [])])
 
     def started(self, job: Job, race: Race, trials: Sequence[Trial]) -> None:
         """Add the job, and look at budget and clock."""
@@ -110,6 +146,7 @@ class Standing:
         """End the running job; return its row."""
         said = type(outcome.error).__name__ if outcome.error is not None else result_of(outcome.value)
         row = replace(_row_of(job), reached=None, value=outcome.value, said=said)
+        self._known.add((job.configuration.key, job.seed, job.until))
         self.rows[-1:] = [row]
         return row
 
@@ -125,6 +162,17 @@ class Standing:
 def result_of(value: float | None) -> str:
     """Say what a trial gave."""
     return "diverged" if value is None else f"{value:.5g}"
+
+
+def row_of_claim(claim: Claim) -> Row:
+    """Make a row of what another worker is at."""
+    return Row(
+        stage=claim.stage,
+        configuration=claim.configuration,
+        seed=claim.seed,
+        until=claim.until,
+        worker=f"at {claim.name}",
+    )
 
 
 def _row_of(job: Job) -> Row:

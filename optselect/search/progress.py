@@ -53,8 +53,11 @@ class Progress(Protocol):
     def finished(self, job: Job, outcome: Outcome) -> None:
         """Learn that the job that was begun has ended."""
 
-    def waiting(self, running: Sequence[Claim]) -> None:
-        """Learn that there is nothing to do until others have ended what they are `running`."""
+    def alongside(self, running: Sequence[Claim], lost: Sequence[Claim]) -> None:
+        """Learn what other workers of the search are at, and which were lost so far; a thread may tell."""
+
+    def waiting(self) -> None:
+        """Learn that there is nothing to do until others have ended what they are at."""
 
     def chosen(self, plan: OptimizerPlan) -> None:
         """Learn that the choice is made."""
@@ -83,7 +86,10 @@ class Silent:
     def finished(self, job: Job, outcome: Outcome) -> None:
         """Do nothing."""
 
-    def waiting(self, running: Sequence[Claim]) -> None:
+    def alongside(self, running: Sequence[Claim], lost: Sequence[Claim]) -> None:
+        """Do nothing."""
+
+    def waiting(self) -> None:
         """Do nothing."""
 
     def chosen(self, plan: OptimizerPlan) -> None:

@@ -56,7 +56,7 @@ def search(
     runner.take_up(race, study)
     runner.on_advance = progress.advanced
     race = replace(race, untrained=workload.agree(study.untrained() if study else None))
-    desk = None if study is None else Desk(Claims(study), stages, holds=_holds(runner))
+    desk = _desk(study, stages, runner, progress)
     errors: list[Exception] = []
     run = 0
     with progress:
@@ -70,7 +70,7 @@ def search(
                 race = replace(race, untrained=_untrained(workload, study, runner))
                 continue
             if step.turn is None:
-                progress.waiting(step.running)
+                progress.waiting()
                 if desk is not None:
                     desk.wait()
                 continue
@@ -100,7 +100,6 @@ class Step:
     claim    it is held by
     trials   what was judged so far
     course   of the baseline, as far as it tells what has diverged
-    running  what others are at
     """
 
     kind: Literal["run", "wait", "judge", "anew", "over"]
@@ -108,7 +107,6 @@ class Step:
     claim: Claim | None = None
     trials: Sequence[Trial] = ()
     course: Mapping[int, float] = field(default_factory=dict)
-    running: Sequence[Claim] = ()
 
 
 class Desk:
@@ -144,24 +142,19 @@ class Desk:
             # Where somebody does not say, or not yet, what they are at, nothing is sure.
             turns = self._turns(race, trials, running) if len(running) == len(claims) else []
             if not turns:
-                return Step(kind="wait" if claims else "over", running=running)
+                return Step(kind="wait" if claims else "over")
             if race.untrained is None and race.judges_untrained:
                 return Step(kind="judge")
             turn = self._chance.choice(turns) if collided else next(filter(self._is_held, turns), turns[0])
             claim = self._taken(turn, race, look.trials, look)
             if claim is not None:
                 if self._study.is_laid_out_otherwise:
-                    self._study.give_back(claim.number)
+                    self._study.withdraw(claim.number)
+                    self.claims.done(claim)
                     return Step(kind="anew")
                 self._waits = _FIRST_WAIT_SECONDS
-                return Step(
-                    kind="run",
-                    turn=turn,
-                    claim=claim,
-                    trials=trials,
-                    course=_course(race, trials, turn),
-                    running=running,
-                )
+                course = _course(race, trials, turn)
+                return Step(kind="run", turn=turn, claim=claim, trials=trials, course=course)
             collided = True
 
     def _is_held(self, turn: Turn) -> bool:
@@ -285,8 +278,14 @@ def _trial_of(job: Job, trials: Collection[Trial]) -> Trial | None:
     return next((trial for trial in trials if (trial.configuration.key, trial.seed) == wanted), None)
 
 
-def _holds(runner: TrialRunner) -> Callable[[Job], bool]:
-    return lambda job: runner.position(job.configuration, job.seed) > 0
+def _desk(study: TrialStudy | None, stages: Sequence[Stage], runner: TrialRunner, progress: Progress) -> Desk | None:
+    if study is None:
+        return None
+
+    def holds(job: Job) -> bool:
+        return runner.position(job.configuration, job.seed) > 0
+
+    return Desk(Claims(study, on_look=progress.alongside), stages, holds=holds)
 
 
 def _refuse(

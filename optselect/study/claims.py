@@ -113,6 +113,7 @@ class Claims:
     lease_seconds  after which its own claims count as lost where it does not renew them
     clock          seconds of this process, which never go back
     worker         how it calls itself
+    on_look        is told at each look what others are at, and which claims were lost so far
     """
 
     def __init__(
@@ -122,12 +123,14 @@ class Claims:
         lease_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         worker: Mapping[str, Any] | None = None,
+        on_look: Callable[[Sequence[Claim], Sequence[Claim]], None] = lambda _running, _lost: None,
     ) -> None:
         self.study = study
         self._seconds = LEASE_SECONDS if lease_seconds is None else lease_seconds
         self._worker = this_process() if worker is None else worker
         self._watch = _Watch(self._seconds, clock)
         self._looked = False
+        self._on_look = on_look
         self.lost: list[Claim] = []
 
     @property
@@ -146,7 +149,9 @@ class Claims:
         self._looked = True
         while [trial for trial in look.open if self._given_back(trial)]:
             look = self.study.look()
-        return look, [claim_on(trial) for trial in look.open]
+        claims = [claim_on(trial) for trial in look.open]
+        self._on_look([claim for claim in claims if claim is not None and claim.token not in _held], self.lost)
+        return look, claims
 
     def _put_aside_what_was_left(self, look: Look) -> bool:
         """Go on with the trials of a search that was left, where nobody else is at it: the study is as if none was."""
@@ -215,7 +220,7 @@ class Claims:
                 # Numbers are given out one after the other: where this is the next one, nobody was quicker.
                 taken = number == look.latest + 1 or self._is_first(claim)
                 if not taken:
-                    self.study.give_back(number)
+                    self.study.withdraw(number)
         except TrialEndedError:
             taken = False
         except BaseException:

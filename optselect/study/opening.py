@@ -9,6 +9,7 @@ import random
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -53,19 +54,7 @@ def open_study(
     except StorageError:
         raise
     except Exception as error:
-        trouble = trouble_of(error)
-        if trouble is not None:
-            raise StorageError(
-                f"the study cannot be opened in {place_of(storage)}: {trouble.what}; {trouble.remedy}"
-            ) from error
-        where = storage if isinstance(storage, str | os.PathLike) else type(storage).__name__
-        told = isinstance(error, ImportError) or (isinstance(error, ValueError | OSError) and "://" not in str(where))
-        # Optuna hides which driver is missing; its cause names it.
-        why = f": {error.__cause__ or error}" if told else ""
-        raise StorageError(
-            f"the study cannot be opened in {place_of(storage)} ({type(error).__name__}{without_passwords(why)}); "
-            "check the path or the URL and its permissions, or pass another storage="
-        ) from error
+        raise _refused(storage, error) from error
     opened = TrialStudy(study, place_of(storage))
     known = study.user_attrs
     stored = _identity_of(study.study_name, known)
@@ -78,6 +67,45 @@ def open_study(
         )
     _say(opened, others, identity)
     return opened
+
+
+def studies_in(storage: str) -> list[TrialStudy]:
+    """Open the studies of ours that are in `storage`, a path or an URL, to look at them.
+
+    Raises `StorageError` where there is none, and when the storage cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    file = storage.removeprefix("sqlite:///").partition("?")[0]
+    if "://" not in file and not Path(file).is_file():
+        raise StorageError(
+            f"there is no storage {place_of(storage)}; pass the path or the URL that the search was given"
+        )
+    try:
+        opened = storage_of(storage)
+        names = [each.study_name for each in opened.get_all_studies() if BIRTHMARK in each.user_attrs]
+        found = [TrialStudy(optuna.load_study(study_name=name, storage=opened), place_of(storage)) for name in names]
+    except StorageError:
+        raise
+    except Exception as error:
+        raise _refused(storage, error) from error
+    if not found:
+        raise StorageError(f"there is no search in {place_of(storage)}; pass the one that the search was given")
+    return found
+
+
+def _refused(storage: Storage, error: Exception) -> StorageError:
+    """Say why a storage cannot be opened."""
+    trouble = trouble_of(error)
+    if trouble is not None:
+        return StorageError(f"the study cannot be opened in {place_of(storage)}: {trouble.what}; {trouble.remedy}")
+    where = storage if isinstance(storage, str | os.PathLike) else type(storage).__name__
+    told = isinstance(error, ImportError) or (isinstance(error, ValueError | OSError) and "://" not in str(where))
+    # Optuna hides which driver is missing; its cause names it.
+    why = f": {error.__cause__ or error}" if told else ""
+    return StorageError(
+        f"the study cannot be opened in {place_of(storage)} ({type(error).__name__}{without_passwords(why)}); "
+        "check the path or the URL and its permissions, or pass another storage="
+    )
 
 
 def _say(study: TrialStudy, others: Mapping[str, Mapping[str, Any]], identity: Identity) -> None:

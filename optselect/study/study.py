@@ -75,12 +75,14 @@ class Look:
 
     trials  what is known of each configuration and seed, in the order they were begun
     open    trials that somebody runs
+    lost    trials that were given back, because whoever ran them was lost
     free    the number of each trial that nobody runs and that may go on
     latest  the number of the last trial, of whomever (-1: there is none)
     """
 
     trials: Sequence[Trial] = ()
     open: Sequence[OpenTrial] = ()
+    lost: Sequence[OpenTrial] = ()
     free: Mapping[Key, int] = field(default_factory=dict)
     latest: int = -1
 
@@ -117,18 +119,11 @@ class TrialStudy:
                 groups[self._key(trial)].append(trial)
         known = {key: self._read(key, kept) for key, group in groups.items() if (kept := not_given_back(group))}
         ours = sorted((trial for group in groups.values() for trial in group), key=lambda trial: trial.number)
+        running = (trial for trial in ours if trial.state == TrialState.RUNNING and _CLAIM in trial.user_attrs)
         return Look(
             trials=list(known.values()),
-            open=[
-                OpenTrial(
-                    number=trial.number,
-                    configuration=known[key].configuration,
-                    seed=known[key].seed,
-                    claim=trial.user_attrs[_CLAIM],
-                )
-                for trial in ours
-                if trial.state == TrialState.RUNNING and _CLAIM in trial.user_attrs and (key := self._key(trial))
-            ],
+            open=[_open(trial) for trial in running],
+            lost=[_open(trial) for trial in ours if trial.state == TrialState.FAIL and _is_lost(trial)],
             free={self._key(trial): trial.number for trial in reversed(ours) if trial.state == TrialState.WAITING},
             latest=frozen[-1].number if frozen else -1,
         )
@@ -303,6 +298,13 @@ class TrialStudy:
             return False
         return True
 
+    def withdraw(self, number: int) -> None:
+        """End a trial that another has begun, too."""
+        with suppress(TrialEndedError), storage_errors(self.study, self._where):
+            trial = self._trial_id(number)
+            self._storage.set_trial_user_attr(trial, _CLAIM, None)
+            self._storage.set_trial_state_values(trial, TrialState.FAIL)
+
     def finish(self, number: int, state: State, value: float | None = None) -> None:
         """End a trial as complete (with its value), pruned or failed. Raises `TrialEndedError` for one that has."""
         ends = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -428,6 +430,21 @@ class TrialStudy:
         """Note that the training this search was for has ended: a later run of the same training searches anew."""
         with storage_errors(self.study, self._where):
             self.study.set_user_attr(USED, True)
+
+
+def _open(trial: FrozenTrial) -> OpenTrial:
+    return OpenTrial(
+        number=trial.number,
+        configuration=configuration_of(trial),
+        seed=seed_of(trial),
+        claim=trial.user_attrs[_CLAIM],
+    )
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
+    """Tell whether a trial that failed did so because of its worker."""
+    claim = trial.user_attrs.get(_CLAIM)
+    return isinstance(claim, Mapping) and claim.get("until") not in trial.intermediate_values
 
 
 def _written(fact: Any) -> str:

@@ -34,7 +34,8 @@ digits my.yaml` gives one to start from; `optselect fit --help` lists every key.
 
 _TRAININGS = {
     "fit": "train with AutoOptimizer; --plan FILE uses a plan, --ckpt_path FILE resumes",
-    "tune": "the search alone: writes plan.json; the same line again goes on where it was interrupted",
+    "tune": "the search alone: writes plan.json; the same line again goes on where it was interrupted; --workers N",
+    "worker": "one more worker of that search, here or on another machine; --storage URL --study NAME say which",
     "profile": "measure data, model and gradients, and print what was found",
 }
 
@@ -166,6 +167,9 @@ def command_parser() -> argparse.ArgumentParser:
     rules.add_argument(
         "pattern", metavar="PATTERN", nargs="?", default="*", help="a word of what they say, such as muon, or 'small*'"
     )
+    status = add("status", answer, "who is at a search, and how far it is")
+    status.add_argument("--storage", metavar="URL", required=True, help="what the search was given: a URL or a file")
+    status.add_argument("--study", metavar="NAME", help="one of several searches in it")
     bench = add("bench", _bench, "compare ways to choose an optimizer on ten real tasks; resumable")
     bench.add_argument(
         "--tasks", nargs="+", metavar="TASK", help="digits, letter, …, unseen or other for more; all ten without it"

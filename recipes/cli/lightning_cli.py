@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jsonargparse.typing import PositiveInt
 from torch.optim import Optimizer
 
 from optselect.callbacks import AutoOptimizer
@@ -48,7 +49,7 @@ def build_cli(command: str, callback: type[AutoOptimizer], arguments: list[str])
 
 
 def parser_of(command: str) -> LightningArgumentParser:
-    """Return the parser of `fit`, `tune` or `profile`, for what asks about its options."""
+    """Return the parser of `fit`, `tune`, `worker` or `profile`, for what asks about its options."""
     try:
         lightning = installed()[0]
         made_for(lightning.LightningCLI, _ParserAsked)(command, AutoOptimizer, [], lightning)
@@ -64,6 +65,7 @@ class AutoCLI(LightningCLI):
 
     def __init__(self, command: str, callback: type[AutoOptimizer], arguments: list[str], lightning: Lightning) -> None:
         self._trains = command == "fit"
+        self._command = command
         self._callback = callback
         self._lightning = lightning
         super().__init__(
@@ -93,6 +95,11 @@ class AutoCLI(LightningCLI):
         parser.add_class_arguments(self._callback, "auto", instantiate=True, sub_configs=False)
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(self._lightning.LRSchedulerTypeTuple)
+        if self._command == "tune":
+            parser.add_argument("--workers", type=PositiveInt, default=1, help="processes that share the search")
+        if self._command == "worker":
+            parser.add_argument("--storage", type=str | None, default=None, help="where the search is kept")
+            parser.add_argument("--study", type=str | None, default=None, help="its name there; found without it")
         if self._trains:
             parser.add_argument("--plan", type=str | None, default=None, help="a plan.json; nothing is searched")
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="a checkpoint to go on from")
@@ -115,12 +122,16 @@ class AutoCLI(LightningCLI):
             self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
-        """Put `--plan` where AutoOptimizer takes it."""
+        """Put `--plan`, `--storage` and `--study` where AutoOptimizer takes them."""
         if not self._trains:
             # Nothing is trained, so nothing is to appear where trainings are logged.
             self.config.trainer.logger = False
         elif self.config.plan is not None:
             self.config.auto.plan = self.config.plan
+        if self._command == "worker":
+            for name, value in (("storage", self.config.storage), ("study_name", self.config.study)):
+                if value is not None:
+                    self.config.auto[name] = value
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer. Raises `ConfigurationError` for one that has an AutoOptimizer already."""

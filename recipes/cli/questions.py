@@ -1,4 +1,4 @@
-"""`optselect explain`, `report`, `catalogue` and `rules`: questions that need no training, and mostly no torch."""
+"""`optselect explain`, `report`, `catalogue`, `rules` and `status`: questions without a training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from optselect.errors import ConfigurationError, PlanFormatError, UnknownOptimiz
 from optselect.plan.stored import stored_plan
 from optselect.report import can_draw, write_report
 from optselect.report.reference import catalogue_lines, entry_lines, rules_lines
+from optselect.report.workers import status_lines
+from optselect.study.opening import studies_in
 from optselect.words import printable
 
 
@@ -42,6 +44,18 @@ def catalogue(arguments: argparse.Namespace) -> None:
         raise UnknownOptimizerError.named(pattern, optimizers.names())
     lines = entry_lines(optimizers.get(pattern)) if names == (pattern,) else catalogue_lines(names)
     print(printable("\n".join(lines)))
+
+
+def status(arguments: argparse.Namespace) -> None:
+    """Print who is at the searches of a storage, and how far they are."""
+    studies = studies_in(arguments.storage)
+    if arguments.study is not None:
+        names = [study.study.study_name for study in studies]
+        studies = [study for study in studies if study.study.study_name == arguments.study]
+        if not studies:
+            raise ConfigurationError(f"there is no search {arguments.study!r}; known: {', '.join(names)}")
+    for number, study in enumerate(studies):
+        print(printable("\n".join(([""] if number else []) + status_lines(study))))
 
 
 def rules(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`optselect fit`, `tune` and `profile`: what each runs, and what it prints of it."""
+"""`optselect fit`, `tune`, `worker` and `profile`: what each runs, and what it prints of it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from optselect.callbacks.auto_optimizer import SearchFallbackWarning
 from optselect.callbacks.lightning_names import lightning_of
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, OptselectError, UnsupportedModuleError
+from optselect.plan import OptimizerPlan
 from optselect.profile.model import measured_anatomy
 from optselect.profile.text import describe
 from optselect.recipes.cli.checkpoints import checked_checkpoint, last_checkpoint
@@ -24,6 +25,8 @@ from optselect.recipes.cli.ending import Terminated, sigterm_heeded
 from optselect.recipes.cli.input_errors import as_input_error
 from optselect.recipes.cli.lightning_cli import AutoCLI, build_cli
 from optselect.recipes.cli.surroundings import chatter_muted, here_importable, sigint_restored
+from optselect.recipes.cli.workers import beside, workers_in
+from optselect.report.explanation import headline
 from optselect.report.groups import LAYER_HEADER, LAYER_NUMBERS, aligned, layer_rows
 from optselect.report.text import choice_as_text
 from optselect.words import printable
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def run(command: str, arguments: list[str], *, verbose: bool) -> None:
-    """Run `fit`, `tune` or `profile` with LightningCLI's `arguments`.
+    """Run `fit`, `tune`, `worker` or `profile` with LightningCLI's `arguments`.
 
     Raises `OptselectError` on wrong input, and `KeyboardInterrupt` or `Terminated` with a hint on how to go on.
     """
@@ -70,8 +73,40 @@ def _fit(arguments: list[str]) -> None:
 
 
 def _tune(arguments: list[str]) -> None:
-    cli = build_cli("tune", _Tuning, arguments)
-    auto = cli.auto
+    arguments, workers = workers_in(arguments)
+    with beside(arguments, workers):
+        cli = build_cli("tune", _Tuning, arguments)
+        if cli.config.workers != 1:
+            raise ConfigurationError("workers: stands in the config; pass --workers N on the command line in its place")
+        auto = cli.auto
+        _search(cli)
+    if auto.plan is None or auto.plan_path is None:
+        raise _nothing_searched(cli)
+    print(printable(choice_as_text(auto.plan)))
+    print(f"plan                 {_relative(auto.plan_path)}")
+    if auto.report_path is not None:
+        print(f"report               {_relative(auto.report_path)}")
+    print(f"to train with it     optselect fit … --plan {_relative(auto.plan_path)}")
+
+
+def _work(arguments: list[str]) -> None:
+    cli = build_cli("worker", _Working, arguments)
+    _search(cli)
+    if cli.auto.plan is None:
+        raise _nothing_searched(cli)
+    study = cli.auto.study
+    print(f"the search {study.study_name if study is not None else ''} has ended: {printable(headline(cli.auto.plan))}")
+
+
+def _nothing_searched(cli: AutoCLI) -> ConfigurationError:
+    if cli.trainer.max_epochs == 0 or cli.trainer.max_steps == 0:
+        return ConfigurationError(
+            "nothing was searched: max_epochs or max_steps is 0; set trainer.max_epochs to the training's length"
+        )
+    return ConfigurationError("nothing was searched: fast_dev_run and auto.plan leave nothing to tune; remove them")
+
+
+def _search(cli: AutoCLI) -> None:
     with warnings.catch_warnings():
         # Training goes on without a search; here there is nothing else to do.
         warnings.simplefilter("error", SearchFallbackWarning)
@@ -79,17 +114,6 @@ def _tune(arguments: list[str]) -> None:
             _train(cli)
         except SearchFallbackWarning as warning:
             raise UnsupportedModuleError(str(warning.__cause__ or warning)) from warning
-    if auto.plan is None or auto.plan_path is None:
-        if cli.trainer.max_epochs == 0 or cli.trainer.max_steps == 0:
-            raise ConfigurationError(
-                "nothing was searched: max_epochs or max_steps is 0; set trainer.max_epochs to the training's length"
-            )
-        raise ConfigurationError("nothing was searched: fast_dev_run and auto.plan leave nothing to tune; remove them")
-    print(printable(choice_as_text(auto.plan)))
-    print(f"plan                 {_relative(auto.plan_path)}")
-    if auto.report_path is not None:
-        print(f"report               {_relative(auto.report_path)}")
-    print(f"to train with it     optselect fit … --plan {_relative(auto.plan_path)}")
 
 
 def _profile(arguments: list[str]) -> None:
@@ -101,7 +125,12 @@ def _profile(arguments: list[str]) -> None:
         print(printable("\n".join(("", *cli.auto.layers))))
 
 
-_COMMANDS: dict[str, Callable[[list[str]], None]] = {"fit": _fit, "tune": _tune, "profile": _profile}
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "fit": _fit,
+    "tune": _tune,
+    "worker": _work,
+    "profile": _profile,
+}
 
 
 class _Tuning(AutoOptimizer):
@@ -111,6 +140,13 @@ class _Tuning(AutoOptimizer):
         super().optimizers_for(module)
         # Lightning's own way out, made for its tuner: teardown hooks run, and nothing counts as a failure.
         raise lightning_of(module)._TunerExitException  # noqa: SLF001  # there is no public way out
+
+
+class _Working(_Tuning):
+    """The same for one worker of a search: the plan is written by whoever began it."""
+
+    def _write(self, trainer: pl.Trainer, plan: OptimizerPlan) -> None:
+        pass
 
 
 class _Profiling(AutoOptimizer):

@@ -117,7 +117,7 @@ def _optselect_fault(arguments: list[str]) -> str | None:
         return str(error)
     except SystemExit:
         return None
-    if known.command not in ("fit", "tune", "profile"):
+    if known.command not in ("fit", "tune", "worker", "profile"):
         return None
     options = parser_of(known.command)._option_string_actions
     given = [each.partition("=")[0] for each in arguments[1:] if each.startswith("--")]
