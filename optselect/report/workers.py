@@ -10,7 +10,8 @@ from optselect.report.groups import aligned
 from optselect.report.standing import row_of_claim
 from optselect.report.trials import short_of
 from optselect.study.claims import claim_on
-from optselect.study.study import OpenTrial, TrialStudy
+from optselect.study.reading import OpenTrial
+from optselect.study.study import TrialStudy
 from optselect.words import format_duration, format_value
 
 _HEADER = ("worker", "", "stage", "optimizer", "lr", "seed", "batches")

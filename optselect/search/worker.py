@@ -19,8 +19,9 @@ from optselect.search.runner import TrialRunner
 from optselect.search.sequence import cap, ended, in_turn
 from optselect.search.stages import STAGES, Stage
 from optselect.study.claims import Claim, Claims, Keeper
+from optselect.study.reading import Look
 from optselect.study.storage import TrialEndedError
-from optselect.study.study import Look, TrialStudy
+from optselect.study.study import TrialStudy
 from optselect.workload.protocol import Workload
 
 # How long a worker waits before it looks again, at first and at most. Other processes of its training wait with it,

@@ -24,8 +24,9 @@ from typing import Any, Self
 from optselect.configuration import Configuration, Trial
 from optselect.errors import StorageError
 from optselect.study.process import is_dead, this_process
+from optselect.study.reading import Look, OpenTrial
 from optselect.study.storage import TrialEndedError
-from optselect.study.study import Look, OpenTrial, TrialStudy
+from optselect.study.study import TrialStudy
 
 LEASE_SECONDS = 30.0
 """A worker that has not been heard of for so long is lost."""

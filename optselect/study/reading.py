@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -19,6 +20,44 @@ CONFIGURATION, SEED = "optselect:configuration", "optselect:seed"
 AT = "optselect:at {}"
 """What belongs to the value at a micro-batch: one attribute for each, so that a kill between it and the value leaves
 something that nobody looks at."""
+
+Key = tuple[str, int]
+"""What trials of one configuration and seed are known by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTrial:
+    """A trial that somebody runs, or has run until they were lost.
+
+    number         its place in the study
+    configuration  what it trains
+    seed           of its batches
+    claim          who runs it, and what, as `begin` or `take` was told (None: nobody has said so yet)
+    """
+
+    number: int
+    configuration: Configuration
+    seed: int
+    claim: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """All that a study holds of a search at one moment.
+
+    trials  what is known of each configuration and seed, in the order they were begun
+    open    trials that somebody runs
+    lost    trials that were given back, because whoever ran them was lost
+    free    the number of each trial that nobody runs and that may go on
+    latest  the number of the last trial, of whomever (-1: there is none)
+    """
+
+    trials: Sequence[Trial] = ()
+    open: Sequence[OpenTrial] = ()
+    lost: Sequence[OpenTrial] = ()
+    free: Mapping[Key, int] = field(default_factory=dict)
+    latest: int = -1
+
 
 _STATES: Mapping[TrialState, State] = {
     TrialState.RUNNING: "running",

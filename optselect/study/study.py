@@ -8,7 +8,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import optuna
@@ -26,6 +25,9 @@ from optselect.study.reading import (
     AT,
     CONFIGURATION,
     SEED,
+    Key,
+    Look,
+    OpenTrial,
     configuration_of,
     not_given_back,
     number_in,
@@ -48,43 +50,6 @@ _UNTRAINED = "optselect:untrained"
 # optuna-dashboard see a single space.
 _LR = FloatDistribution(1e-8, 1e3, log=True)
 _log = logging.getLogger("optselect")
-
-Key = tuple[str, int]
-"""What trials of one configuration and seed are known by."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenTrial:
-    """A trial that somebody runs, or has run until they were lost.
-
-    number         its place in the study
-    configuration  what it trains
-    seed           of its batches
-    claim          who runs it, and what, as `begin` or `take` was told (None: nobody has said so yet)
-    """
-
-    number: int
-    configuration: Configuration
-    seed: int
-    claim: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """All that a study holds of a search at one moment.
-
-    trials  what is known of each configuration and seed, in the order they were begun
-    open    trials that somebody runs
-    lost    trials that were given back, because whoever ran them was lost
-    free    the number of each trial that nobody runs and that may go on
-    latest  the number of the last trial, of whomever (-1: there is none)
-    """
-
-    trials: Sequence[Trial] = ()
-    open: Sequence[OpenTrial] = ()
-    lost: Sequence[OpenTrial] = ()
-    free: Mapping[Key, int] = field(default_factory=dict)
-    latest: int = -1
 
 
 class TrialStudy:

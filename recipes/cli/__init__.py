@@ -1,4 +1,4 @@
-"""The command line: `optselect fit`, `tune`, `profile`, and the questions that need no training."""
+"""The command line: `optselect fit`, `tune`, `worker`, `profile`, and the questions that need no training."""
 
 from optselect.recipes.cli.commands import main
 

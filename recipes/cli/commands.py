@@ -127,7 +127,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """Make the parser of all commands; `fit`, `tune` and `profile` leave their arguments to LightningCLI."""
+    """Make the parser of all commands; `fit`, `tune`, `worker` and `profile` leave their arguments to LightningCLI."""
     parser = _Parser(
         prog="optselect",
         description="Choose, tune and explain the optimizer of a PyTorch Lightning training.",

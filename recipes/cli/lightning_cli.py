@@ -174,7 +174,8 @@ class _ConfigSaved(AnyCallback):
 
 _USAGE = {
     "fit": "optselect fit --config FILE [--plan FILE] [--ckpt_path FILE] [--auto.KEY VALUE] [--trainer.KEY VALUE] …",
-    "tune": "optselect tune --config FILE [--auto.KEY VALUE] [--trainer.KEY VALUE] …",
+    "tune": "optselect tune --config FILE [--workers N] [--auto.KEY VALUE] [--trainer.KEY VALUE] …",
+    "worker": "optselect worker --config FILE [--storage URL] [--study NAME] [--auto.KEY VALUE] …",
     "profile": "optselect profile --config FILE [--auto.monitor NAME] [--trainer.KEY VALUE] …",
 }
 _DESCRIPTION = (

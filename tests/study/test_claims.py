@@ -17,8 +17,9 @@ from optselect.configuration import Configuration
 from optselect.study.claims import Claim, Claims, Keeper
 from optselect.study.opening import open_study
 from optselect.study.process import this_process
+from optselect.study.reading import Look
 from optselect.study.storage import TrialEndedError
-from optselect.study.study import Look, TrialStudy
+from optselect.study.study import TrialStudy
 
 SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1})
 ADAMW = Configuration(optimizer="adamw", hyperparameters={"lr": 1e-3})
