@@ -18,11 +18,11 @@ from optselect.callbacks.continuation import continuation_of, forget_optimizers
 from optselect.callbacks.decision import FitRequest, SearchFallbackWarning
 from optselect.callbacks.fit_state import FitState
 from optselect.callbacks.lightning_names import AnyCallback, check_unmixed
+from optselect.callbacks.loggers import tell_loggers
 from optselect.callbacks.outputs import (
     PLAN_FILE,
     checkpoint_folders,
     run_folder,
-    tell_loggers,
     write_page,
     write_plan,
     write_sidecars,
@@ -244,7 +244,8 @@ class AutoOptimizer(AnyCallback):
             # Through the module: its hook comes after those of all callbacks, for checkpoints of weights alone, too.
             self._fit.attachment.provide("on_save_checkpoint", save_evaluated, self._chosen)
         if self.plan is not None:
-            tell_loggers(trainer, pl_module, self.plan)
+            files = [path for path in (self.plan_path, self.report_path) if path is not None]
+            tell_loggers(trainer, pl_module, self.plan, files if self.report else [])
         self._fit.random.on_fit_start(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

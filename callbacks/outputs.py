@@ -1,4 +1,4 @@
-"""What a fit tells of its plan: plan.json where it is looked for, the report, and a line to every logger."""
+"""What a fit tells of its plan: plan.json where it is looked for, and the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fsspec.core import url_to_fs
 
 from optselect.plan import OptimizerPlan
-from optselect.report import as_html, can_draw, is_page_of, logged_facts, write_report
+from optselect.report import as_html, can_draw, is_page_of, write_report
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -73,15 +73,3 @@ def write_page(plan: OptimizerPlan, folder: str) -> Path | None:
         _log.warning("no report is written to %s (%s: %s)", path, type(error).__name__, error)
         return None
     return path
-
-
-def tell_loggers(trainer: Any, module: pl.LightningModule, plan: OptimizerPlan) -> None:
-    """Log the choice as hyperparameters, through the interface that every logger of Lightning has."""
-    owners = [owner for owner in (module, trainer.datamodule) if owner is not None and owner._log_hyperparams]
-    # TensorBoard shows what it is told first and nothing later, and Lightning tells it these later.
-    known = {name: value for owner in owners for name, value in owner.hparams_initial.items() if name != "_class_path"}
-    for logger in trainer.loggers:
-        try:
-            logger.log_hyperparams({**known, **logged_facts(plan)})
-        except Exception as error:  # noqa: BLE001  # as with the report
-            _log.warning("%s takes no hyperparameters (%s: %s)", type(logger).__name__, type(error).__name__, error)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optselect import catalogue, rules
     from optselect.budget import Budget
+    from optselect.building.torch_groups import param_groups, regrouped
     from optselect.callbacks import AutoOptimizer, LightningWorkload
     from optselect.configuration.policy import FineTuning, Thaw
     from optselect.errors import (
@@ -66,7 +67,9 @@ _HOME = {
     "UnsupportedModuleError": "optselect.errors",
     "Workload": "optselect.workload.protocol",
     "measure": "optselect.profile.measure",
+    "param_groups": "optselect.building.torch_groups",
     "propose": "optselect.rules",
+    "regrouped": "optselect.building.torch_groups",
     "select": "optselect.pipeline",
 }
 
@@ -97,7 +100,9 @@ __all__ = [
     "Workload",
     "catalogue",
     "measure",
+    "param_groups",
     "propose",
+    "regrouped",
     "rules",
     "select",
 ]

@@ -126,6 +126,27 @@ class OptimizerPlan:
 
         return build(self, model, total_steps, own, thawed=thawed)
 
+    def param_groups_of(self, model: nn.Module, optimizer: str | None = None) -> list[dict[str, Any]]:
+        """Return the plan's groups over the parameters of `model`, as torch's optimizers take them.
+
+        For a `configure_optimizers` of your own: `torch.optim.AdamW(plan.param_groups_of(self))`. What is frozen is in
+        no group. Of a plan with a partner (Muon with AdamW) `optimizer` says whose. Raises `PlanMismatchError` for
+        another model, and `ConfigurationError` where groups cannot say what the plan does.
+        """
+        from optselect.building.torch_groups import groups_of  # noqa: PLC0415  # as above
+
+        return groups_of(self, model, optimizer)
+
+    def as_code(self) -> str:
+        """Write Python that builds the same optimizer and scheduler to the last bit, and does without optselect.
+
+        A `configure_optimizers` to paste into a LightningModule. Raises `ConfigurationError` where there is nothing to
+        write: your own optimizer is kept, its package is missing, or parts join later.
+        """
+        from optselect.report import as_python  # noqa: PLC0415  # as above
+
+        return as_python(self)
+
     def explain(self, *, markdown: bool = False, width: int | None = None) -> str:
         """Explain the choice: profile, proposals, trials, reasons and cost, as plain text or as Markdown.
 

@@ -6,6 +6,7 @@ import os
 
 from optselect.files import write_whole
 from optselect.plan import OptimizerPlan
+from optselect.report.code import as_python
 from optselect.report.explanation import headline
 from optselect.report.figures import available as can_draw
 from optselect.report.logged import logged_facts
@@ -15,7 +16,17 @@ from optselect.report.page import as_html, is_page_of
 from optselect.report.text import as_text
 from optselect.words import printable
 
-__all__ = ["as_html", "can_draw", "choice_as_html", "explain", "headline", "is_page_of", "logged_facts", "write_report"]
+__all__ = [
+    "as_html",
+    "as_python",
+    "can_draw",
+    "choice_as_html",
+    "explain",
+    "headline",
+    "is_page_of",
+    "logged_facts",
+    "write_report",
+]
 
 
 def explain(plan: OptimizerPlan, *, markdown: bool = False, width: int | None = None) -> str:

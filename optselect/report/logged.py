@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optselect.plan import OptimizerPlan
+from optselect.report.trials import ranked, role, short_of
 from optselect.space import Value
 
 
@@ -20,3 +21,22 @@ def logged_facts(plan: OptimizerPlan) -> dict[str, Value]:
         "search_steps": plan.search_steps,
     }
     return {f"optselect/{name}": value for name, value in known.items() if value is not None}
+
+
+def trial_table(plan: OptimizerPlan) -> tuple[tuple[str, ...], list[list[Value | None]]]:
+    """Return a header and a row of plain values for each trial, the chosen one first."""
+    header = ("optimizer", "lr", "configuration", "seed", "micro_batches", plan.monitor or "value", "role", "ended")
+    rows: list[list[Value | None]] = [
+        [
+            short_of(trial.configuration),
+            trial.configuration.rate,
+            trial.configuration.describe(),
+            trial.seed,
+            trial.micro_batches,
+            trial.value,
+            role(plan, trial),
+            trial.ending,
+        ]
+        for trial in ranked(plan)
+    ]
+    return header, rows

@@ -70,6 +70,8 @@ class Import:
 # The conveniences plan.build(), plan.explain() and what a notebook shows: (module, function, target).
 EXCEPTIONS = {
     ("optselect.plan.plan", "build", "optselect.building"),
+    ("optselect.plan.plan", "param_groups_of", "optselect.building"),
+    ("optselect.plan.plan", "as_code", "optselect.report"),
     ("optselect.plan.plan", "explain", "optselect.report"),
     ("optselect.plan.plan", "_repr_html_", "optselect.report"),
     ("optselect.profile.values", "_repr_html_", "optselect.profile"),
