@@ -46,7 +46,7 @@ _NAMES = {
         "select",
         "OptimizerPlan",
     ),
-    "Fine-tuning": ("FineTuning", "Thaw"),
+    "Fine-tuning": ("FineTuning", "Thaw", "param_groups", "regrouped"),
     "What there is to choose from": ("catalogue", "rules"),
 }
 

@@ -153,6 +153,8 @@ class PolicyCLI(LightningCLI):
         )
 
 
+# jsonargparse deprecates what some releases of Lightning call.
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 def test_lightning_cli_trains_its_optimizer_by_a_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["train.py"])
     arguments = ["--seed_everything=0", "--optimizer=torch.optim.AdamW", "--optimizer.lr=0.01", "--trainer.max_steps=2"]

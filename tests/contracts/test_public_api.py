@@ -41,7 +41,9 @@ PUBLIC = [
     "Workload",
     "catalogue",
     "measure",
+    "param_groups",
     "propose",
+    "regrouped",
     "rules",
     "select",
 ]
