@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from optselect.recipes.records import language, prefixes, rates, replay, store
@@ -133,10 +133,12 @@ def _algoperf(records: list[store.Record]) -> Iterator[Named]:
     )
     yield "prefix.tenth_over_quarter", _fact(races.gain_of_share(0.1, (0.2, 0.25)), says, "algoperf")
     for cost, way in replay.ADVISED.items():
-        ended = races.ended(way)
-        for factor in (math.inf, 1.1):
-            says = f"share of pools of five whose winner {replay.ARRIVES[factor]}, {way}"
-            yield f"race.{cost:g}.{_of(factor)}", _fact(replay.arriving(ended, factor), says, "algoperf")
+        read = (("race", way), ("race_by_then", replace(way, by_then=True)))
+        for name, each in read if cost else read[:1]:
+            ended = races.ended(each)
+            for factor in (math.inf, 1.1):
+                says = f"share of pools of five whose winner {replay.ARRIVES[factor]}, {each}"
+                yield f"{name}.{cost:g}.{_of(factor)}", _fact(replay.arriving(ended, factor), says, "algoperf")
 
 
 def _of(factor: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from optselect.recipes.records.algoperf import (
     AT_RANDOM,
@@ -69,10 +69,13 @@ NO_PREFIX = frozenset({"resnet"})
 
 
 class Replay:
-    """The pools of one kind and the priors learned on them."""
+    """The pools of one kind and the priors learned on them.
+
+    every  all of them; `pools` are those that something succeeds in
+    """
 
     def __init__(self, records: Iterable[Record], *, of_submission: bool) -> None:
-        every = pools(arms(records), of_submission=of_submission)
+        self.every = every = pools(arms(records), of_submission=of_submission)
         self.of_submission = of_submission
         self.pools = judged(every)
         self.priors = {name: Prior(every, score) for name, score in SCORES.items()}
@@ -123,9 +126,18 @@ class Replay:
 
 def arriving(ended: Iterable[Outcome], factor: float) -> Estimate:
     """Return the share of races that arrive within a factor, with an interval over workloads."""
-    groups: dict[object, list[float]] = defaultdict(list)
+    return _over_workloads(ended, lambda each: each.within(factor))
+
+
+def speed(ended: Iterable[Outcome]) -> Estimate:
+    """Return the mean of the fastest arm's time over the winner's, with an interval over workloads."""
+    return _over_workloads(ended, lambda each: each.speed)
+
+
+def _over_workloads(ended: Iterable[Outcome], worth: Callable[[Outcome], float]) -> Estimate:
+    groups: dict[str, list[float]] = defaultdict(list)
     for each in ended:
-        groups[each.pool.task].append(each.within(factor))
+        groups[each.pool.task].append(worth(each))
     return estimate(groups.values(), mean)
 
 

@@ -225,6 +225,23 @@ def test_an_arm_that_has_ended_without_success_is_behind_all_that_go_on() -> Non
     assert ended.value_at(0.9) == math.inf
 
 
+def test_a_look_by_then_sees_nothing_that_was_evaluated_later() -> None:
+    arm = next(arm for pool in POOLS for arm in pool.arms if len(arm.record["curve"]) > 10)
+    step = arm.record["curve"][5][0]
+    earlier = algoperf.Arm(arm.record | {"curve": [*arm.record["curve"][:5], [step, 0.5, None, None]]})
+
+    share = step / arm.record["step_hint"] * 0.999
+
+    assert arm.seen_by(share) == earlier.seen_by(share)
+    assert arm.value_at(share) != earlier.value_at(share)
+
+
+def test_a_submission_whose_logs_count_no_steps_is_no_arm() -> None:
+    record = store.read(CUT, "algoperf")[0]
+
+    assert algoperf.arms([record | {"submission": name} for name in algoperf.COUNT_NO_STEPS]) == []
+
+
 def test_the_way_for_a_family_is_chosen_without_a_look_at_it() -> None:
     records = store.read(CUT, "algoperf")
     # All of the family's trainings but one arrive at once now.
@@ -262,7 +279,7 @@ def test_every_table_of_the_replay_is_written(capsys: pytest.CaptureFixture[str]
     assert main(["replay", str(CUT)]) == 0
 
     headings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("## ")]
-    assert len(headings) == 5
+    assert len(headings) == 6
 
 
 def test_missing_records_end_the_command_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
