@@ -16,10 +16,11 @@ import optuna
 
 from optselect.configuration.goal import Mode
 from optselect.errors import StorageError
+from optselect.study.backend import together
 from optselect.study.identity import Identity
-from optselect.study.storage import Storage, causes_of, place_of, storage_of, together
+from optselect.study.storage import Storage, place_of, storage_of
 from optselect.study.study import BIRTHMARK, USED, TrialStudy
-from optselect.study.trouble import trouble_of
+from optselect.study.trouble import causes_of, trouble_of
 from optselect.words import without_passwords
 
 _TRAINING = "optselect:training"

@@ -1,24 +1,31 @@
-"""Where a study is kept: its storage, the file behind it, and what goes wrong there."""
+"""Where a study is kept: its storage, and what goes wrong there."""
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.trial import TrialState
 
 from optselect.errors import StorageError
+from optselect.study.backend import backend_of
 from optselect.study.journal import journal_storage
+from optselect.study.patience import PatientStorage
+from optselect.study.trouble import causes_of
 from optselect.words import without_passwords
 
 Storage = str | os.PathLike[str] | BaseStorage | None
-"""A path (an Optuna journal file), an Optuna URL, a storage object, or None for memory."""
+"""A path (an Optuna journal file), an Optuna URL, `grpc://host:port`, a storage object, or None for memory."""
+
+# Optuna's own default port, and as long as a server takes to start.
+_PROXY, _PROXY_PORT, _PROXY_SECONDS = "grpc://", 13000, 10.0
 
 
 def storage_of(storage: Storage) -> BaseStorage:
@@ -29,24 +36,23 @@ def storage_of(storage: Storage) -> BaseStorage:
         return storage
     if "://" not in str(storage):
         return journal_storage(storage)
+    if str(storage).startswith(_PROXY):
+        return PatientStorage(_proxy(str(storage)))
     # Only here: it takes half a second to import, and a journal does without.
     from optselect.study.database import database_storage  # noqa: PLC0415  # as the line above says
 
     # With Optuna's cache of ended trials, which a database alone has not.
-    return optuna.storages.get_storage(database_storage(str(storage)))
+    return PatientStorage(optuna.storages.get_storage(database_storage(str(storage))))
 
 
-def backend_of(storage: BaseStorage) -> Any:
-    """Return what a storage keeps its records in: a journal's file, the database behind a cache, or itself."""
-    return getattr(storage, "_backend", storage)
-
-
-@contextmanager
-def together(storage: BaseStorage) -> Iterator[None]:
-    """Write what is written inside as one, all of it or nothing, where the storage can do so: those opened here."""
-    write = getattr(backend_of(storage), "together", nullcontext)
-    with write():
-        yield
+def _proxy(url: str) -> BaseStorage:
+    """Open the proxy at `grpc://host:port`. Raises `ConnectionError` where there is none."""
+    where = urlsplit(url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        proxy = GrpcStorageProxy(host=where.hostname or "localhost", port=where.port or _PROXY_PORT)
+    proxy.wait_server_ready(_PROXY_SECONDS)
+    return proxy
 
 
 def place_of(storage: Storage) -> str:
@@ -54,16 +60,6 @@ def place_of(storage: Storage) -> str:
     if storage is None:
         return "memory"
     return without_passwords(str(storage)) if isinstance(storage, str | os.PathLike) else type(storage).__name__
-
-
-def file_of(backend: Any) -> str | None:
-    """Return the file that a journal or an SQLite database is kept in; None for any other storage."""
-    if isinstance(backend, JournalFileBackend):
-        return backend._file_path  # noqa: SLF001  # it has no public name
-    if isinstance(backend, RDBStorage) and backend.engine.url.get_backend_name() == "sqlite":
-        database = backend.engine.url.database
-        return None if database in (None, "", ":memory:") else database
-    return None
 
 
 class TrialEndedError(StorageError):
@@ -79,9 +75,11 @@ def take_waiting(storage: BaseStorage, trial_id: int) -> bool:
             owned.pop(worker, None)
     database = backend_of(storage)
     if isinstance(database, RDBStorage):
-        from optselect.study.database import take_row  # noqa: PLC0415  # as in `storage_of`
+        # Only here: it takes half a second to import, and a journal does without.
+        from optselect.study.database import take_row  # noqa: PLC0415  # as the line above says
 
-        return take_row(database, trial_id)
+        take = functools.partial(take_row, database, trial_id)
+        return bool(storage.patiently(take) if isinstance(storage, PatientStorage) else take())
     return storage.set_trial_state_values(trial_id, TrialState.RUNNING)
 
 
@@ -100,12 +98,3 @@ def storage_errors(study: optuna.Study, where: str) -> Iterator[None]:
             f"the study {study.study_name!r} in {where} can no longer be read or written ({type(root).__name__}: "
             f"{why}); what was stored is still there. Mend the cause and start the same line again: the search goes on"
         ) from error
-
-
-def causes_of(error: BaseException | None) -> list[BaseException]:
-    """Return `error`, what it was raised from, and so on."""
-    causes: list[BaseException] = []
-    while error is not None and error not in causes:
-        causes.append(error)
-        error = error.__cause__ or error.__context__
-    return causes

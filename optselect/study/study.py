@@ -20,6 +20,7 @@ from optselect.configuration.schedule import ScheduleKind
 from optselect.configuration.trial import State, Trial
 from optselect.errors import StorageError
 from optselect.space import Value
+from optselect.study.backend import backend_of, file_of, together
 from optselect.study.batches import packed, unpacked
 from optselect.study.reading import (
     AT,
@@ -34,7 +35,7 @@ from optselect.study.reading import (
     seed_of,
     trial_of,
 )
-from optselect.study.storage import TrialEndedError, backend_of, file_of, storage_errors, take_waiting, together
+from optselect.study.storage import TrialEndedError, storage_errors, take_waiting
 
 BIRTHMARK, USED = "optselect:birthmark", "optselect:used"
 """Attributes of a study: made up with it, so that it is known from any other of its name; its training has ended."""

@@ -18,10 +18,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
 
 from optselect.configuration import Configuration
+from optselect.study.backend import backend_of, together
 from optselect.study.database import LastingDatabase, database_storage
 from optselect.study.journal import LastingJournal, journal_storage
 from optselect.study.opening import open_study
-from optselect.study.storage import storage_of, together
+from optselect.study.storage import storage_of
 
 SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1})
 KINDS = {
@@ -189,7 +190,7 @@ def test_a_report_is_one_transaction_of_a_database(url: str) -> None:
     study = open_study(storage=url, name="study", mode="min", facts={})
     number = study.begin(SGD, 0, ["sgd"])
     commits: list[Any] = []
-    database: LastingDatabase = study._storage._backend  # type: ignore[attr-defined]
+    database: LastingDatabase = backend_of(study._storage)
     event.listen(database.engine, "commit", commits.append)
     written: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *asked: written.append(asked[2]))

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +25,20 @@ USER, PASSWORD = "optselect", "s3cret/@:word"  # as awkward as a URL allows
 # PostgreSQL refuses to run as root.
 _NOBODY = 65534
 _LOOK_SECONDS = 0.02
+# Not Popen's `user`: with that Python forks, which a process with gRPC in it does not survive.
+_AS_ANOTHER = """
+import os, sys
+user, *line = sys.argv[1:]
+os.setgroups([])
+os.setgid(int(user))
+os.setuid(int(user))
+os.execv(line[0], line)
+"""
+
+
+def as_another(user: int | None, line: list[str]) -> list[str]:
+    """The command `line` as `user` runs it; None: as whoever runs this."""
+    return line if user is None else [sys.executable, "-c", _AS_ANOTHER, str(user), *line]
 
 
 class Cluster:
@@ -63,10 +78,10 @@ class Cluster:
         where = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(self._folder)]
         with (self._folder / "log").open("ab") as log:
             self._server = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._data, *where, *quick, "-c", "max_connections=200"],
+                self._line("postgres", "-D", self._data, *where, *quick, "-c", "max_connections=200"),
+                cwd=self._folder,
                 stdout=log,
                 stderr=log,
-                **self._as_owner,
             )
         while not self._is_ready():
             if self._server.poll() is not None:
@@ -80,14 +95,12 @@ class Cluster:
             self._server.wait()
             self._server = None
 
-    @property
-    def _as_owner(self) -> dict[str, Any]:
-        return {"cwd": self._folder, **({} if self._owner is None else {"user": self._owner, "group": self._owner})}
+    def _line(self, program: str, *arguments: Any) -> list[str]:
+        return as_another(self._owner, [str(self._programs / program), *map(str, arguments)])
 
     def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [self._programs / program, "-D", self._data, *arguments], capture_output=True, check=False, **self._as_owner
-        )
+        line = self._line(program, "-D", self._data, *arguments)
+        done = subprocess.run(line, cwd=self._folder, capture_output=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(done.stderr.decode(errors="replace"))
 
@@ -125,7 +138,7 @@ def _readable(installed: Path, folder: Path, owner: int | None) -> Path:
     """Copy what `owner` may not read."""
     if owner is None:
         return installed
-    with contextlib.suppress(PermissionError):
-        subprocess.run([installed / "bin" / "postgres", "--version"], capture_output=True, check=True, user=owner)
+    line = as_another(owner, [str(installed / "bin" / "postgres"), "--version"])
+    if subprocess.run(line, capture_output=True, check=False).returncode == 0:
         return installed
     return Path(shutil.copytree(installed, folder / "installed", symlinks=True))
