@@ -46,6 +46,9 @@ def _steplaw(records: list[store.Record]) -> Iterator[Named]:
     seen = rates.sweeps(records)
     for name, found in rates.exponents(seen).items():
         yield f"rate.{name}", _fact(found, f"power of {name} in AdamW's best rate on language models", "steplaw")
+    for name, found in rates.exponents(rates.near_best(seen)).items():
+        says = f"the same power of {name}, at batches whose best is within {rates.NEAR} nat of the best batch's"
+        yield f"rate.{name}.right_batch", _fact(found, says, "steplaw")
     for factor, found in rates.cost_of_factors(seen, (0.5, 2, 4)).items():
         yield f"cost.{factor:g}", _fact(found, f"nats above the lowest at {factor:g} times the best rate", "steplaw")
     for power, found in rates.cost_of_carrying(seen).items():
@@ -57,6 +60,10 @@ def _steplaw(records: list[store.Record]) -> Iterator[Named]:
     says = "nats above the lowest at the rate that the power law of the other sizes proposes, median"
     yield "proposed", _fact(estimate(excess.values(), median), says, "steplaw")
     yield "proposed.worst", _worst(excess.values(), "steplaw")
+    both = [[loss] for loss in rates.proposed_with_batch(seen)]
+    says = "nats above the best of all batches and rates at the batch and rate that laws of the other sizes propose"
+    yield "proposed_with_batch", _fact(estimate(both, median), f"{says}, median", "steplaw")
+    yield "proposed_with_batch.worst", _worst(both, "steplaw")
 
 
 def _marin(records: list[store.Record]) -> Iterator[Named]:
@@ -89,15 +96,18 @@ def _optimizer(name: str, cells: Sequence[language.Cell]) -> Iterator[Named]:
     yield f"{name}.rate.steps", _fact(language.power_of_length(cells), "power of the steps in its best rate", "marin")
     says = "power of the tokens in the rate of the sweep's own baselines"
     yield f"{name}.rate.tokens", _single(language.power_of_tokens(cells), says, "marin", len(cells))
+    if (found := language.power_of_vertices(cells)) is not None:
+        says = "power of the steps at one size and batch, between the vertices of its sweeps of rates"
+        yield f"{name}.rate.vertices", _single(found[0], says, "marin", found[1])
     for quantity, called in (("learning_rate", "rate"), ("weight_decay", "decay")):
         least, middle, most = language.spread(cells, quantity)
         says = f"its best {called}: median, least and greatest over sizes and lengths"
         yield f"{name}.{called}", _fact(Estimate(value=middle, low=least, high=most, count=len(cells)), says, "marin")
     for factor in (0.5, 2, 4):
         if (cost := language.cost_of_factor(cells, factor)) is not None:
-            found, diverged = cost
+            lost, diverged = cost
             says = f"nats above its best rate at {factor:g} times it, median; {diverged:.0%} diverged"
-            yield f"{name}.cost.{factor:g}", _fact(found, says, "marin")
+            yield f"{name}.cost.{factor:g}", _fact(lost, says, "marin")
 
 
 def _deepobs(records: list[store.Record]) -> Iterator[Named]:

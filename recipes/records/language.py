@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optselect.recipes.records.intervals import Estimate, estimate, estimates, median
-from optselect.recipes.records.rates import DIVERGED
+from optselect.recipes.records.rates import DIVERGED, vertex
 from optselect.recipes.records.store import Record
 
 # Parameters as the sweep's authors count them for a Chinchilla ratio of one: twenty tokens each.
@@ -129,6 +129,22 @@ def power_of_tokens(seen: Sequence[Cell]) -> float:
         rate = float(cell.baseline["hp"]["learning_rate"])
         points[cell.optimizer, cell.size].append((math.log(cell.chinchilla), math.log(rate)))
     return _slope(points.values())
+
+
+def power_of_vertices(seen: Sequence[Cell]) -> tuple[float, int] | None:
+    """Return the power of the length at one size and batch, over the vertices of its sweeps of rates, and their number.
+
+    Finer than the powers of two that were tried. None where no size and batch has three vertices.
+    """
+    points: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
+    for cell in seen:
+        tried = sorted(cell.over("learning_rate").items())
+        best = vertex([rate for rate, _ in tried], [loss for _, loss in tried])
+        if best is not None:
+            batch = float(cell.baseline["hp"]["train_batch_size"])
+            points[cell.size, batch].append((math.log(cell.chinchilla), math.log(best)))
+    lines = [line for line in points.values() if len(line) > 2]
+    return (_slope(lines), sum(map(len, lines))) if lines else None
 
 
 def _slope(lines: Iterable[Sequence[tuple[float, float]]]) -> float:

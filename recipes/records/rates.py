@@ -15,7 +15,7 @@ from optselect.recipes.records.store import Record
 
 # A loss this far above the best of the same sweep, in nats, has diverged or never left its start.
 DIVERGED = 0.3
-LEAST_RATES = 6
+LEAST_RATES, NEAR = 6, 0.02
 CARRIED = (0.0, -0.15, -0.3, -0.5, -1.0)
 
 
@@ -148,6 +148,30 @@ def proposed(seen: Sequence[Sweep], *, times: float = 1.0) -> list[tuple[Sweep, 
     return excesses
 
 
+def near_best(seen: Sequence[Sweep]) -> list[Sweep]:
+    """Keep the sweeps whose batch is about right: whose lowest loss is within `NEAR` of the best batch's."""
+    lowest = {cell: min(each.lowest for each in sweeps) for cell, sweeps in _by_cell(seen).items()}
+    return [each for each in seen if each.lowest <= lowest[each.size, each.tokens] + NEAR]
+
+
+def proposed_with_batch(seen: Sequence[Sweep]) -> list[float]:
+    """Propose batch and rate for each size and number of tokens by laws of all *other* sizes.
+
+    The batch is a power of the tokens, and the recorded one nearest to it counts. The rate's law is that of batches
+    that are about right. Returns losses above the lowest of all batches and rates, nats; infinity as in `proposed`.
+    """
+    excesses = []
+    for (size, tokens), own in _by_cell(seen).items():
+        others = [each for each in seen if each.size != size]
+        best = [min(sweeps, key=lambda each: each.lowest) for sweeps in _by_cell(others).values()]
+        power, constant = np.polyfit(np.log([each.tokens for each in best]), np.log([each.batch for each in best]), 1)
+        wanted = constant + power * math.log(tokens)
+        nearest = min(own, key=lambda each: abs(math.log(each.batch) - wanted))
+        loss = nearest.loss_at(power_law(near_best(others)).rate(nearest))
+        excesses.append(math.inf if loss is None else loss - min(each.lowest for each in own))
+    return excesses
+
+
 def cost_of_factors(seen: Sequence[Sweep], factors: Sequence[float]) -> dict[float, Estimate]:
     """Return the median loss above the lowest at the best rate times each factor, nats."""
     groups: dict[float, dict[object, list[float]]] = {factor: defaultdict(list) for factor in factors}
@@ -175,8 +199,8 @@ def cost_of_carrying(seen: Sequence[Sweep]) -> dict[float, Estimate]:
     return {power: estimate(found.values(), mean) for power, found in groups.items()}
 
 
-def _by_cell(seen: Iterable[Sweep]) -> dict[object, list[Sweep]]:
-    groups: dict[object, list[Sweep]] = defaultdict(list)
+def _by_cell(seen: Iterable[Sweep]) -> dict[tuple[float, float], list[Sweep]]:
+    groups: dict[tuple[float, float], list[Sweep]] = defaultdict(list)
     for each in seen:
         groups[each.size, each.tokens].append(each)
     return groups

@@ -110,8 +110,9 @@ def _leaders(races: Replay) -> Iterator[Sequence[str]]:
 
 def _laws(folder: Path) -> Iterator[Sequence[str]]:
     swept = [loss for _, loss in rates.proposed(rates.sweeps(store.read(folder, "steplaw")))]
+    both = rates.proposed_with_batch(rates.sweeps(store.read(folder, "steplaw")))
     varied = [loss for _, loss in language.proposed(language.cells(store.read(folder, "marin")))]
-    for name, losses in (("Step law", swept), ("marin", varied)):
+    for name, losses in (("Step law", swept), ("Step law, with the batch", both), ("marin", varied)):
         diverged = sum(loss > DIVERGED for loss in losses)
         figures = (median(losses), float(np.percentile(losses, 90)), max(losses))
         yield (name, str(len(losses)), *(f"{figure:.4f}" for figure in figures), str(diverged))

@@ -115,11 +115,16 @@ def test_the_best_rate_beside_a_cliff_is_one_that_was_tried() -> None:
     assert rates.vertex([1, 2, 4, 8], [3.2, 3.1, 3.0, math.inf]) == 4
 
 
+def best_rate(size: float, batch: float) -> float:
+    return float(2 * batch**0.4 * size**-0.5)
+
+
 def made(size: float, tokens: float, batch: float) -> rates.Sweep:
-    """A sweep whose best rate is 2 · batch^.4 · size^-.5."""
-    best = 2 * batch**0.4 * size**-0.5
+    """A sweep around `best_rate`; the best batch is 32 for a milliard of tokens and 512 for four."""
+    best = best_rate(size, batch)
     tried = tuple(best * 1.7 ** (power - 3.3) for power in range(8))
-    losses = tuple(2 + 0.01 * math.log(rate / best) ** 2 for rate in tried)
+    beside = 0.02 * math.log(batch / (128 * (tokens / 2e9) ** 2)) ** 2
+    losses = tuple(2 + beside + 0.01 * math.log(rate / best) ** 2 for rate in tried)
     return rates.Sweep(size=size, tokens=tokens, batch=batch, steps=tokens / batch, rates=tried, losses=losses)
 
 
@@ -142,6 +147,34 @@ def test_a_rate_is_proposed_without_a_look_at_the_size_it_is_for() -> None:
     assert len(proposed) == len(MADE)
     law = rates.power_law(without)
     assert excess == {each: (each.loss_at(law.rate(each)) or math.inf) - each.lowest for each in strange}
+
+
+def test_batch_and_rate_are_proposed_without_a_look_at_the_size_they_are_for() -> None:
+    strange = [replace(each, losses=each.losses[::-1]) if each.size == 4e8 else each for each in MADE]
+
+    excesses = rates.proposed_with_batch(strange)[-2:]
+
+    own = [each for each in strange if each.size == 4e8]
+    right = [each for each in own if (each.tokens, each.batch) in {(1e9, 32), (4e9, 512)}]
+    losses = [each.loss_at(best_rate(each.size, each.batch)) or math.inf for each in right]
+    lowest = [min(each.lowest for each in own if each.tokens == of.tokens) for of in right]
+    assert excesses == pytest.approx([loss - least for loss, least in zip(losses, lowest, strict=True)], abs=1e-6)
+
+
+def test_a_power_of_length_is_found_between_the_vertices_of_sweeps() -> None:
+    def cell(ratio: int) -> language.Cell:
+        best = 0.01 * ratio**-0.25
+        tried = [0.0025, 0.005, 0.01, 0.02]
+        finals = [3 + 0.01 * math.log(rate / best) ** 2 for rate in tried]
+        hp = [{"learning_rate": rate, "train_batch_size": 128} for rate in tried]
+        names = [f"learning_rate={rate}" if rate != 0.01 else "Baseline" for rate in tried]
+        trained = ({"varied": name, "hp": h, "final": f} for name, h, f in zip(names, hp, finals, strict=True))
+        return language.Cell(optimizer="adamw", size="130m", chinchilla=ratio, trained=tuple(trained))
+
+    found = language.power_of_vertices([cell(ratio) for ratio in (1, 2, 4, 8)])
+
+    assert found is not None
+    assert found[0] == pytest.approx(-0.25)
 
 
 def test_four_times_the_best_rate_costs_more_than_half_of_it() -> None:
