@@ -22,7 +22,9 @@ from optselect.callbacks.loggers import tell_loggers
 from optselect.callbacks.outputs import (
     PLAN_FILE,
     checkpoint_folders,
+    ended,
     run_folder,
+    run_of,
     write_page,
     write_plan,
     write_sidecars,
@@ -38,6 +40,7 @@ from optselect.errors import ConfigurationError, OptselectError, PlanError
 from optselect.optim.modes import has_modes, to_evaluation, to_training
 from optselect.plan import OptimizerPlan
 from optselect.profile import Profile
+from optselect.report import Run
 from optselect.rules import Rule
 from optselect.settings import RISK, Settings
 from optselect.study.study import TrialStudy
@@ -127,6 +130,7 @@ class AutoOptimizer(AnyCallback):
         self.profile: Profile | None = None
         self.study: optuna.Study | None = None
         self.plan_path: Path | None = None
+        self._run: Run | None = None
         self.report_path: Path | None = None
         self._given = plan if plan is None or isinstance(plan, OptimizerPlan) else OptimizerPlan.load(plan)
         self._plan: OptimizerPlan | None = None
@@ -213,7 +217,7 @@ class AutoOptimizer(AnyCallback):
             monitor=self.monitor,
             mode=self.mode,
             state_key=self.state_key,
-            announce=lambda plan: self._write(module.trainer, plan),
+            announce=lambda plan: self._write(module.trainer, module, plan),
             progress=self.progress,
         )
 
@@ -226,14 +230,15 @@ class AutoOptimizer(AnyCallback):
         self.study = selection.study.study if selection.study else None
         return selection.plan
 
-    def _write(self, trainer: pl.Trainer, plan: OptimizerPlan) -> None:
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule, plan: OptimizerPlan) -> None:
         folder = run_folder(trainer)
         self.plan_path = Path(folder) / PLAN_FILE
         if trainer.is_global_zero:
             write_plan(plan, folder)
             self._letter.write(trainer, plan, self.plan_path)
             if self.report:
-                self.report_path = write_page(plan, folder) or self.report_path
+                self._run = run_of(trainer, module, folder)
+                self.report_path = write_page(plan, folder, self._run) or self.report_path
 
     # --- the fit ----------------------------------------------------------------------------------
 
@@ -299,6 +304,8 @@ class AutoOptimizer(AnyCallback):
         to_evaluation(self._chosen(trainer))
         if self._trial_study is not None:
             self._trial_study.mark_used()
+        if self.plan is not None and self._run is not None and trainer.is_global_zero:
+            write_page(self.plan, self._run.folder, ended(self._run, trainer), anew=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the module as it came, with the weights to use."""

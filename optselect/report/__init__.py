@@ -13,10 +13,12 @@ from optselect.report.logged import logged_facts
 from optselect.report.markdown import as_markdown
 from optselect.report.notebook import choice_as_html
 from optselect.report.page import as_html, is_page_of
+from optselect.report.page_run import Run
 from optselect.report.text import as_text
 from optselect.words import printable
 
 __all__ = [
+    "Run",
     "as_html",
     "as_python",
     "can_draw",
@@ -37,9 +39,10 @@ def explain(plan: OptimizerPlan, *, markdown: bool = False, width: int | None = 
     return printable(as_markdown(plan) if markdown else as_text(plan, width))
 
 
-def write_report(plan: OptimizerPlan, path: str | os.PathLike[str]) -> None:
+def write_report(plan: OptimizerPlan, path: str | os.PathLike[str], run: Run | None = None) -> None:
     """Write the same with plots to `path`, as one HTML page that needs no network.
 
-    Where matplotlib is missing (`pip install 'optselect[report]'`) the page has tables in place of the plots.
+    `run` says what was trained. Where matplotlib is missing (`pip install 'optselect[report]'`) the page has tables in
+    place of the plots.
     """
-    write_whole(path, as_html(plan))
+    write_whole(path, as_html(plan, run))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from optselect import catalogue
 from optselect.configuration import USER, Trial
 from optselect.plan import OptimizerPlan, Reason
 from optselect.plan.reason import Kind
@@ -70,7 +71,8 @@ def proposal_item(proposal: Proposal) -> Item:
     return Item(
         text=f"{proposal.optimizer}{rate}  {proposal.schedule.describe()}  {score}",
         below=tuple(
-            Item(text=f"{_signed(vote)} {vote.rule}: {vote.because.describe()}") for vote in by_weight(proposal)
+            Item(text=f"{_signed(vote)} {claim(vote, proposal.optimizer)}: {vote.because.describe()}")
+            for vote in by_weight(proposal)
         ),
     )
 
@@ -107,6 +109,13 @@ def speakers(proposals: Iterable[Proposal]) -> list[Vote]:
     """Pick one vote of each rule that says why it holds."""
     votes = {vote.rule: vote for proposal in proposals for vote in proposal.votes if not vote.veto}
     return [vote for vote in votes.values() if vote.cites or vote.mechanism]
+
+
+def claim(vote: Vote, optimizer: str) -> str:
+    """Say the rule's claim as it bears on `optimizer`: one that is made for another speaks for this one, too."""
+    words = vote.rule.lower().split()
+    another = optimizer not in words and any(name in words for name in catalogue.names())
+    return f"{vote.rule}; {optimizer}, too" if another and vote.weight > 0 else vote.rule
 
 
 def source(vote: Vote) -> str:

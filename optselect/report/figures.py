@@ -135,13 +135,14 @@ def rates(plan: OptimizerPlan, trials: Sequence[Trial], rung: int, label: str) -
             lines.setdefault(numbers[trial.configuration.optimizer], []).append((lr, value))
         for number, line in sorted(lines.items(), reverse=True):
             own = sorted(line)
+            # Two points are no valley: a line between them would look like a half of one.
             axes.plot(
                 [lr for lr, _ in own],
                 [value for _, value in own],
                 color=_series(number),
                 marker=_MARKERS[number % len(_MARKERS)][0],
                 markersize=7,
-                linewidth=1.3,
+                linewidth=1.3 if len(own) > 2 else 0.0,
                 markeredgecolor=_SURFACE,
                 markeredgewidth=0.8,
             )

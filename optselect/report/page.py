@@ -21,19 +21,20 @@ from optselect.report.explanation import because, cost, remarks
 from optselect.report.markup import Content, Html, element, fragment
 from optselect.report.page_profile import profile_section
 from optselect.report.page_proposals import proposals_section
+from optselect.report.page_run import Run, run_section
 from optselect.report.page_training import training_section
 from optselect.report.page_trials import trials_section
-from optselect.report.pieces import scrolling
+from optselect.report.pieces import cited, scrolling
 from optselect.report.trials import is_chosen, ranked, short
-from optselect.words import format_value
+from optselect.words import format_duration, format_value
 
 # Nothing of a page is fetched or run, even if something slipped through the escaping.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def as_html(plan: OptimizerPlan) -> str:
-    """Write the whole page."""
-    sections = list(_sections(plan))
+def as_html(plan: OptimizerPlan, run: Run | None = None) -> str:
+    """Write the whole page; with the `run` that it belongs to, where that is known."""
+    sections = list(_sections(plan, run))
     links = (element("li", element("a", title, href=f"#{name}")) for name, title, _ in sections)
     title = f"{short(plan.optimizer)} · optselect report"
     head = element(
@@ -73,7 +74,7 @@ def _section(name: str, title: str, content: Content) -> Html:
     return element("section", heading, content, id=name, aria_labelledby=f"{name}-title")
 
 
-def _sections(plan: OptimizerPlan) -> Iterator[tuple[str, str, Content]]:
+def _sections(plan: OptimizerPlan, run: Run | None) -> Iterator[tuple[str, str, Content]]:
     """Yield name, title and content of each section; one that has nothing to say is left out."""
     yield "why", "Why", list(_why(plan))
     if plan.trials:
@@ -84,6 +85,8 @@ def _sections(plan: OptimizerPlan) -> Iterator[tuple[str, str, Content]]:
         yield "profile", "What was measured", list(profile_section(plan.profile))
     if plan.proposals:
         yield "proposals", "What the rules proposed", list(proposals_section(plan.proposals))
+    if run is not None:
+        yield "run", "The training", list(run_section(run))
     yield "code", "Without optselect", list(_code(plan))
     yield "cost", "Cost", list(_cost(plan))
 
@@ -95,8 +98,7 @@ def _hero(plan: OptimizerPlan) -> Iterator[Html]:
     yield element("p", "optselect report", class_="kicker")
     yield element("h1", "Your own optimizer" if plan.optimizer == USER else plan.optimizer)
     if plan.optimizer == USER:
-        said = plan.configuration.describe().partition(", ")[2]
-        yield element("p", f"As the module's configure_optimizers builds it, {said}.")
+        yield element("p", f"As the module's configure_optimizers builds it; {plan.configuration.describe()}.")
     else:
         values = [(name.replace("_", " "), format_value(value)) for name, value in plan.hyperparameters.items()]
         chips = [fragment(name, " ", element("b", value)) for name, value in values]
@@ -104,15 +106,27 @@ def _hero(plan: OptimizerPlan) -> Iterator[Html]:
     tiles = [
         element("div", element("dt", name), *(element("dd", each) for each in said)) for name, *said in _tiles(plan)
     ]
+    yield from _claim(plan)
     if tiles:
         yield element("dl", *tiles, class_="tiles")
+
+
+def _claim(plan: OptimizerPlan) -> Iterator[Html]:
+    """Say what it is worth in one sentence: the gain over what it had to beat with its error, or why that stays."""
+    leads, stays = plan.reasons_of("lead"), plan.reasons_of("baseline", "rules")
+    if leads and plan.baseline is not None:
+        said = f"ahead of {plan.baseline.describe()}: {leads[0].text}"
+    elif stays:
+        said = stays[0].text
+    else:
+        return
+    yield element("p", f"{said[:1].upper()}{said[1:]}.", class_="claim")
 
 
 def _tiles(plan: OptimizerPlan) -> Iterator[tuple[str, ...]]:
     """Yield the tiles: a title, a figure, and what it means."""
     if plan.lead is not None and plan.baseline is not None:
-        base = "your own optimizer as it is" if plan.baseline.optimizer == USER else plan.baseline.optimizer
-        yield "lead", f"{plan.lead:.0%}", f"of the progress of the baseline, {base}"
+        yield "lead", f"{plan.lead:.0%}", f"of the progress of {plan.baseline.describe()}"
     chosen = next((trial for trial in ranked(plan) if is_chosen(plan, trial) and trial.value is not None), None)
     if chosen is not None and chosen.value is not None:
         yield plan.monitor, f"{chosen.value:.4g}", f"in its trial, after {chosen.micro_batches:,} micro-batches"
@@ -122,7 +136,8 @@ def _tiles(plan: OptimizerPlan) -> Iterator[tuple[str, ...]]:
     if plan.search_steps:
         shares = [reason.value for reason in plan.reasons_of("cost") if reason.value is not None]
         share = f", {shares[0]:.2f} of the training" if shares else ""
-        yield "cost", f"{plan.search_steps:,}", f"micro-batches{share}"
+        took = f", {format_duration(plan.search_seconds)}" if plan.search_seconds else ""
+        yield "cost", f"{plan.search_steps:,}", f"micro-batches{share}{took}"
 
 
 def _why(plan: OptimizerPlan) -> Iterator[Html]:
@@ -137,7 +152,7 @@ def _reason(reason: Reason) -> Html:
     return element(
         "li",
         f"{reason.text[:1].upper()}{reason.text[1:]}",
-        element("cite", reason.cites) if reason.cites else None,
+        cited(reason.cites) if reason.cites else None,
         class_="strong" if not reason.cites else None,
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from optselect.report.explanation import by_weight, source, speakers
+from optselect.report.explanation import by_weight, claim, source, speakers
 from optselect.report.markup import Html, element, fragment
-from optselect.report.pieces import table
+from optselect.report.pieces import cited, table
 from optselect.report.trials import short
 from optselect.rules import Proposal, Vote
 from optselect.words import format_value
@@ -33,7 +33,7 @@ def _proposal(proposal: Proposal) -> Html:
     settings = [f"{name} {format_value(value)}" for name, value in proposal.hyperparameters.items()]
     said = element("p", ", ".join([*settings, proposal.schedule.describe()]))
     votes = [
-        (f"{vote.weight:+.2g}", fragment(vote.rule, element("cite", vote.because.describe())))
+        (f"{vote.weight:+.2g}", fragment(claim(vote, proposal.optimizer), element("cite", vote.because.describe())))
         for vote in by_weight(proposal)
     ]
     name = f"{short(proposal.optimizer)}, {_SEATS[proposal.seat]}"
@@ -42,5 +42,5 @@ def _proposal(proposal: Proposal) -> Html:
 
 
 def _rule(vote: Vote) -> Html:
-    counter = element("cite", f"but: {vote.counter}") if vote.counter else None
-    return fragment(vote.mechanism, element("cite", source(vote)), counter)
+    counter = cited(f"but: {vote.counter}") if vote.counter else None
+    return fragment(vote.mechanism, cited(source(vote)), counter)

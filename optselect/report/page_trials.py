@@ -40,13 +40,14 @@ def trials_section(plan: OptimizerPlan) -> Iterator[Html]:
     )
     if rung is not None:
         yield _legend(plan)
-        pictures = [
+        pictures = []
+        curve = (
             figure(
                 "Learning curves",
                 "The value at each rung. Thick: the chosen one. Dashed: the baseline. Dotted: another data order.",
                 lambda: figures.learning_curves(plan, curves, _said_of_curves(plan, curves)),
-            )
-        ]
+            ),
+        )
         rated = sorted(
             points(plan, trials, rung), key=lambda point: (numbers[point[0].configuration.optimizer], point[1])
         )
@@ -59,13 +60,36 @@ def trials_section(plan: OptimizerPlan) -> Iterator[Html]:
             pictures.append(
                 figure(
                     "Learning rate",
-                    f"The value after {rung:,} micro-batches. Ringed: the chosen one. Dashed: the baseline.",
+                    f"The value after {rung:,} micro-batches. Ringed: the chosen one. Dashed: the baseline."
+                    f"{_said_of_ends(plan, [(trial, rate) for trial, rate, _ in rated])}",
                     lambda: figures.rates(plan, trials, rung, f"{title}; the numbers are in the table below"),
                     table(title, ("optimizer", rate_name(plan), plan.monitor), rows, numbers=(1, 2)),
                 )
             )
-        yield element("div", *pictures, class_="grid")
+        yield element("div", *pictures, *curve, class_="grid")
+    yield from _untried(plan)
     yield _rungs(plan, trials)
+
+
+def _said_of_ends(plan: OptimizerPlan, rated: Sequence[tuple[Trial, float]]) -> str:
+    """Say where a choice stands at the end of its line, or where two points are none."""
+    own = sorted(rate for trial, rate in rated if trial.configuration.optimizer == plan.optimizer)
+    chosen = [rate for trial, rate in rated if is_chosen(plan, trial)]
+    if not chosen or len(own) < 2:
+        return ""
+    if len(own) == 2:
+        return f" {short(plan.optimizer)} has two rates alone, which show no valley."
+    if chosen[0] in (own[0], own[-1]):
+        return " The chosen rate is the last of its line: a better one may lie beyond."
+    return ""
+
+
+def _untried(plan: OptimizerPlan) -> Iterator[Html]:
+    """Say what was proposed and not tried."""
+    tried = {trial.configuration.optimizer for trial in plan.trials}
+    names = [each for each in dict.fromkeys(proposal.optimizer for proposal in plan.proposals) if each not in tried]
+    if names:
+        yield element("p", f"Proposed, but not tried within the budget: {', '.join(map(short, names))}.", class_="note")
 
 
 def _said_of_curves(plan: OptimizerPlan, curves: Sequence[Trial]) -> str:
@@ -98,14 +122,14 @@ def _rungs(plan: OptimizerPlan, trials: Sequence[Trial]) -> Html:
         said = role(plan, trial)
         mark = element("span", said, class_="role") if said else None
         what = trial.configuration.describe() + (f" (seed {trial.seed})" if trial.seed else "")
-        cells = [_cell(trial.values.get(rung), leaders[rung]) for rung in columns]
+        cells = [_cell(trial.values.get(rung), leaders[rung], f"after {rung:,}") for rung in columns]
         rows.append(
             element(
                 "tr",
                 element("th", what, mark, scope="row", class_="names"),
                 *cells,
-                element("td", relative_pace(plan, trial), class_="number"),
-                element("td", " ".join(trial.ending.split())),
+                element("td", relative_pace(plan, trial), class_="number", data_label="time of a step"),
+                element("td", " ".join(trial.ending.split()), data_label="state"),
                 class_="chosen" if is_chosen(plan, trial) else None,
             )
         )
@@ -123,12 +147,17 @@ def _rungs(plan: OptimizerPlan, trials: Sequence[Trial]) -> Html:
     return scrolling(
         "Rungs",
         element(
-            "table", element("caption", element("span", caption)), element("thead", header), element("tbody", *rows)
+            "table",
+            element("caption", element("span", caption)),
+            element("thead", header),
+            element("tbody", *rows),
+            class_="cards",
         ),
     )
 
 
-def _cell(value: float | None, leader: float) -> Html:
+def _cell(value: float | None, leader: float, said: str) -> Html:
     if value is None:
-        return element("td", "—", class_="number")
-    return element("td", f"{value:.4g}", class_="number best" if value == leader else "number")
+        return element("td", "—", class_="number", data_label=said)
+    best_of_all = "number best" if value == leader else "number"
+    return element("td", f"{value:.4g}", class_=best_of_all, data_label=said)

@@ -53,6 +53,21 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *,
     )
 
 
+# What a source may be found by, and where.
+_FOUND_AT = re.compile(r"arXiv:(?P<arxiv>\d{4}\.\d{4,5})|(?P<github>github\.com/[\w./#-]*\w)")
+
+
+def cited(text: str) -> Html:
+    """Show a source; what can be looked up is a link, which a reader follows or does not: the page fetches nothing."""
+    pieces: list[str] = []
+    at = 0
+    for found in _FOUND_AT.finditer(text):
+        where = f"https://arxiv.org/abs/{found['arxiv']}" if found["arxiv"] else f"https://{found['github']}"
+        pieces += [text[at : found.start()], element("a", found.group(), href=where, rel="noreferrer")]
+        at = found.end()
+    return element("cite", *pieces, text[at:])
+
+
 def scrolling(label: str, content: Html) -> Html:
     """Put `content` in a box that scrolls, with the keyboard, too."""
     return element("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")

@@ -145,7 +145,7 @@ class _Tuning(AutoOptimizer):
 class _Working(_Tuning):
     """The same for one worker of a search: the plan is written by whoever began it."""
 
-    def _write(self, trainer: pl.Trainer, plan: OptimizerPlan) -> None:
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule, plan: OptimizerPlan) -> None:
         pass
 
 

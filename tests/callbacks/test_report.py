@@ -262,3 +262,14 @@ def test_a_run_that_falls_back_logs_no_choice(tmp_path: Path) -> None:
 
     assert logger.told == []
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_report_says_at_last_how_the_training_ended(tmp_path: Path) -> None:
+    ours = auto(tmp_path, **RULES_ALONE)
+
+    trainer = fit(made(Classifier), ours, epochs=2, default_root_dir=tmp_path)
+
+    assert ours.report_path is not None
+    page = ours.report_path.read_text("utf-8")
+    assert f"ended after {trainer.global_step} optimizer steps, 2 epochs" in page
+    assert "Classifier" in page

@@ -18,7 +18,7 @@ from optselect.configuration import Configuration, Trial
 from optselect.plan import ModelFingerprint, Reason
 from optselect.profile import Profile
 from optselect.recipes.cli.commands import main
-from optselect.report.explanation import headline
+from optselect.report.explanation import claim, headline
 from optselect.rules import CLASSIC, DEFAULT, Evidence, Vote, rule
 from optselect.rules.rule import _RULES, Answer
 from tests.support.plans import searched as searched_plan
@@ -125,8 +125,8 @@ def test_every_vote_is_said_with_its_weight_and_the_measured_value(searched: Opt
         vote.rule
         for proposal in searched.proposals
         for vote in (*proposal.because, *proposal.against)
-        if f"{'+' if vote.weight > 0 else '-'} {abs(vote.weight):.2g} {vote.rule}: {vote.because.describe()}"
-        not in text
+        if f"{'+' if vote.weight > 0 else '-'} {abs(vote.weight):.2g} {claim(vote, proposal.optimizer)}: "
+        f"{vote.because.describe()}" not in text
     ]
 
     assert missing == []

@@ -16,10 +16,13 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
+import torch
 
-from optselect import OptimizerPlan
-from optselect.report import is_page_of, write_report
+from optselect import OptimizerPlan, catalogue
+from optselect.configuration import Trial
+from optselect.report import Run, is_page_of, write_report
 from optselect.report.code import as_python
+from optselect.report.explanation import claim, speakers
 from optselect.report.markup import visible
 from optselect.report.page import as_html
 from optselect.report.trials import ranked, rungs, short
@@ -27,6 +30,8 @@ from optselect.words import format_value
 from tests.support.plans import HOSTILE, PLANS
 
 VOID = {"meta", "br"}
+ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+SOURCES = ("https://arxiv.org/abs/", "https://github.com/")
 
 
 @dataclass
@@ -167,7 +172,7 @@ def test_a_plan_of_the_users_own_optimizer_has_no_code_to_show(pages: dict[str, 
 def test_a_scaled_optimizer_of_the_users_own_is_laid_out_by_its_factors(pages: dict[str, str]) -> None:
     text = Page(pages["scaled"]).root.text
 
-    assert "As the module's configure_optimizers builds it, its learning rate × 2." in text
+    assert "As the module's configure_optimizers builds it; your own optimizer, its learning rate × 2." in text
     assert "factor on your own learning rate" in text
 
 
@@ -185,8 +190,8 @@ def test_plots_are_there_for_trials_schedule_and_profile(pages: dict[str, str]) 
     titles = [each.text for each in Page(pages["searched"]).all("h3") if each.inside("figcaption")]
 
     assert titles == [
-        "Learning curves",
         "Learning rate",
+        "Learning curves",
         "Schedule",
         "Classes",
         "Gradient, pass by pass",
@@ -245,6 +250,78 @@ def test_without_matplotlib_the_numbers_stand_in_tables(monkeypatch: pytest.Monk
     assert all("open" in each.attributes for each in page.all("details") if each.inside("figure"))
 
 
+def test_the_head_says_what_the_choice_is_worth_with_its_error(pages: dict[str, str]) -> None:
+    plan = PLANS["searched"]()
+    (lead, *_), base = plan.reasons_of("lead"), plan.baseline
+    assert base is not None
+
+    (said,) = [each.text for each in Page(pages["searched"]).all("p") if each.attributes.get("class") == "claim"]
+
+    assert said == f"Ahead of {base.describe()}: {lead.text}."
+    assert "±" in said
+
+
+def test_every_paper_that_is_cited_is_a_link_to_it(pages: dict[str, str]) -> None:
+    page = Page(pages["unsearched"])
+    papers = {number for vote in speakers(PLANS["unsearched"]().proposals) for number in ARXIV.findall(vote.cites)}
+
+    links = {each.attributes["href"] for each in page.all("a") if each.inside("cite")}
+
+    assert papers
+    assert {f"https://arxiv.org/abs/{number}" for number in papers} <= links
+
+
+def test_a_rule_that_is_made_for_another_optimizer_does_not_contradict_its_vote() -> None:
+    plan = PLANS["searched"]()
+    votes = [(claim(vote, each.optimizer), each.optimizer) for each in plan.proposals for vote in each.because]
+
+    other = set(catalogue.names())
+
+    assert votes
+    assert [
+        said for said, name in votes if (other & set(re.findall(r"\w+", said))) and name not in re.findall(r"\w+", said)
+    ] == []
+
+
+def test_two_rates_of_an_optimizer_are_no_valley_and_the_last_of_a_line_is_said() -> None:
+    plan = PLANS["searched"]()
+    chosen = plan.configuration
+    own = chosen.rate
+    assert own is not None
+    trial = Trial(configuration=chosen, values={8: 0.5}, reached=8, state="complete")
+
+    def page(*factors: float) -> str:
+        others = (replace(trial, configuration=chosen.at_rate(own * factor)) for factor in factors)
+        return as_html(replace(plan, trials=(trial, *others)))
+
+    assert "two rates alone, which show no valley" in page(0.5)
+    assert "the last of its line" in page(0.5, 0.25)
+    assert "the last of its line" not in page(0.5, 2.0)
+
+
+def test_what_was_proposed_and_not_tried_is_named() -> None:
+    plan = PLANS["searched"]()
+    tried = tuple(trial for trial in plan.trials if trial.configuration.optimizer == plan.optimizer)
+    left = {each.optimizer for each in plan.proposals} - {plan.optimizer}
+
+    page = Page(as_html(replace(plan, trials=tried))).root.text
+
+    (said,) = re.findall(r"not tried within the budget: ([\w, ]+)\.", page)
+    assert left
+    assert set(said.split(", ")) == left
+
+
+def test_the_run_says_what_was_trained_and_how_it_ended() -> None:
+    run = Run(module="Net", data="Digits", folder="runs/7", chosen="2026-01-02 03:04 UTC")
+    plan = PLANS["searched"]()
+
+    begun, done = as_html(plan, run), as_html(plan, replace(run, ended="ended after 40 steps", values={"f1": 0.875}))
+
+    assert all(word in begun for word in ("Net", "Digits", "runs/7", "03:04", "not ended when this was written"))
+    assert "ended after 40 steps" in done
+    assert "0.875" in done
+
+
 # --- safe -----------------------------------------------------------------------------------------
 
 
@@ -257,6 +334,8 @@ def test_the_page_needs_no_network_and_runs_nothing(name: str, pages: dict[str, 
         for each in page.elements
         for key, value in each.attributes.items()
         if key in ("href", "src", "action", "data", "poster", "srcset") and value and not value.startswith("#")
+        # A source that a reader may follow; nothing is fetched for it.
+        if not (each.name == "a" and each.inside("cite") and value.startswith(SOURCES))
     ]
     (style,) = page.all("style")
     styles = [style.text, *(each.attributes.get("style") or "" for each in page.elements)]
@@ -314,7 +393,7 @@ def test_every_name_is_given_once_and_every_reference_leads_to_one(name: str, pa
     page = Page(pages[name])
     names = [value for each in page.elements if (value := each.attributes.get("id"))]
     references = [
-        *(value[1:] for each in page.elements if (value := each.attributes.get("href"))),
+        *(value[1:] for each in page.elements if (value := each.attributes.get("href") or "").startswith("#")),
         *(value for each in page.elements if (value := each.attributes.get("aria-labelledby"))),
         *re.findall(r"url\(#([^)]+)\)", pages[name]),
     ]
@@ -391,6 +470,38 @@ def contrast(one: str, other: str) -> float:
 
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
+
+
+# Machado et al. 2009: what linear RGB becomes where one kind of cone is missing.
+VISIONS: dict[str, list[list[float]]] = {
+    "all cones": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+    "no long": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "no middle": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "no short": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def seen(colour: str, vision: str) -> torch.Tensor:
+    """In CIELAB, where a distance of 10 is plain to see."""
+    values = torch.tensor([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    linear = torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    linear = (torch.tensor(VISIONS[vision]) @ linear).clamp(0, 1)
+    to_xyz = torch.tensor([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = torch.pow(to_xyz @ linear / torch.tensor([0.9505, 1.0, 1.089]), 1 / 3)
+    return torch.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)))
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize("theme", [0, 1])
+def test_the_colours_of_optimizers_are_told_apart_by_every_eye(theme: int, vision: str) -> None:
+    colours = re.findall(r"--series-\d: (#\w{6})", CSS.split("@media")[theme])
+
+    distances = [
+        float(torch.dist(seen(one, vision), seen(other, vision))) for one, other in itertools.combinations(colours, 2)
+    ]
+
+    assert len(colours) == 8
+    assert min(distances) > 10
 
 
 def test_both_themes_have_the_same_colours_by_name() -> None:
