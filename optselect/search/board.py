@@ -25,6 +25,9 @@ class Board:
         self._on_its_way = {(job.configuration.key, job.seed): job.until for job in running}
         # By number: their order must not decide between equal values.
         self.trials = sorted(map(race.as_kept, trials), key=lambda trial: trial.number)
+        self._seeds: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            self._seeds.setdefault(trial.configuration.key, []).append(trial)
         self._by_key = {(trial.configuration.key, trial.seed): trial for trial in self.trials}
         self._unreliable = {trial.configuration.key for trial in trials if trial.diverged}
         self._standings: dict[int, Ranking] = {}
@@ -183,9 +186,9 @@ class Board:
         None where one diverged, or they were never judged with the same seed at one rung.
         """
         pairs: dict[int, list[tuple[Trial, Trial]]] = {}
-        for trial in self.trials:
+        for trial in self._seeds.get(own.key, ()):
             rival = self.trial(other, trial.seed)
-            if trial.configuration.key == own.key and rival is not None and not (trial.diverged or rival.diverged):
+            if rival is not None and not (trial.diverged or rival.diverged):
                 for shared in trial.values.keys() & rival.values.keys():
                     pairs.setdefault(shared, []).append((rival, trial))
         at = max(pairs, default=None) if rung is None else rung

@@ -36,6 +36,8 @@ def in_turn(race: Race, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _at(trial: Trial, number: int, cap: float | None) -> Trial:
+    if trial.number == number and cap is None:
+        return trial  # as most are, of thousands
     return replace(trial, number=number, cap=trial.cap if cap is None or trial.cap is None else (trial.cap[0], cap))
 
 

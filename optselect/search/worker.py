@@ -28,6 +28,8 @@ from optselect.workload.protocol import Workload
 # inside a collective that gives up after minutes.
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.05, 5.0
 _LONGER = 1.5
+# Of the time that a job takes: who looks so often loses little when a stage opens.
+_SHARE_OF_A_JOB = 0.25
 
 _log = logging.getLogger("optselect")
 
@@ -126,7 +128,7 @@ class Desk:
         self._stages = stages
         self._holds = holds
         self._sleep = sleep
-        self._waits = _FIRST_WAIT_SECONDS
+        self._waits = self._longest = _FIRST_WAIT_SECONDS
         self._before: Job | None = None
         # Where to look for a job when another was quicker: all would go on to the same one.
         self._chance = random.Random()
@@ -143,6 +145,7 @@ class Desk:
             # Where somebody does not say, or not yet, what they are at, nothing is sure.
             turns = self._turns(race, trials, running) if len(running) == len(claims) else []
             if not turns:
+                self._longest = self._longest_wait(trials)
                 return Step(kind="wait" if claims else "over")
             if race.untrained is None and race.judges_untrained:
                 return Step(kind="judge")
@@ -225,7 +228,13 @@ class Desk:
         """Let some time pass before the next look: the longer nothing was found, the more."""
         # By chance, so that those who wait do not all come at once.
         self._sleep(self._chance.uniform(0.5, 1.0) * self._waits)
-        self._waits = min(_LONGER * self._waits, _LONGEST_WAIT_SECONDS, self.claims.look_seconds)
+        self._waits = min(_LONGER * self._waits, self._longest)
+
+    def _longest_wait(self, trials: Collection[Trial]) -> float:
+        jobs = sum(len(trial.judged) for trial in trials)
+        job = sum(trial.seconds for trial in trials) / jobs if jobs else 0.0
+        seldom = min(_LONGEST_WAIT_SECONDS, self.claims.look_seconds)
+        return min(max(_SHARE_OF_A_JOB * job, _FIRST_WAIT_SECONDS), seldom) if jobs else seldom
 
     def close(self, race: Race) -> list[Trial]:
         """End every trial that waits, and return all trials."""

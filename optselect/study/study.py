@@ -81,7 +81,7 @@ class TrialStudy:
         frozen = self._frozen()
         groups: dict[Key, list[FrozenTrial]] = defaultdict(list)
         for trial in frozen:
-            if self._is_ours(trial):
+            if CONFIGURATION in trial.user_attrs:
                 groups[self._key(trial)].append(trial)
         known = {key: self._read(key, kept) for key, group in groups.items() if (kept := not_given_back(group))}
         ours = sorted((trial for group in groups.values() for trial in group), key=lambda trial: trial.number)
@@ -94,16 +94,13 @@ class TrialStudy:
             latest=frozen[-1].number if frozen else -1,
         )
 
-    def _is_ours(self, trial: FrozenTrial) -> bool:
-        if CONFIGURATION not in trial.user_attrs:
-            return False
-        # optselect writes none: what is not finite counts as the worst value seen.
+    def _tell_of_foreign(self, trial: FrozenTrial) -> None:
+        """Say what optselect does not write: what is not finite counts as the worst value seen."""
         foreign = [value for value in trial.intermediate_values.values() if not math.isfinite(value)]
         if foreign and trial.number not in self._told_of:
             self._told_of.add(trial.number)
             name = self.study.study_name
             _log.warning("trial %d of study %s was judged at %s, which counts as failed", trial.number, name, foreign)
-        return True
 
     @property
     def place(self) -> str:
@@ -122,6 +119,8 @@ class TrialStudy:
         signature = [(trial.number, trial.state, len(trial.intermediate_values)) for trial in group]
         before = self._known.get(key)
         if before is None or before[0] != signature:
+            for trial in group:
+                self._tell_of_foreign(trial)
             with self._as_written(group[-1].number):
                 before = self._known[key] = (signature, trial_of(group))
         return before[1]
@@ -287,7 +286,11 @@ class TrialStudy:
         """End what waits as `trials` say that it has ended, complete ones with their `values`. Any worker may."""
         states = {(trial.configuration.key, trial.seed): trial.state for trial in trials}
         for trial in self._frozen():
-            if trial.state.is_finished() or not self._is_ours(trial) or trial.user_attrs.get(_CLAIM) is not None:
+            if (
+                trial.state.is_finished()
+                or CONFIGURATION not in trial.user_attrs
+                or trial.user_attrs.get(_CLAIM) is not None
+            ):
                 continue
             key = self._key(trial)
             # Begun, and never judged: there is no more to say of it.

@@ -99,6 +99,7 @@ class Fleet:
     storage   gives each worker its own way to one study
     dies      the chance that a job is the last of its worker
     returns   seconds until another begins in place of one that died
+    real      whether the time that looking, choosing and storing take on this machine counts on the clock, too
     """
 
     def __init__(
@@ -114,12 +115,13 @@ class Fleet:
         returns: float = 1.0,
         lease_seconds: float = LEASE_SECONDS,
         seed: int = 0,
+        real: bool = False,
     ) -> None:
         shared = optuna.storages.InMemoryStorage()
         self._race, self._judge, self._takes, self._stages = race, judge, takes, stages
         self._storage = storage or (lambda: shared)
         self._dies, self._returns, self._lease = dies, returns, lease_seconds
-        self._chance = random.Random(seed)
+        self._chance, self._real = random.Random(seed), real
         self._now = 0.0
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -178,12 +180,13 @@ class Worker:
         step = self._desk.step(fleet._race)
         if step.kind == "wait":
             self._desk.wait()
-        fleet.ran.own += time.perf_counter() - begun
+        took = time.perf_counter() - begun
+        fleet.ran.own += took
         self._note_lost()
         if step.kind == "wait":
             fleet._at(fleet._now + self._waits, self.look)
         elif step.kind == "run":
-            self._begin(step)
+            self._begin(step, took if fleet._real else 0.0)
         else:
             assert step.kind == "over", step
 
@@ -195,25 +198,25 @@ class Worker:
             if died is not None:
                 fleet.ran.lost.append(fleet._now - died)
 
-    def _begin(self, step: Step) -> None:
+    def _begin(self, step: Step, after: float) -> None:
         fleet = self._fleet
         assert step.turn is not None
         assert step.claim is not None
         job = step.turn.job
         known = next((t for t in step.trials if (t.configuration, t.seed) == (job.configuration, job.seed)), None)
         outcome, seconds = fleet._judge(job, known), fleet._takes(job, fleet._chance)
-        run = Run(worker=self._number, job=job, begun=fleet._now, ended=None, left=False, cost=outcome.cost)
+        run = Run(worker=self._number, job=job, begun=fleet._now + after, ended=None, left=False, cost=outcome.cost)
         if fleet._chance.random() < fleet._dies:
             share = fleet._chance.random()
-            died = fleet._now + share * seconds
+            died = fleet._now + after + share * seconds
             fleet.ran.runs.append(replace(run, cost=share * outcome.cost))
             fleet._standing[step.claim.number] = died
             fleet._at(died + fleet._returns, Worker(fleet, next(fleet._workers)).look)
             seconds = share * seconds
-            self._renew_until(fleet._now + seconds, step)
+            self._renew_until(fleet._now + after + seconds, step)
             return
-        self._renew_until(fleet._now + seconds, step)
-        fleet._at(fleet._now + seconds, lambda: self._end(step, run, outcome, seconds))
+        self._renew_until(fleet._now + after + seconds, step)
+        fleet._at(fleet._now + after + seconds, lambda: self._end(step, run, outcome, seconds))
 
     def _renew_until(self, moment: float, step: Step) -> None:
         """Renew the claim every third of a lease, and look at those of others, as the thread of a real one does."""
@@ -236,10 +239,11 @@ class Worker:
         fleet = self._fleet
         begun = time.perf_counter()
         left = self._desk.leave(step, fleet._race, outcome, seconds)
-        fleet.ran.own += time.perf_counter() - begun
+        took = time.perf_counter() - begun
+        fleet.ran.own += took
         fleet.ran.runs.append(replace(run, ended=fleet._now, left=left))
         fleet.ran.seconds = max(fleet.ran.seconds, fleet._now)
-        self.look()
+        fleet._at(fleet._now + (took if fleet._real else 0.0), self.look)
 
 
 class Counted:
