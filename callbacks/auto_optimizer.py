@@ -43,6 +43,7 @@ from optselect.profile import Profile
 from optselect.report import Run
 from optselect.rules import Rule
 from optselect.settings import RISK, Settings
+from optselect.study.artifacts import ArtifactStore
 from optselect.study.study import TrialStudy
 from optselect.workload.rng import rng_state
 
@@ -82,6 +83,8 @@ class AutoOptimizer(AnyCallback):
             is smaller.
         compare: what trials are compared at: "steps", equally many of them; "seconds", equal time: a slower optimizer
             gets fewer steps, in its trials and in the training, which ends when the baseline's would have.
+        artifacts: where trials are put aside, for all workers of a search to go on with: a folder, s3://bucket/prefix,
+            or an artifact store of Optuna's; None: beside the study, where that is a file.
         on_mismatch: "error" or "search": what to do when a checkpoint has no plan, or one for another model.
 
     `plan`, `profile` and `study` hold the results, each None before; `chosen` is the plan, or an error. Raises
@@ -105,6 +108,7 @@ class AutoOptimizer(AnyCallback):
         progress: bool = True,
         risk: float = RISK,
         compare: Compare = "steps",
+        artifacts: str | os.PathLike[str] | ArtifactStore | None = None,
         on_mismatch: str = "error",
     ) -> None:
         _one_of("mode", mode, ("min", "max"))
@@ -121,6 +125,7 @@ class AutoOptimizer(AnyCallback):
             fine_tuning=fine_tuning,
             risk=risk,
             compare=compare,
+            artifacts=artifacts,
         )
         self.monitor = monitor
         self.mode: Mode = mode

@@ -166,6 +166,7 @@ def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | N
         mode=brief.goal.mode,
         facts={"monitor": brief.monitor, "profile": profile.to_dict(), "budget": asdict(brief.budget)},
         exact_name=settings.study_name is not None,
+        artifacts=settings.artifacts,
     )
 
 

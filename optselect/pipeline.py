@@ -28,6 +28,7 @@ from optselect.search.progress import Preview, Progress, Silent
 from optselect.search.transfer import for_the_whole_training
 from optselect.search.worker import LaidOutOtherwiseError, search
 from optselect.settings import RISK, Settings
+from optselect.study.artifacts import Artifacts
 from optselect.study.storage import Storage
 from optselect.study.study import TrialStudy
 from optselect.workload.protocol import Workload
@@ -55,6 +56,7 @@ def select(
     fine_tuning: FineTuningWord = "auto",
     risk: float = RISK,
     compare: Compare = "steps",
+    artifacts: Artifacts = None,
     progress: Progress | bool = True,
 ) -> OptimizerPlan:
     """Choose and tune an optimizer for `workload` within `budget`; the workload comes back as it was.
@@ -73,6 +75,7 @@ def select(
         fine_tuning=fine_tuning,
         risk=risk,
         compare=compare,
+        artifacts=artifacts,
     )
     return make_selection(workload, settings, progress=progress).plan
 

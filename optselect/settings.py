@@ -13,6 +13,7 @@ from optselect.configuration import USER, Compare, FineTuning
 from optselect.configuration.policy import FineTuningWord
 from optselect.errors import ConfigurationError, UnknownOptimizerError
 from optselect.rules import Rule, resolve
+from optselect.study.artifacts import Artifacts, checked
 from optselect.study.storage import Storage
 
 # A trial's seed is this one and a few more, and torch takes 64 bits.
@@ -38,11 +39,13 @@ class Settings:
     fine_tuning: FineTuningWord = "auto"
     risk: float = RISK
     compare: Compare = "steps"
+    artifacts: Artifacts = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.budget, Budget | None):
             resolve_budget(self.budget, horizon=1)
         resolve(self.rules)
+        checked(self.artifacts)
         if not isinstance(self.seed, Integral) or isinstance(self.seed, bool) or abs(int(self.seed)) >= _SEEDS:
             raise ConfigurationError(f"seed is a whole number of at most 18 digits, but got {str(self.seed)[:40]}")
         if not isinstance(self.risk, Real) or isinstance(self.risk, bool) or not 0 < self.risk < 1:

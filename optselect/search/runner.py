@@ -23,7 +23,7 @@ from optselect.errors import MetricNotLoggedError
 from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.search.outcome import Outcome
 from optselect.search.pace import count_in_time, in_time
-from optselect.search.parking import RungStates, states_beside
+from optselect.search.parking import States, states_of, trial_name
 from optselect.search.race import Race
 from optselect.study.study import TrialStudy
 from optselect.workload.own_optimizer import left_out_by
@@ -67,7 +67,7 @@ class TrialRunner:
         initial_loss: float | None = None,
         steps: int | None = None,
         paused_bytes: int = PAUSED_BYTES,
-        states: RungStates | None = None,
+        states: States | None = None,
     ) -> None:
         self._workload = workload
         self._anatomy = anatomy or anatomy_of(workload.model, left_out=left_out_by(workload))
@@ -94,7 +94,7 @@ class TrialRunner:
             self.steps = before
 
     def take_up(self, race: Race, study: TrialStudy | None) -> None:
-        """Lay schedules out for `race`, and put trials aside only where any goes on; on disk beside `study`.
+        """Lay schedules out for `race`, and put trials aside only where any goes on; with what belongs to `study`.
 
         The course of its baseline tells from now on what has diverged.
         """
@@ -103,7 +103,7 @@ class TrialRunner:
         if race.training is not None:
             self.steps = race.horizon // self._workload.accumulate
         # Asked for in any case: so what lies beside a storage of studies that are no more is cleared away.
-        states = states_beside(study) if study is not None else None
+        states = states_of(study) if study is not None else None
         if not race.takes_further:
             self._limit = 0
         elif self._workload.processes == 1 and self._limit:
@@ -203,7 +203,7 @@ class TrialRunner:
         if paused is not None and paused[1] >= min(since, until):
             self._workload.resume(paused[0])
             return paused[1]
-        kept = self._states.load(_trial(configuration, seed)) if self._states is not None else None
+        kept = self._states.load(trial_name(configuration.key, seed)) if self._states is not None else None
         # A search with other limits may have had other rungs.
         if kept is not None and kept[0] <= until and self._restored(configuration, seed, kept[1]):
             return kept[0]
@@ -224,7 +224,7 @@ class TrialRunner:
         training = self._workload.store() if self._states is not None and reached else None
         if self._states is not None and training is not None:
             stored = {"training": training, "first_loss": self._first_losses.get((configuration.key, seed))}
-            self._states.save(_trial(configuration, seed), reached, stored, about_bytes=size)
+            self._states.save(trial_name(configuration.key, seed), reached, stored, about_bytes=size)
 
     def _pause(self, configuration: Configuration, seed: int, reached: int) -> None:
         size = self._workload.paused_bytes()
@@ -295,7 +295,3 @@ class TrialRunner:
         finite = [abs(loss) for loss in losses if loss is not None and math.isfinite(loss)]
         if finite and self._is_baseline(configuration, seed):
             self._course[reached] = statistics.fmean(finite)
-
-
-def _trial(configuration: Configuration, seed: int) -> str:
-    return f"{configuration.key}-{seed}"

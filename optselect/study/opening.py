@@ -16,6 +16,7 @@ import optuna
 
 from optselect.configuration.goal import Mode
 from optselect.errors import StorageError
+from optselect.study.artifacts import Artifacts
 from optselect.study.backend import together
 from optselect.study.identity import Identity
 from optselect.study.storage import Storage, place_of, storage_of
@@ -40,13 +41,15 @@ def open_study(
     facts: Mapping[str, Any],
     identity: Identity | None = None,
     exact_name: bool = False,
+    artifacts: Artifacts = None,
 ) -> TrialStudy:
     """Open the unfinished study called `name`, or a new one.
 
-    `storage` is a path (an Optuna journal file), an Optuna URL, a storage object, or None for memory.
-    A study whose training has ended, or that is of another training than `identity` says, is not continued: the next
-    free `name-2`, `name-3`, … is taken, unless `exact_name`. Raises `StorageError` when the storage cannot be opened,
-    when what is in it cannot be read, and when the study of that exact name is of another training.
+    `storage` is a path (an Optuna journal file), an Optuna URL, a storage object, or None for memory; `artifacts` is
+    where what belongs to the study is kept. A study whose training has ended, or that is of another training than
+    `identity` says, is not continued: the next free `name-2`, `name-3`, … is taken, unless `exact_name`. Raises
+    `StorageError` when the storage cannot be opened, when what is in it cannot be read, and when the study of that
+    exact name is of another training.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     identity = identity or Identity()
@@ -56,7 +59,7 @@ def open_study(
         raise
     except Exception as error:
         raise _refused(storage, error) from error
-    opened = TrialStudy(study, place_of(storage))
+    opened = TrialStudy(study, place_of(storage), artifacts)
     known = study.user_attrs
     stored = _identity_of(study.study_name, known)
     differences = ["what it was kept by"] if stored is None and _EARLIER in known else []

@@ -20,6 +20,7 @@ from optselect.configuration.schedule import ScheduleKind
 from optselect.configuration.trial import State, Trial
 from optselect.errors import StorageError
 from optselect.space import Value
+from optselect.study.artifacts import Artifacts
 from optselect.study.backend import backend_of, file_of, together
 from optselect.study.batches import packed, unpacked
 from optselect.study.reading import (
@@ -60,8 +61,9 @@ class TrialStudy:
     ends as failed, with nothing to say why; what goes on in its place is a new one, and the two are read as one.
     """
 
-    def __init__(self, study: optuna.Study, where: str = "memory") -> None:
+    def __init__(self, study: optuna.Study, where: str = "memory", artifacts: Artifacts = None) -> None:
         self.study = study
+        self.artifacts = artifacts
         # Optuna has no public way to these two, and its own ways to begin a trial and to report read the whole study.
         self._storage, self._id = study._storage, study._study_id  # noqa: SLF001  # as the line above says
         self._where = where
