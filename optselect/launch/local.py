@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -33,8 +32,8 @@ def local_workers(
     """Run `command` in `count` processes, each with its share of the machine, and give them to the block.
 
     What they say goes into `worker-0.log`, … in the folder `logs` (None: to where this process says its own). Those
-    that still run when the block is left are interrupted, as by Ctrl-C, and killed after `grace_seconds`. Raises
-    `OSError` where the command cannot be started.
+    that still run when the block is left are ended by SIGTERM, and killed after `grace_seconds`. Raises `OSError`
+    where the command cannot be started.
     """
     started = LocalWorkers(grace_seconds)
     try:
@@ -115,10 +114,11 @@ class LocalWorkers:
         return True
 
     def stop(self) -> None:
-        """Interrupt those that run, wait for them, and kill those that take too long."""
+        """End those that run, wait for them, and kill those that take too long."""
         for process in self._processes:
             if process.poll() is None:
-                process.terminate() if sys.platform == "win32" else process.send_signal(signal.SIGINT)
+                # SIGTERM: what a shell or Ray starts in the background does not heed an interrupt.
+                process.terminate()
         try:
             self.wait(self._grace)
         finally:

@@ -20,8 +20,8 @@ def python(program: str) -> list[str]:
 
 
 WAITS = "import time; print('ready', flush=True); time.sleep(600)"
-# Stands for a worker that does not heed an interrupt.
-DEAF = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {WAITS}"
+# Stands for a worker that does not heed SIGTERM.
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITS}"
 
 
 @pytest.fixture(autouse=True)
@@ -123,12 +123,12 @@ def test_however_the_block_is_left_no_worker_is(end: BaseException | None, tmp_p
         raise end or RuntimeError("the end of the block")
 
     assert gone(iter(pids))
-    assert [each.status for each in workers.ended] == [-signal.SIGINT] * 2
+    assert [each.status for each in workers.ended] == [-signal.SIGTERM] * 2
     assert left.value is not None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals between processes")
-def test_a_worker_that_does_not_heed_an_interrupt_is_killed_after_its_grace(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_heed_its_end_is_killed_after_its_grace(tmp_path: Path) -> None:
     with local_workers(python(DEAF), 1, logs=tmp_path, grace_seconds=0.1) as workers:
         ready(workers, tmp_path)
 
