@@ -86,7 +86,7 @@ def not_given_back(group: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in group if trial.state != TrialState.FAIL or trial.intermediate_values]
 
 
-def trial_of(group: Sequence[FrozenTrial]) -> Trial:
+def trial_of(group: Sequence[FrozenTrial], configuration: Configuration, seed: int) -> Trial:
     """Read as one the trials of a configuration and seed, by their numbers.
 
     Of what was judged twice the first counts, which is what whoever looked earlier has seen.
@@ -117,8 +117,8 @@ def trial_of(group: Sequence[FrozenTrial]) -> Trial:
     }
     return Trial(
         number=group[-1].number,
-        configuration=configuration_of(group[0]),
-        seed=seed_of(group[0]),
+        configuration=configuration,
+        seed=seed,
         values=judged,
         batches={step: evaluation.batches for step, evaluation in evaluations.items() if evaluation.batches},
         reached=reports[-1]["reached"] if reports else 0,

@@ -69,7 +69,7 @@ class TrialStudy:
         self._where = where
         # What was judged stays as it is: a study of thousands is read again before every job.
         self._known: dict[Key, tuple[Any, Trial]] = {}
-        self._keys: dict[int, Key] = {}
+        self._whose: dict[int, tuple[Configuration, int]] = {}
         self._told_of: set[int] = set()
         self._basis: Mapping[str, Any] | None = None
         self._own: dict[str, Any] = {}
@@ -110,11 +110,11 @@ class TrialStudy:
         return self._where
 
     def _key(self, trial: FrozenTrial) -> Key:
-        known = self._keys.get(trial.number)
+        known = self._whose.get(trial.number)
         if known is None:
             with self._as_written(trial.number):
-                known = self._keys[trial.number] = (configuration_of(trial).key, seed_of(trial))
-        return known
+                known = self._whose[trial.number] = (configuration_of(trial), seed_of(trial))
+        return known[0].key, known[1]
 
     def _read(self, key: Key, group: Sequence[FrozenTrial]) -> Trial:
         """Read as one what was run of a configuration with a seed."""
@@ -124,7 +124,7 @@ class TrialStudy:
             for trial in group:
                 self._tell_of_foreign(trial)
             with self._as_written(group[-1].number):
-                before = self._known[key] = (signature, trial_of(group))
+                before = self._known[key] = (signature, trial_of(group, *self._whose[group[0].number]))
         return before[1]
 
     @contextmanager

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.workers
 
-The scheduler, the claims and the storage are real, and their time on this machine counts; the trials are made up, on a
-clock that is made up, too. Each worker is thought to have a processor of its own.
+The scheduler, the claims and the storage are real, and the processor's time for them counts; the trials are made up, on
+a clock that is made up, too. Each worker is thought to have a processor of its own.
 """
 
 from __future__ import annotations
@@ -136,9 +136,9 @@ def choosing(finished: int) -> tuple[float, float]:
     later = TrialStudy(optuna.load_study(study_name="many", storage=storage))
 
     def look() -> float:
-        begun = time.perf_counter()
+        begun = time.process_time()
         assert next_turns(made, in_turn(made, later.look().trials))
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     return look(), statistics.median(look() for _ in range(3))
 
@@ -160,7 +160,7 @@ It is written by
 python -m tests.benchmarks.workers
 ```
 
-The scheduler, the claims and the storage are real, and the time they take on this machine counts.
+The scheduler, the claims and the storage are real, and the processor's time for them counts.
 The trials are made up, on a clock that is made up, too, and each worker is thought to have a processor of its own.
 {versions}, Python {platform.python_version()}, {platform.machine()}.
 
@@ -176,7 +176,7 @@ The baseline is run before those that it guides, so even a wide stage begins wit
 |---|---|---|---|---|---|---|---|
 {_wide_rows(scale)}
 
-Own is what the scheduler and the storage take beside the trials, here in memory.
+Own is the processor's time for the scheduler and the storage beside the trials, here in memory.
 
 | {scale.wide[1][0]} workers, {scale.wide[1][1]} jobs, study in | efficiency | own ms a job |
 |---|---|---|

@@ -54,7 +54,7 @@ class Ran:
     runs      every job, as often as it was begun
     seconds   from the first look to the last end, on the made-up clock
     trials    as the search leaves them
-    own       seconds of this machine that looking, choosing and storing took
+    own       seconds of this machine's processor that looking, choosing and storing took
     calls     of the storage
     lost      how long each claim of a dead worker stood until it was given back
     """
@@ -99,7 +99,7 @@ class Fleet:
     storage   gives each worker its own way to one study
     dies      the chance that a job is the last of its worker
     returns   seconds until another begins in place of one that died
-    real      whether the time that looking, choosing and storing take on this machine counts on the clock, too
+    real      whether the processor's time for looking, choosing and storing counts on the clock, too
     """
 
     def __init__(
@@ -176,11 +176,11 @@ class Worker:
     def look(self) -> None:
         """Take a job, wait, or go home."""
         fleet = self._fleet
-        begun = time.perf_counter()
+        begun = time.process_time()
         step = self._desk.step(fleet._race)
         if step.kind == "wait":
             self._desk.wait()
-        took = time.perf_counter() - begun
+        took = time.process_time() - begun
         fleet.ran.own += took
         self._note_lost()
         if step.kind == "wait":
@@ -237,9 +237,9 @@ class Worker:
 
     def _end(self, step: Step, run: Run, outcome: Outcome, seconds: float) -> None:
         fleet = self._fleet
-        begun = time.perf_counter()
+        begun = time.process_time()
         left = self._desk.leave(step, fleet._race, outcome, seconds)
-        took = time.perf_counter() - begun
+        took = time.process_time() - begun
         fleet.ran.own += took
         fleet.ran.runs.append(replace(run, ended=fleet._now, left=left))
         fleet.ran.seconds = max(fleet.ran.seconds, fleet._now)
