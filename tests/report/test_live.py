@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from torch import nn
 
 from optselect import Budget, TorchWorkload, select
 from optselect.configuration import Configuration, Evaluation
+from optselect.configuration.trial import Trial
 from optselect.pipeline import make_selection
 from optselect.report import headline
 from optselect.report.live import LogProgress, TableProgress, closing, cost_at_most, opening, progress_for
 from optselect.report.notebook import NotebookProgress
 from optselect.search.outcome import Outcome
 from optselect.search.progress import Progress, Silent
-from optselect.search.race import Race
+from optselect.search.race import Job, Race
 from optselect.settings import Settings
+from optselect.study.claims import Claim
 from tests.support.small import loader, vectors
 
 
@@ -253,3 +256,57 @@ def test_without_progress_nothing_is_said(capsys: pytest.CaptureFixture[str]) ->
 
     assert plan.trials
     assert capsys.readouterr() == ("", "")
+
+
+# --- several workers ----------------------------------------------------------------------------------------------
+
+SGD, ADAMW = (Configuration(optimizer=name, hyperparameters={"lr": 0.125}) for name in ("sgd", "adamw"))
+RACE = Race(arms=(SGD, ADAMW), baseline=SGD, horizon=40, steps=100)
+MINE = Job(configuration=SGD, seed=0, until=10, stage="arms")
+ELSEWHERE = Trial(configuration=ADAMW, values={10: 0.375}, reached=10)
+
+
+def claim(worker: str) -> Claim:
+    here = {"machine": f"{worker} boot", "pid": 7, "started": None}
+    return Claim(number=3, configuration=ADAMW, seed=0, until=20, turn=2, stage="halves", worker=here)
+
+
+@pytest.mark.parametrize("kind", ["table", "notebook"])
+def test_a_table_shows_what_other_workers_are_at_what_they_have_judged_and_who_was_lost(kind: str) -> None:
+    output = io.StringIO()
+    drawn: list[str] = []
+
+    def display(html: object) -> Callable[[object], None]:
+        drawn.append(str(html))
+        return lambda later: drawn.append(str(later))
+
+    notebook = NotebookProgress(opening, closing, display)
+    table = TableProgress(Console(file=output, width=140, force_terminal=True))
+    progress: Progress = table if kind == "table" else notebook
+
+    with progress:
+        progress.started(MINE, RACE, [])
+        progress.finished(MINE, Outcome(evaluation=Evaluation(value=0.25), cost=11.0, reached=10))
+        progress.alongside([claim("one")], [claim("other")])
+        progress.started(MINE, RACE, [ELSEWHERE])
+        progress.waiting()
+
+    shown = output.getvalue() if kind == "table" else drawn[-1]
+    assert "at one:7" in shown
+    assert "lost: other:7" in shown
+    assert "0.375" in shown
+
+
+def test_a_log_says_once_whom_it_waits_for_and_what_others_have_judged(caplog: pytest.LogCaptureFixture) -> None:
+    progress = LogProgress()
+
+    with caplog.at_level(logging.INFO, logger="optselect"):
+        progress.started(MINE, RACE, [])
+        progress.finished(MINE, Outcome(evaluation=Evaluation(value=0.25), cost=11.0, reached=10))
+        progress.alongside([claim("one")], [])
+        progress.waiting()
+        progress.waiting()
+        progress.started(MINE, RACE, [ELSEWHERE])
+
+    assert [line for line in caplog.messages if "waits" in line] == ["waits until others have ended: adamw at one:7"]
+    assert [line for line in caplog.messages if line.startswith("elsewhere: adamw lr=0.125, constant: value 0.375")]
