@@ -15,6 +15,7 @@ from optselect.callbacks.clipping import unclip_sparse_gradients
 from optselect.callbacks.equal_time import TimeUp
 from optselect.callbacks.randomness import RandomNumbersToRestore
 from optselect.callbacks.schedules import ScheduleWatch
+from optselect.callbacks.watching import Watching
 from optselect.optim.implementation import implementations
 from optselect.optim.scheduler import ScheduledLR
 
@@ -55,6 +56,7 @@ class FitState:
     random      the random numbers of the checkpoint that it goes on from
     built       what it trains with
     watch       looks whether its schedule moves as the plan says
+    watching    tells the loggers of its gradients and updates (None: that was not asked for)
     time_up     ends it where as many steps as take as long as the baseline's are behind it
     """
 
@@ -64,6 +66,7 @@ class FitState:
     random: RandomNumbersToRestore = field(default_factory=RandomNumbersToRestore)
     built: Built = field(default_factory=Built)
     watch: ScheduleWatch = field(default_factory=ScheduleWatch)
+    watching: Watching | None = None
     time_up: TimeUp = field(default_factory=TimeUp)
 
     def end(self) -> FitState:

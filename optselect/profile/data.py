@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.preprocessing import StandardScaler
 
 from optselect.profile.items import Numbers, Sample, edges_in
 from optselect.profile.labels import read_labels
@@ -132,6 +131,8 @@ def _scale_ratio(samples: Sequence[Sample]) -> float | None:
 
 def _deviations(arrays: Sequence[Numbers]) -> list[float]:
     """Return the standard deviations of the features that are present often enough."""
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415  # half a second, which only a search needs
+
     scaler = StandardScaler()
     nonzero: NDArray[Any] | float = 0.0
     rows = 0

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.multiclass import type_of_target
 
 from optselect.profile.items import Numbers, Sample
 from optselect.profile.values import LabelKind
@@ -123,6 +122,8 @@ def _tokens(arrays: Sequence[Numbers]) -> Labels:
 
 
 def _type_of(values: NDArray[Any]) -> str:
+    from sklearn.utils.multiclass import type_of_target  # noqa: PLC0415  # half a second, which only a search needs
+
     with warnings.catch_warnings():
         # scikit-learn wonders aloud about many classes; the number of them is part of the answer here.
         warnings.simplefilter("ignore")
