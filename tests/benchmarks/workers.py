@@ -43,13 +43,15 @@ class Scale:
     """How much is run.
 
     wide       pairs of workers and jobs of one stage
+    uneven     workers, at most, that are run with uneven jobs and with deaths, too
     storages   of which each runs the second of these
     trainings  budgets of whole searches
     workers    on each of them
     finished   trials among which the next jobs are chosen
     """
 
-    wide: Sequence[tuple[int, int]] = ((1, 300), (4, 300), (16, 300), (64, 640), (256, 1_024))
+    wide: Sequence[tuple[int, int]] = ((1, 200), (4, 200), (16, 320), (64, 640), (256, 1_024))
+    uneven: int = 64
     storages: Sequence[str] = ("memory", "journal", "SQLite")
     trainings: Sequence[float] = (1.0, 2.5, 4.0, 8.0)
     workers: Sequence[int] = (1, 2, 4, 8, 16)
@@ -216,17 +218,15 @@ Share them out over several, by task or by candidates, each with its own workers
 def _wide_rows(scale: Scale) -> str:
     rows, alone = [], None
     for workers, jobs in scale.wide:
-        even, odd, dying = (
-            run_wide(workers, jobs, takes, dies=dies)
-            for takes, dies in ((a_second, 0.0), (uneven, 0.0), (uneven, 0.02))
-        )
+        even = run_wide(workers, jobs, a_second)
+        others = [run_wide(workers, jobs, uneven, dies=dies) for dies in (0.0, 0.02) if workers <= scale.uneven]
         pace = len(even.runs) / even.seconds
         alone = alone or pace
         cells = [
             str(workers),
             str(jobs),
             f"{pace / alone:.1f}",
-            *(f"{_efficiency(each, workers):.0%}" for each in (even, odd, dying)),
+            *([f"{_efficiency(each, workers):.0%}" for each in (even, *others)] + ["", ""])[:3],
             f"{1_000 * even.own / len(even.runs):.0f}",
             f"{even.calls / len(even.runs):.0f}",
         ]
