@@ -43,8 +43,10 @@ class Clocks:
         return lambda: self.passed + 3_600.0 * number
 
 
-@pytest.fixture(params=STORAGES)
+@pytest.fixture(params=[*STORAGES, "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres").database()
     return STORAGES[request.param](tmp_path)
 
 
