@@ -91,7 +91,7 @@ def child(folder: Path, url: str) -> None:
 
     class Slow(Classifier):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            time.sleep(0.02)
+            time.sleep(0.05)
             return super().training_step(batch, batch_idx)
 
     class Decided(L.Callback):
@@ -170,7 +170,7 @@ def _opened(url: str) -> optuna.Study | None:
         return None
 
 
-def compare(storage: str, *, workers: int, kills: int, seed: int, root: Path, at_once: int = 4) -> tuple[int, Searched]:
+def compare(storage: str, *, workers: int, kills: int, seed: int, root: Path, at_once: int = 5) -> tuple[int, Searched]:
     """Compare a worker that is left alone with several that are killed; return the rounds, and all of them as one."""
     moments = random.Random(seed)
     (alone,) = search(root / "alone", storage, workers=1, kills=0, moments=moments).plans
