@@ -7,7 +7,7 @@ PACKAGES := .venv-packages
 PACKAGES_INSTALLED := $(PACKAGES)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-packages lint types docs build bench-data overhead scheduling clean
+.PHONY: help demo test test-all test-packages lint types docs build bench-data overhead scheduling storages clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ overhead: $(INSTALLED)  ## what a trial costs beside its steps, into docs/refere
 
 scheduling: $(INSTALLED)  ## what a search takes beside its trials, into docs/reference/scheduling.md
 	$(BIN)/python -m tests.benchmarks.scheduling
+
+storages: $(INSTALLED)  ## what each storage takes, into docs/reference/storages.md
+	$(BIN)/python -m tests.benchmarks.storages
 
 clean:  ## remove what the other targets made, but for the environment
 	rm -rf build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage htmlcov

@@ -21,6 +21,8 @@ def packed(batches: Batches) -> str:
 
 def unpacked(written: str) -> Batches:
     """Read what `packed` wrote. Raises `ValueError` for anything else."""
+    if written == "":
+        return ()
     try:
         batches: Batches = tuple(_PAIR.iter_unpack(base64.b64decode(written, validate=True)))
     except (ValueError, struct.error, TypeError) as error:

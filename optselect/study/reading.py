@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,13 @@ _STATES: Mapping[TrialState, State] = {
 
 def configuration_of(trial: FrozenTrial) -> Configuration:
     """Read what a trial trains. Raises some error for what was not written so."""
-    return Configuration.from_dict(json.loads(trial.user_attrs[CONFIGURATION]))
+    return _configuration(trial.user_attrs[CONFIGURATION])
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _configuration(written: str) -> Configuration:
+    """Read a configuration once: who asks again has the same one, and with it the key that it is known by."""
+    return Configuration.from_dict(json.loads(written))
 
 
 def seed_of(trial: FrozenTrial) -> int:
@@ -95,7 +102,8 @@ def trial_of(group: Sequence[FrozenTrial], configuration: Configuration, seed: i
     about: dict[int, Mapping[str, Any]] = {}
     for trial in group:
         for step, value in trial.intermediate_values.items():
-            if step not in judged:
+            # Where a storage is read in the midst of a report, there may be a value and nothing beside it: not yet.
+            if step not in judged and AT.format(step) in trial.user_attrs:
                 judged[step], about[step] = value, _report(trial.user_attrs[AT.format(step)])
     judged = dict(sorted(judged.items()))
     reports = [about[step] for step in judged]

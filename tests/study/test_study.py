@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from optselect.study.journal import journal_storage
 from optselect.study.opening import open_study
 from optselect.study.storage import storage_of
 from optselect.study.study import TrialStudy
+from tests.support.proxies import proxy_over
 
 SGD = Configuration(optimizer="sgd", hyperparameters={"lr": 0.1}, schedule=Schedule(kind="cosine", warmup_steps=3))
 ADAMW = Configuration(optimizer="adamw", hyperparameters={"lr": 1e-3, "weight_decay": 0.01})
@@ -81,12 +82,14 @@ every_storage = pytest.mark.parametrize("storage", [*STORAGES, "postgres"], indi
 
 
 @pytest.fixture
-def storage(request: pytest.FixtureRequest) -> Callable[[Path], Any]:
+def storage(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], Any]]:
     """Where a test keeps its study, given its folder."""
-    if request.param != "postgres":
-        return STORAGES[request.param]
+    if request.param in STORAGES:
+        yield STORAGES[request.param]
+        return
     url = request.getfixturevalue("postgres").database()
-    return lambda path: url
+    with proxy_over(url) if "proxy" in request.param else nullcontext(url) as where:
+        yield lambda path: where
 
 
 @every_storage
@@ -357,7 +360,7 @@ def test_a_broken_line_in_the_middle_is_an_error_that_names_the_file(tmp_path: P
 # --- processes at the same time -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("storage", ["sqlite", "journal", "postgres"], indirect=True)
+@pytest.mark.parametrize("storage", ["sqlite", "journal", "postgres", "a proxy over postgres"], indirect=True)
 def test_eight_processes_that_begin_at_once_make_one_study(storage: Callable[[Path], Any], tmp_path: Path) -> None:
     # Forked, so that the imports are paid once.
     program = """
