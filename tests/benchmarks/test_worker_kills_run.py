@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.worker_kills import BUDGET, compare
+from tests.benchmarks.worker_kills import BUDGET, compare, places
 
 
 @pytest.mark.slow
-def test_a_search_of_which_a_worker_was_killed_ends_as_that_of_one(tmp_path: Path) -> None:
-    _, found = compare("journal", workers=2, kills=1, seed=0, root=tmp_path)
+@pytest.mark.parametrize("storage", ["journal", pytest.param("postgres", marks=pytest.mark.full)])
+def test_a_search_of_which_a_worker_was_killed_ends_as_that_of_one(storage: str, tmp_path: Path) -> None:
+    with places(storage) as place:
+        _, found = compare(place, workers=2, kills=1, seed=0, root=tmp_path)
 
     assert [plan["same"] for plan in found.plans] == [True] * len(found.plans)
     assert len(found.plans) >= 2

@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optselect import OptimizerPlan
 from optselect.study.storage import storage_of
+from tests.support.postgres import running_cluster
 from tests.support.searches import plain
 
 ROOT = Path(__file__).parents[2]
 BUDGET = 1_200
 LEASE_SECONDS = 3.0
 _LOOK_SECONDS = 0.25
+
+Place = Callable[[Path], str]
+"""Where a search in that folder is to be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +112,21 @@ def child(folder: Path, url: str) -> None:
     auto.plan.save(folder / f"ended-{os.getpid()}.json")
 
 
-def search(folder: Path, storage: str, *, workers: int, kills: int, moments: random.Random) -> Searched:
+@contextmanager
+def places(storage: str) -> Iterator[Place]:
+    """Give a new storage of that kind for each folder: a journal, SQLite, or PostgreSQL on a server of its own."""
+    if storage == "postgres":
+        with running_cluster() as cluster:
+            yield lambda folder: cluster.database()
+    else:
+        url = {"journal": "{}/study.journal", "sqlite": "sqlite:///{}/study.db"}[storage]
+        yield url.format
+
+
+def search(folder: Path, place: Place, *, workers: int, kills: int, moments: random.Random) -> Searched:
     """Run `workers` children until all have ended, killing one `kills` times while the search goes on."""
     folder.mkdir()
-    url = str(folder / "study.journal") if storage == "journal" else storage.format(folder)
+    url = place(folder)
     line = [sys.executable, "-m", "tests.benchmarks.worker_kills", "--child", str(folder), "--storage", url]
 
     def start() -> subprocess.Popen[bytes]:
@@ -170,14 +186,14 @@ def _opened(url: str) -> optuna.Study | None:
         return None
 
 
-def compare(storage: str, *, workers: int, kills: int, seed: int, root: Path, at_once: int = 5) -> tuple[int, Searched]:
+def compare(place: Place, *, workers: int, kills: int, seed: int, root: Path, at_once: int = 5) -> tuple[int, Searched]:
     """Compare a worker that is left alone with several that are killed; return the rounds, and all of them as one."""
     moments = random.Random(seed)
-    (alone,) = search(root / "alone", storage, workers=1, kills=0, moments=moments).plans
+    (alone,) = search(root / "alone", place, workers=1, kills=0, moments=moments).plans
     found: list[Searched] = []
     while sum(each.killed for each in found) < kills:
         wanted = min(at_once, kills - sum(each.killed for each in found))
-        found.append(search(root / f"struck{len(found)}", storage, workers=workers, kills=wanted, moments=moments))
+        found.append(search(root / f"struck{len(found)}", place, workers=workers, kills=wanted, moments=moments))
         same = sum(plan == alone for plan in found[-1].plans)
         print(f"{found[-1].killed} kills; same plan {same} of {len(found[-1].plans)}", file=sys.stderr, flush=True)
     plans = [plan == alone for each in found for plan in each.plans]
@@ -194,7 +210,7 @@ def compare(storage: str, *, workers: int, kills: int, seed: int, root: Path, at
 def main() -> None:
     """Compare workers that are killed with one that is not; print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--storage", default="journal", help="journal, sqlite, or a URL in which {} is a folder")
+    parser.add_argument("--storage", default="journal", help="journal, sqlite or postgres")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -204,9 +220,8 @@ def main() -> None:
     if given.child:
         child(given.child, given.storage)
         return
-    storage = "sqlite:///{}/study.db" if given.storage == "sqlite" else given.storage
-    with tempfile.TemporaryDirectory() as root:
-        rounds, found = compare(storage, workers=given.workers, kills=given.kills, seed=given.seed, root=Path(root))
+    with tempfile.TemporaryDirectory() as root, places(given.storage) as place:
+        rounds, found = compare(place, workers=given.workers, kills=given.kills, seed=given.seed, root=Path(root))
     same = sum(plan["same"] for plan in found.plans)
     print(
         f"{given.storage}, {given.workers} workers: {found.killed} kills in {rounds} searches; same plan {same} of "
