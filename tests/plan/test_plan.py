@@ -126,7 +126,7 @@ FIELDS = [
     "hyperparameters",
     "schedule",
     # A plan of before says nothing of what it compared, and of how long it took.
-    *(OptimizerPlan.__dataclass_fields__.keys() - {"version", "configuration", "compare", "search_seconds"}),
+    *sorted(OptimizerPlan.__dataclass_fields__.keys() - {"version", "configuration", "compare", "search_seconds"}),
 ]
 
 
