@@ -7,7 +7,7 @@ PACKAGES := .venv-packages
 PACKAGES_INSTALLED := $(PACKAGES)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-packages lint types docs build bench-data overhead scheduling storages clean
+.PHONY: help demo test test-all test-packages test-versions lint types docs build bench-data overhead scheduling storages clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,19 @@ test-all: lint types  ## the same, with whole products of cases and with what Li
 # Warnings are the packages' own.
 test-packages: $(PACKAGES_INSTALLED)  ## with packages that train with Lightning, in an environment of their own (3 GB)
 	$(PACKAGES)/bin/python -m pytest tests/packages -m packages -W ignore
+
+# The interpreters have to be on the path; each environment takes 1 to 6 GB. Warnings are the releases' own.
+SHORT := tests/test_pipeline.py tests/plan/test_plan.py tests/building/test_optimizer.py tests/callbacks/test_users_own.py \
+	tests/callbacks/test_mismatch.py tests/report/test_code.py tests/laws/test_resume.py tests/recipes/cli/test_commands.py
+
+test-versions:  ## a short suite with the oldest and the newest of what versions.txt names
+	grep -v '^#' versions.txt | while read -r name python packages; do \
+		environment=.venv-versions/$$name; \
+		test -x $$environment/bin/python || $$python -m venv $$environment; \
+		$$environment/bin/python -m pip install --quiet $$packages --editable '.[plugins,report,pytorch-lightning]' \
+			pytest pytest-xdist tensorboard && \
+		$$environment/bin/python -m pytest -q -W ignore -m "not slow and not full" $(SHORT) || exit 1; \
+	done
 
 lint: $(INSTALLED)  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -146,8 +146,9 @@ class AutoCLI(LightningCLI):
             **kwargs if self._trains else {**kwargs, "logger": self._lightning.DummyLogger()}
         )
 
-    def after_instantiate_classes(self) -> None:
-        """Give the module the optimizer of the config, where there is one."""
+    def instantiate_classes(self) -> None:
+        """Give the module the optimizer of the config, where there is one; Lightning has a hook for it since 2.6."""
+        super().instantiate_classes()
         self.auto = self.config_init.auto
         if self.config.optimizer:
             own = functools.partial(
