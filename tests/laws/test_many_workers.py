@@ -6,13 +6,21 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from optselect import Budget
+from optselect.briefing import METHOD, Method
 from optselect.configuration import Evaluation, Trial
+from optselect.pipeline import Selection, make_selection
 from optselect.search.outcome import Outcome
+from optselect.search.progress import Silent
 from optselect.search.race import Job, Race
+from optselect.settings import Settings
+from optselect.study.study import TrialStudy
 from tests.laws.playing import (
     GOLDEN,
     Judge,
@@ -25,6 +33,8 @@ from tests.laws.playing import (
     trained_length,
 )
 from tests.support.fleet import Fleet, Ran, judged
+from tests.support.searches import plain as plain_plan
+from tests.support.searches import training
 
 SPECS = {
     f"{path.stem.removeprefix('races_')}: {name}": race["spec"]
@@ -100,3 +110,29 @@ def test_the_search_of_workers_that_die_is_that_of_one_that_does_not(name: str) 
     assert said(found) == said(alone)
     assert found.twice == 0
     assert all(seconds <= 6.0 for seconds in found.lost)
+
+
+def test_who_begins_at_the_same_moment_on_other_memory_goes_by_what_the_quicker_one_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worker(method: Method = METHOD) -> Selection:
+        torch.manual_seed(0)
+        settings = Settings(budget=Budget(steps=90), storage=tmp_path / "study.journal")
+        return make_selection(training(), settings, progress=Silent(), method=method)
+
+    quicker: list[Selection] = []
+    begin = TrialStudy.begin
+
+    def overtaken(study: TrialStudy, *args: Any, **options: Any) -> int:
+        # Just before this worker begins its first trial, another has begun, and ended.
+        monkeypatch.setattr(TrialStudy, "begin", begin)
+        quicker.append(worker())
+        return begin(study, *args, **options)
+
+    monkeypatch.setattr(TrialStudy, "begin", overtaken)
+
+    slower = worker(replace(METHOD, paused_bytes=0))
+
+    assert plain_plan(slower.plan) == plain_plan(quicker[0].plan)
+    assert slower.study is not None
+    assert len([trial for trial in slower.study.look().trials if trial.judged]) == len(slower.plan.trials)
