@@ -50,12 +50,12 @@ class Scale:
     finished   trials among which the next jobs are chosen
     """
 
-    wide: Sequence[tuple[int, int]] = ((1, 200), (4, 200), (16, 320), (64, 640), (256, 1_024))
-    uneven: int = 64
+    wide: Sequence[tuple[int, int]] = ((1, 200), (4, 200), (16, 320), (64, 384), (256, 512))
+    uneven: int = 16
     storages: Sequence[str] = ("memory", "journal", "SQLite")
     trainings: Sequence[float] = (1.0, 2.5, 4.0, 8.0)
     workers: Sequence[int] = (1, 2, 4, 8, 16)
-    finished: Sequence[int] = (100, 1_000, 10_000)
+    finished: Sequence[int] = (100, 1_000, 5_000)
 
 
 def wide_race(count: int) -> Race:
@@ -169,10 +169,12 @@ The trials are made up, on a clock that is made up, too, and each worker is thou
 ## A stage that has jobs for all
 
 Trials of one second each, one in twenty of which diverges.
-Efficiency is the time of all jobs over the time of all workers; the gain is in jobs per time, over one worker.
+Efficiency is the time of all jobs over the time of all workers; the gain is that times the workers: jobs per time.
 *Uneven* trials take a second give or take a third, and one in twenty ten times as long.
 *Dying* workers are lost at one job in fifty, and another begins after a second.
 The baseline is run before those that it guides, so even a wide stage begins with a second for one worker alone.
+With 64 and 256 workers there are six and two jobs for each, so that beginning and end are much of it.
+Whoever waits looks again after at most a quarter of a job, or five seconds.
 
 | workers | jobs | gain | efficiency | uneven | uneven and dying | own ms a job | storage calls a job |
 |---|---|---|---|---|---|---|---|
@@ -196,7 +198,7 @@ The jobs, the trials and the choice are the same in each row.
 More workers than the first stage has arms only wait: after it each job depends on the one before.
 Idle workers might guess what comes next, within the twentieth of a budget that they may spend beyond it.
 A guess costs a quarter of a training, which fits where the budget is five trainings or more.
-From six on most jobs are suggestions of a Gaussian process, which no guess hits.
+From six on the next job is often a suggestion of a Gaussian process, which no guess hits.
 So they wait.
 
 ## Many trials
@@ -208,24 +210,22 @@ Reading a study in memory for the first time, and the next look with the choice 
 {_choosing_rows(scale)}
 
 Both grow with the number of trials, since every look reads all that may still go on.
-So some hundreds of workers whose jobs take a minute can share a study of a thousand trials.
-With ten thousand trials, what a look takes should be small beside a job.
-A hundred thousand trials, or thousands of workers, are beyond one study.
-Share them out over several, by task or by candidates, each with its own workers.
+So a study of a thousand trials does for some hundreds of workers whose jobs take a minute or more.
+Ten thousand trials, or a thousand workers, are where it breaks: every worker that waits looks, too, and all looks go to
+one storage. Share such a search out over several studies, by task or by candidates, each with its own workers.
+Optuna's own studies, whose trials do not depend on one another, go further.
 """
 
 
 def _wide_rows(scale: Scale) -> str:
-    rows, alone = [], None
+    rows = []
     for workers, jobs in scale.wide:
         even = run_wide(workers, jobs, a_second)
         others = [run_wide(workers, jobs, uneven, dies=dies) for dies in (0.0, 0.02) if workers <= scale.uneven]
-        pace = len(even.runs) / even.seconds
-        alone = alone or pace
         cells = [
             str(workers),
             str(jobs),
-            f"{pace / alone:.1f}",
+            f"{workers * _efficiency(even, workers):.2g}",
             *([f"{_efficiency(each, workers):.0%}" for each in (even, *others)] + ["", ""])[:3],
             f"{1_000 * even.own / len(even.runs):.0f}",
             f"{even.calls / len(even.runs):.0f}",
