@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import sqlite3
@@ -10,7 +11,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,20 @@ def test_facts_are_kept_as_they_were_at_the_beginning(tmp_path: Path) -> None:
 
     assert study.study.user_attrs["profile"] == {"a": [1, 2]}
     assert study.study.user_attrs["more"] == 1
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("name", ["study", ""])
+def test_opening_a_study_leaves_the_garbage_collector_as_it_was(enabled: bool, name: str, tmp_path: Path) -> None:
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with suppress(StorageError):
+            opened(tmp_path / name)
+
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 # --- files that broke -----------------------------------------------------------------------
