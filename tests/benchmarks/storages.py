@@ -260,13 +260,17 @@ def table(scale: Scale, measured: Sequence[Measured]) -> str:
 At once: {scale.workers} processes report {scale.reports} values each, and these are all their reports a second.
 Loading: a study of {scale.loaded:,} ended trials is opened and its next job chosen by one who knows nothing of it.
 Wall-clock time, medians, with the first and the last of twenty in brackets; server and proxy on the same machine.
-Loading is CPU time, the server's not counted.
+Loading is CPU time, the server's not counted. {os.cpu_count()} cores; the system's load was {_load()} at the end.
 {versions}, Python {platform.python_version()}, {platform.machine()}.
 
 | storage | begin, ms | report, ms | look, ms | reports a second, at once | loading, s | goal: under 2 s |
 |---|---|---|---|---|---|---|
 {rows}
 """
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else "not known"
 
 
 def _row(each: Measured) -> str:
