@@ -23,6 +23,15 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 # SQLite's own five seconds are few where several processes write.
 _SQLITE_WAIT_SECONDS = 60
+# Of libpq: seconds to connect, seconds until an idle link is looked at, milliseconds until a silent one is given up.
+# By itself it waits a quarter of an hour and more where a cable was pulled.
+_LINK = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 _WAIT, _WRITES_AHEAD = "PRAGMA synchronous={}", "writes ahead"
 
 
@@ -37,7 +46,8 @@ def database_storage(url: str) -> LastingDatabase:
             },
         )
     # A connection that was cut meanwhile, as by a server that was started anew, is noticed before it is used.
-    return LastingDatabase(_with_driver(url), {"pool_pre_ping": True})
+    url = _with_driver(url)
+    return LastingDatabase(url, {"pool_pre_ping": True, "connect_args": _link_options(url)})
 
 
 def take_row(database: RDBStorage, trial_id: int) -> bool:
@@ -237,6 +247,13 @@ def _distribution(written: str) -> BaseDistribution:
 def _local(moment: datetime | None) -> datetime | None:
     """Return a time of a database, which is UTC without saying so, as Optuna's trials have it."""
     return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+
+
+def _link_options(url: str) -> dict[str, int]:
+    """Return what makes PostgreSQL's driver notice a cut link, as far as `url` does not say it otherwise."""
+    given = sqlalchemy.make_url(url)
+    known = given.get_backend_name() == "postgresql" and "psycopg" in given.get_driver_name()
+    return {name: value for name, value in _LINK.items() if known and name not in given.query}
 
 
 def _with_driver(url: str) -> str:

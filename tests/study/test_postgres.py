@@ -76,6 +76,18 @@ def test_a_password_as_awkward_as_a_url_allows_opens_the_study(postgres: Cluster
     opened(postgres.database())
 
 
+@pytest.mark.parametrize("own, milliseconds", [("", "30000"), ("?tcp_user_timeout=7000", "7000")])
+def test_a_link_without_an_answer_is_given_up_after_half_a_minute_or_as_the_url_says(
+    own: str, milliseconds: str, postgres: Cluster
+) -> None:
+    storage = database_storage(postgres.database() + own)
+
+    with storage.engine.connect() as connection:
+        told = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]  # psycopg's
+
+    assert (told["tcp_user_timeout"], told["connect_timeout"]) == (milliseconds, "10")
+
+
 def test_a_full_disk_and_a_missing_driver_are_known_by_their_words() -> None:
     words = {
         'could not extend file "base/1": No space left on device': "make room there",
