@@ -20,7 +20,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from optselect import Budget
@@ -70,7 +70,8 @@ def train(package: str, seed: int, budget: str, epochs: int) -> Row:
             chosen = "its own"
             if budget != OWN:
                 plan = left.auto.plan if left.auto else None
-                chosen = plan.configuration.describe() if plan else "nothing"
+                # Without its name: records of before have none.
+                chosen = replace(plan.configuration, called="").describe() if plan else "nothing"
                 search_steps = round(plan.search_steps) if plan else 0
         except Exception as error:  # noqa: BLE001  # it is one of the answers
             chosen = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
