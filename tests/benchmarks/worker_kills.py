@@ -96,7 +96,7 @@ def child(folder: Path, url: str) -> None:
 
     class Slow(Classifier):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            time.sleep(0.05)
+            time.sleep(0.03)
             return super().training_step(batch, batch_idx)
 
     class Decided(L.Callback):
@@ -186,7 +186,7 @@ def _opened(url: str) -> optuna.Study | None:
         return None
 
 
-def compare(place: Place, *, workers: int, kills: int, seed: int, root: Path, at_once: int = 5) -> tuple[int, Searched]:
+def compare(place: Place, *, workers: int, kills: int, seed: int, root: Path, at_once: int = 3) -> tuple[int, Searched]:
     """Compare a worker that is left alone with several that are killed; return the rounds, and all of them as one."""
     moments = random.Random(seed)
     (alone,) = search(root / "alone", place, workers=1, kills=0, moments=moments).plans
