@@ -118,6 +118,12 @@ def test_the_python_code_trains_bit_for_bit_like_the_plan(name: str, model_name:
     assert equal_states(one, other)
 
 
+def test_the_code_that_a_plan_gives_is_the_code_that_is_tested() -> None:
+    plan = plan_for(net(), "muon", SCHEDULES["cosine"])
+
+    assert plan.as_code() == as_python(plan)
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
 def test_rates_of_layers_and_frozen_parts_are_written_out(name: str) -> None:
     policy = FineTuning(head_lr_ratio=3.0, layer_decay=0.5, freeze=r"^body\.")
