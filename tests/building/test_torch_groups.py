@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -155,7 +156,9 @@ class PolicyCLI(LightningCLI):
 
 # jsonargparse deprecates what some releases of Lightning call.
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
-def test_lightning_cli_trains_its_optimizer_by_a_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lightning_cli_trains_its_optimizer_by_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It writes its config where it is run.
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train.py"])
     arguments = ["--seed_everything=0", "--optimizer=torch.optim.AdamW", "--optimizer.lr=0.01", "--trainer.max_steps=2"]
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
