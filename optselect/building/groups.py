@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from optselect import catalogue
 from optselect.building.treatment import treated
-from optselect.catalogue import OptimizerSpec
+from optselect.catalogue import PARTNER_LR_RATIO, OptimizerSpec
 from optselect.configuration import Configuration
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, UnsupportedModuleError
@@ -125,14 +125,19 @@ def _trainer(chain: list[OptimizerSpec], parameter: ParamInfo) -> OptimizerSpec:
 def _hyperparameters(
     spec: OptimizerSpec, configuration: Configuration, *, decay: bool, rate: float
 ) -> dict[str, Value]:
-    """Take the configuration's values for its own optimizer; a partner gets the lr and its own prior for the rest."""
+    """Take the configuration's values for its own optimizer.
+
+    A partner gets its lr, or the share of it that is told, its weight decay, and its own prior for the rest.
+    """
+    given = dict(configuration.hyperparameters)
+    share = float(given.pop(PARTNER_LR_RATIO, 1.0))
     if spec.name == configuration.optimizer:
-        values = {**spec.defaults(), **configuration.hyperparameters}
+        values = {**spec.defaults(), **given}
     else:
         values = spec.defaults()
-        if "lr" in values and "lr" in configuration.hyperparameters:
-            values["lr"] = spec.space["lr"].clip(float(configuration.hyperparameters["lr"]))
-        shared = configuration.hyperparameters.get("weight_decay")
+        if "lr" in values and "lr" in given:
+            values["lr"] = spec.space["lr"].clip(share * float(given["lr"]))
+        shared = given.get("weight_decay")
         if spec.decay and shared is not None and spec.decay in spec.space:
             values[spec.decay] = shared
     if spec.decay and not decay:

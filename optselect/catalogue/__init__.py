@@ -13,10 +13,11 @@ A package adds its own through an entry point that resolves to an `OptimizerSpec
 """
 
 from optselect.catalogue.registry import ENTRY_POINT_GROUP, CatalogueWarning, get, names, register
-from optselect.catalogue.spec import OptimizerSpec, StepCost, slots
+from optselect.catalogue.spec import PARTNER_LR_RATIO, OptimizerSpec, StepCost, slots
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "PARTNER_LR_RATIO",
     "CatalogueWarning",
     "OptimizerSpec",
     "StepCost",

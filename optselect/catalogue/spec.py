@@ -13,6 +13,10 @@ from optselect.space import SearchSpace, Value
 
 StepCost = Literal["elementwise", "matrix", "closure"]
 
+PARTNER_LR_RATIO = "partner_lr_ratio"
+"""A hyperparameter of a configuration, of no optimizer: the learning rate of the partner over its own (1 where it is
+not told). It is not among what is searched."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSpec:

@@ -52,6 +52,11 @@ class Configuration:
         value = self.scales.get(LR_SCALE, 1.0) if self.optimizer == USER else self.hyperparameters.get("lr")
         return None if value is None else float(value)
 
+    @property
+    def rate_falls(self) -> bool:
+        """Whether the learning rate falls to the end; of the user's own schedule nobody knows."""
+        return self.optimizer != USER and self.schedule.kind != "constant"
+
     def at_rate(self, rate: float) -> Configuration:
         """Return the same with another learning rate, or another factor on the user's own."""
         if self.optimizer != USER:

@@ -13,6 +13,7 @@ from optselect.words import format_value
 
 _SEATS = {
     "baseline": "the one to beat",
+    "portfolio": "recorded trainings' pick",
     "evidence": "the measured rules' pick",
     "classic": "the textbook's pick",
     "candidate": "a candidate",

@@ -84,14 +84,14 @@ def length_factor(optimizer: str, profile: Profile, steps: float) -> float:
 
 # Where the length is not known, a share of it is not either. Adam's moments need some ten steps to mean
 # anything.
-_WARMUP_STEPS_OF_AN_UNKNOWN_LENGTH = 20
+WARMUP_STEPS_OF_AN_UNKNOWN_LENGTH = 20
 
 
 def _schedule(spec: OptimizerSpec, kind: Regime, steps: int | None) -> Schedule:
     # Rprop reads lr once, LBFGS and Prodigy find their own step; Prodigy's authors advise none or a cosine.
     if spec.closure or spec.name in {"rprop", "prodigy"}:
         return Schedule()
-    warmup_steps = _WARMUP_STEPS_OF_AN_UNKNOWN_LENGTH if steps is None else round(kind.warmup * steps)
+    warmup_steps = WARMUP_STEPS_OF_AN_UNKNOWN_LENGTH if steps is None else round(kind.warmup * steps)
     # Schedule-free ones warm up from outside too: the weights equal those of their own warmup (run here).
     if steps is None or not spec.schedulable:
         return Schedule(warmup_steps=warmup_steps)

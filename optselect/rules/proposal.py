@@ -11,14 +11,15 @@ from optselect.configuration import Configuration, Schedule
 from optselect.rules.rule import Vote
 from optselect.space import Value
 
-Seat = Literal["baseline", "evidence", "classic", "candidate"]
+Seat = Literal["baseline", "portfolio", "evidence", "classic", "candidate"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
     """An optimizer worth trying, the configuration to start from, and every vote for and against it.
 
-    `seat` says why it is here: to be beaten, as the measured rules' pick, as the textbook's, or as a candidate.
+    `seat` says why it is here: to be beaten, for what recorded trainings showed, as the measured rules' pick, as the
+    textbook's, or as a candidate.
     """
 
     configuration: Configuration

@@ -15,6 +15,7 @@ from optselect.rules.data import DATA
 from optselect.rules.gradient import GRADIENT
 from optselect.rules.limitations import FACTS
 from optselect.rules.model import MODEL
+from optselect.rules.portfolio import starts, trainings_like_it_were_recorded
 from optselect.rules.prior import configuration
 from optselect.rules.proposal import Proposal, Seat
 from optselect.rules.rule import Rule, RuleWarning, Vote
@@ -26,8 +27,9 @@ RulesArgument = str | Sequence[Rule]
 Prior = Callable[[str, Profile], tuple[dict[str, Value], Schedule]]
 """Where an optimizer of that name starts on such a training: its hyperparameters and its schedule."""
 
-# The rules that look at measurements, then the textbook's.
-DEFAULT: tuple[Rule, ...] = (*DATA, *MODEL, *GRADIENT, *CLASSIC)
+# What recorded trainings say, the rules that look at measurements, then the textbook's.
+RULES_ALONE: tuple[Rule, ...] = (*DATA, *MODEL, *GRADIENT, *CLASSIC)
+DEFAULT: tuple[Rule, ...] = (trainings_like_it_were_recorded, *RULES_ALONE)
 
 # What every choice is compared with: torch's AdamW as it comes.
 BASELINE = Proposal(
@@ -85,12 +87,14 @@ def propose(
 ) -> list[Proposal]:
     """Choose the optimizers worth trying on `profile`, best first, each with where to start and every vote.
 
-    Without `candidates`: the three of torch's own with the most votes, and whoever else sits on a seat:
-    "classic" is the textbook's own pick, "evidence" the best of the others by what was measured. A plug-in is
-    proposed only when it is a candidate or when a rule of the user's votes for it.
+    Without `candidates`: first what recorded trainings like this one say, on seats "portfolio". Then the three of
+    torch's own with the most votes, and whoever else sits on a seat: "classic" is the textbook's own pick, "evidence"
+    the best of the others by what was measured. A plug-in is proposed only when it is a candidate or when a rule of
+    the user's votes for it.
 
-    With `candidates`: these, in the order of their votes. "user" stands for the optimizer of the user's own
-    `configure_optimizers`. Each starts where `prior` says (None: where `configuration` does).
+    With `candidates`: the same of these alone, each of them at least once, in the order of their votes. "user" stands
+    for the optimizer of the user's own `configure_optimizers`. What no recorded training speaks of starts where `prior`
+    says (None: where `configuration` does). Without the rule that asks the recorded trainings, that is all.
 
     Raises `UnknownOptimizerError` for a candidate that is not in the catalogue, `UnsupportedModuleError` for
     one that a fact forbids, `MissingExtraError` for one that is not installed, and `ConfigurationError` for
@@ -98,13 +102,40 @@ def propose(
     """
     prior = configuration if prior is None else prior
     votes = tally(profile, rules)
+    recorded = trainings_like_it_were_recorded in resolve(rules)
     if candidates is not None:
-        return _asked(candidates, profile, votes, prior)
-    ranking = sorted((name for name in votes if _eligible(votes[name])), key=_by_score(votes))
-    seats = _seats(ranking, votes)
-    leaders = [name for name in ranking if _score(votes[name]) > 0][:FEWEST]
+        asked = _asked(candidates, profile, votes, prior)
+        names = {proposal.optimizer for proposal in asked}
+        return [*(_recorded(profile, votes, names.__contains__) if recorded else []), *asked]
+    # Opinions beside the record, not of it: where it errs, they are what is left.
+    opinions = {name: heard for name, cast in votes.items() if (heard := _without_the_record(cast))}
+    ranking = sorted((name for name in opinions if _eligible(opinions[name])), key=_by_score(opinions))
+    seats = _seats(ranking, opinions)
+    leaders = [name for name in ranking if _score(opinions[name]) > 0][:FEWEST]
     chosen = [name for name in ranking if name in seats or name in leaders] or [_last_resort(votes)]
-    return [_proposal(name, profile, votes.get(name, ()), seats.get(name, "candidate"), prior) for name in chosen]
+    found = [_proposal(name, profile, votes.get(name, ()), seats.get(name, "candidate"), prior) for name in chosen]
+    if not recorded:
+        return found
+    # Whoever adds a rule knows more of this training than any record.
+    own = [each for each in found if any(vote.rule not in _OURS for vote in each.because)]
+    rest = [each for each in found if each not in own]
+    return [*own, *_recorded(profile, votes, _may_be_tried(votes)), *rest]
+
+
+def _recorded(profile: Profile, votes: Mapping[str, tuple[Vote, ...]], may: Callable[[str], bool]) -> list[Proposal]:
+    return [
+        Proposal(configuration=start, votes=votes.get(start.optimizer, ()), seat="portfolio")
+        for start, _ in starts(profile, may)
+    ]
+
+
+def _without_the_record(cast: Iterable[Vote]) -> tuple[Vote, ...]:
+    return tuple(vote for vote in cast if vote.rule != trainings_like_it_were_recorded.name)
+
+
+def _may_be_tried(votes: Mapping[str, tuple[Vote, ...]]) -> Callable[[str], bool]:
+    """Return whether an optimizer comes with torch and no fact forbids it."""
+    return lambda name: catalogue.get(name).extra is None and not _vetoed(votes.get(name, ()))
 
 
 def _ask(rule: Rule, profile: Profile) -> tuple[Vote, ...]:

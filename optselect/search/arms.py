@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from optselect import catalogue
@@ -27,11 +28,16 @@ def arms(proposals: Sequence[Proposal], base: Configuration, *, sweeps_own: bool
     (half a decade up: short trainings won at two or three times the usual rates), and the other proposals. On the
     recorded trainings four such arms ended nearer to the best than four of the rules alone.
 
+    Where recorded trainings speak, theirs is the first choice, and the rules' own the second opinion on it. Their
+    second choice comes next, and the others, complementary already, in place of a cautious and a bold arm.
+
     `sweeps_own` says whether there may be other rates of the baseline's optimizer at all.
     Where the user's own optimizer is the only candidate, the arms are five rates of it, half a decade apart.
     """
     if all(proposal.optimizer == USER for proposal in proposals) and base.optimizer == USER:
         return (base, *(base.at_rate(factor) for factor in (HALF_DECADE, 1 / HALF_DECADE, 10.0, 0.1) if sweeps_own))
+    recorded = [proposal.configuration for proposal in proposals if proposal.seat == "portfolio"]
+    ruled = [each.configuration for each in proposals if each.seat != "portfolio" and each.optimizer != USER]
     wanted = [proposal.configuration for proposal in proposals if proposal.optimizer != USER]
     seats = {proposal.seat: proposal.configuration for proposal in reversed(proposals)}
     first = wanted[:1]
@@ -40,8 +46,17 @@ def arms(proposals: Sequence[Proposal], base: Configuration, *, sweeps_own: bool
     cautious = [_scaled(each, _CAUTION) for each in (*second, *first)][:1]
     bold = [_scaled(each, HALF_DECADE) for each in first]
     higher, highest = ([_scaled(base, factor)] * sweeps_own for factor in (HALF_DECADE, 10.0))
-    every = [*first, base, *higher, *second, *highest, *classic, *cautious, *bold, *wanted]
-    return tuple(distinct(every))
+    others = [*second, *highest, *classic, *cautious, *bold]
+    if recorded:
+        others = [*ruled[:1], *recorded[1:2], *highest, *classic, *recorded]
+    return tuple(distinct([*first, base, *higher, *others, *wanted]))
+
+
+def first_choices(proposals: Sequence[Proposal]) -> tuple[Configuration, ...]:
+    """Return what goes before all others: of what was recorded, and of the rules."""
+    by_record = (each for each in proposals if each.seat == "portfolio")
+    by_rules = (each for each in proposals if each.seat != "portfolio" and each.optimizer != USER)
+    return tuple(each.configuration for source in (by_record, by_rules) for each in itertools.islice(source, 1))
 
 
 def _scaled(configuration: Configuration, factor: float) -> Configuration:

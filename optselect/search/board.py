@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from optselect.configuration import USER, Configuration, Trial
+from optselect.configuration import Configuration, Trial
 from optselect.search.forecast import chance_behind, expected_gain, is_apart, is_sure
 from optselect.search.lead import Lead, lead_between
 from optselect.search.race import Job, Race
@@ -211,14 +211,13 @@ class Board:
         return is_sure(lead, race.fraction(lead.rung), race.risk, first_choice=first_choice)
 
     def _is_first_choice(self, configuration: Configuration) -> bool:
-        """Tell whether it is what the prior puts before all others."""
-        return configuration == self.race.arms[0]
+        """Tell whether it is what the record or the rules put before all others."""
+        return configuration in (self.race.first_choices or self.race.arms[:1])
 
     def is_apart(self, own: Configuration, other: Configuration) -> bool:
         """Tell whether `own` is ahead of `other` by more than an error, at the last rung that they share."""
         lead = self.lead(own, other)
-        scheduled = own.optimizer != USER and own.schedule.kind != "constant"
-        return lead is not None and is_apart(lead, self.race.fraction(lead.rung), scheduled=scheduled)
+        return lead is not None and is_apart(lead, self.race.fraction(lead.rung), scheduled=own.rate_falls)
 
     def in_order(self, configurations: Iterable[Configuration]) -> list[Configuration]:
         """Sort as the prior has it: the arms in their order, then what the search found, the smallest rate first."""

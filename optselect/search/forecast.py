@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from optselect.search.lead import Lead
@@ -15,14 +15,16 @@ class PrefixError:
 
     any_rival     of whatever leads
     first_choice  of the prior's first choice over the baseline, where that is less
+    two_falling   of one rival over another where both rates fall to the end: they err alike
     """
 
     any_rival: float
     first_choice: float
+    two_falling: float = 0.005
 
 
 PREFIX_ERROR = PrefixError(any_rival=0.02, first_choice=0.022)
-"""What the recorded trainings fit: `optselect bench --calibration`."""
+"""What the recorded trainings fit: `optselect bench --calibration`. `two_falling`: docs/reference/portfolio.md."""
 
 
 def prefix_error(fraction: float, *, first_choice: bool = False, of: PrefixError = PREFIX_ERROR) -> float:
@@ -95,11 +97,11 @@ def expected_gain(lead: Lead, fraction: float) -> float:
 
 
 def is_apart(lead: Lead, fraction: float, *, scheduled: bool, of: PrefixError = PREFIX_ERROR) -> bool:
-    """Tell whether a rival is ahead of another by more than one standard error.
+    """Tell whether a rival is ahead of another by more than one standard error of the forecast.
 
-    That of the validation data alone where the rate of what leads falls to the end (`scheduled`): whoever leads may be
-    expected to stay ahead, surely or not. A constant rate may not, for it looks better early than at the end: there the
-    error is that of the forecast.
+    Where the rate of what leads falls to the end (`scheduled`), that is small: the other's does, too. A constant rate
+    looks better early than at the end: there the error is that of any rival.
     """
-    error = lead.error if scheduled else error_at_the_end(lead, fraction, of=of)
+    alike = replace(of, any_rival=of.two_falling) if scheduled else of
+    error = error_at_the_end(lead, fraction, of=alike)
     return lead.difference > 0 and error is not None and lead.difference > error

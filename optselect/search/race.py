@@ -74,6 +74,7 @@ class Race:
     least_rung       micro-batches that the first rung should have, as far as half of the training and the budget allow
     user_scales      whether trials may have the user's own optimizer at other rates
     user_passes      forward and backward passes of one micro-batch with the user's own optimizer
+    first_choices    what the record and the rules put before all others (empty: the first arm)
     policies         ways to train the parts of a trained model, to try on the leader
     slowness         how many times as long as one of the baseline's a micro-batch takes, by optimizer, at least 1
                      (empty: trials are compared at equal steps)
@@ -93,6 +94,7 @@ class Race:
     specs: tuple[OptimizerSpec, ...] = field(default=())
     training: int | None = None
     length_known: bool = True
+    first_choices: tuple[Configuration, ...] = ()
     policies: tuple[FineTuning, ...] = ()
     untrained: Evaluation | None = None
     risk: float = RISK

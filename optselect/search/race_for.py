@@ -11,7 +11,7 @@ from optselect.budget import UNKNOWN_LENGTH_STEPS
 from optselect.configuration import USER, Configuration
 from optselect.profile import Profile
 from optselect.rules import Policy, Proposal
-from optselect.search.arms import arms, baseline
+from optselect.search.arms import arms, baseline, first_choices
 from optselect.search.brief import Brief
 from optselect.search.race import Race
 from optselect.search.tactics import TACTICS, Tactics
@@ -37,12 +37,15 @@ def race_for(
     Of a training much longer than the budget a shorter one is searched, and rates are moved to its length.
     """
     base = baseline_of(brief)
-    contenders, budget = arms_of(brief, proposals), brief.budget
+    contenders, firsts, budget = arms_of(brief, proposals), first_choices(proposals), brief.budget
     searched = brief.horizon or budget.steps or UNKNOWN_LENGTH_STEPS
     if brief.horizon is not None and budget.searches:
         searched = search_horizon(brief.horizon, budget.steps)
         if searched < brief.horizon:
-            contenders = tuple(_at_length(each, base, profile, searched / brief.horizon) for each in contenders)
+            ratio = searched / brief.horizon
+            contenders, firsts = (
+                tuple(_at_length(each, base, profile, ratio) for each in some) for some in (contenders, firsts)
+            )
     race = Race(
         arms=contenders,
         baseline=base,
@@ -53,6 +56,7 @@ def race_for(
         seconds=budget.seconds,
         trials=budget.trials,
         spent=profile.gradient.passes + brief.timing,
+        first_choices=firsts,
         policies=tuple(each.fine_tuning for each in policies),
         validation_cost=brief.validation_cost,
         goal=brief.goal,

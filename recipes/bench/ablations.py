@@ -13,6 +13,7 @@ from optselect.profile.measure import measure
 from optselect.recipes.bench import methods
 from optselect.recipes.bench.task import workload
 from optselect.rules import Prior, configuration, vetoes
+from optselect.rules.voting import RULES_ALONE
 from optselect.search.board import Board
 from optselect.search.outcome import Outcome
 from optselect.search.race import Job
@@ -85,12 +86,12 @@ def without_transfer(arena: methods.Arena, amount: float) -> methods.Choice:
 
 def poisoned_up(arena: methods.Arena, amount: float) -> methods.Choice:
     """Start every rate that the rules start from a thousand times too high, beyond the catalogue's bounds."""
-    return methods.ours(arena, amount, method=replace(METHOD, prior=poisoned(1e3)))
+    return methods.ours(arena, amount, method=replace(METHOD, prior=poisoned(1e3)), rules=RULES_ALONE)
 
 
 def poisoned_down(arena: methods.Arena, amount: float) -> methods.Choice:
     """Start every rate that the rules start from a thousand times too low."""
-    return methods.ours(arena, amount, method=replace(METHOD, prior=poisoned(1e-3)))
+    return methods.ours(arena, amount, method=replace(METHOD, prior=poisoned(1e-3)), rules=RULES_ALONE)
 
 
 def poisoned(factor: float) -> Prior:

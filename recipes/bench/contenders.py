@@ -17,6 +17,7 @@ from optselect.recipes.bench.methods import (
     ours,
     prodigy,
     random_search,
+    rules_alone,
     schedule_free,
     sweep,
     tpe,
@@ -33,6 +34,7 @@ SCALED: Mapping[str, Callable[..., Choice]] = {
     "random": random_search,
     "tpe": tpe,
     "ours": ours,
+    "ours-rules": rules_alone,
     "ours-classic": classic_rules,
     **ABLATIONS,
 }

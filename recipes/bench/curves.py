@@ -100,13 +100,13 @@ class Curve:
         """Write as builtins, numbers to five digits; inverse of `from_dict`."""
         return {
             **vars(self),
-            "rate": _rounded(self.rate),
-            "passes": _rounded(self.passes),
-            "seconds_per_step": _rounded(self.seconds_per_step),
+            "rate": rounded(self.rate),
+            "passes": rounded(self.passes),
+            "seconds_per_step": rounded(self.seconds_per_step),
             "weights": [int(weight) for weight in self.weights],
             # Pairs: JSON has no numbers for keys.
-            "values": [[step, [_rounded(each) for each in values]] for step, values in self.values.items()],
-            "test": _rounded(self.test),
+            "values": [[step, [rounded(each) for each in values]] for step, values in self.values.items()],
+            "test": rounded(self.test),
         }
 
     @classmethod
@@ -132,7 +132,7 @@ def record(task: Task, data: Splits, seed: int, lines: Lines, say: Callable[[str
         race, anatomy = _race(training, seed)
         for label, configuration in entrants(race).items():
             if (task.name, task.steps, seed, label) not in known:
-                values, weights, seconds = _judged_all_along(training, _builder(anatomy, configuration, task), seed)
+                values, weights, seconds = judged_all_along(training, _builder(anatomy, configuration, task), seed)
                 ended = task.steps in values
                 curve = Curve(
                     task=task.name,
@@ -188,7 +188,7 @@ def _builder(anatomy: Anatomy, configuration: Configuration, task: Task) -> Buil
     return build
 
 
-def _judged_all_along(
+def judged_all_along(
     training: TorchWorkload, build: Build, seed: int
 ) -> tuple[dict[int, tuple[float, ...]], tuple[float, ...], float]:
     """Train to the end, as far as losses are numbers. Returns losses by step, weights of batches, and seconds a step.
@@ -214,7 +214,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """Keep five digits."""
     return None if value is None else float(f"{value:.5g}")
 
 

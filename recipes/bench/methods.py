@@ -26,6 +26,8 @@ from optselect.recipes.bench.lightning_tuner import suggested_lr
 from optselect.recipes.bench.sources import tool
 from optselect.recipes.bench.task import Splits, Task, training_loader, validation_cost, workload
 from optselect.recipes.bench.training import Recipe, Trainings, by_hand, configured, planned
+from optselect.rules.portfolio import leaving_out
+from optselect.rules.voting import RULES_ALONE
 from optselect.search.progress import Silent
 from optselect.settings import Settings
 
@@ -147,12 +149,20 @@ def grid_point(optimizer: str, lr: float, schedule: Schedule = COSINE) -> Recipe
 
 
 def ours(arena: Arena, amount: float, *, method: briefing.Method = briefing.METHOD, **settings: Any) -> Choice:
-    """Search with a budget of `amount` trainings; `method` and further `settings` are for variants."""
+    """Search with a budget of `amount` trainings; `method` and further `settings` are for variants.
+
+    No recorded training of the task's own family is known.
+    """
     asked = Settings(budget=amount, seed=arena.seed, **settings)
-    with quiet():
+    with quiet(), leaving_out(arena.task.family):
         training = workload(arena.task, arena.data, arena.seed)
         plan = make_selection(training, asked, progress=Silent(), method=method).plan
     return Choice(recipe=planned(plan), search_steps=plan.search_steps)
+
+
+def rules_alone(arena: Arena, amount: float) -> Choice:
+    """Search the same way without what recorded trainings say."""
+    return ours(arena, amount, rules=RULES_ALONE)
 
 
 def classic_rules(arena: Arena, amount: float) -> Choice:

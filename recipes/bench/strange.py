@@ -17,6 +17,7 @@ from optselect.recipes.bench.task import Task
 _STRANGE = (
     Task(
         name="autoencoder",
+        family="autoencoders",
         summary="autoencoder, squared error of 28 x 28 pixels",
         read=made.pictures_twice,
         sizes=(3_400, 512, 1_088),
@@ -28,6 +29,7 @@ _STRANGE = (
     ),
     Task(
         name="vae",
+        family="autoencoders",
         summary="variational autoencoder, evidence summed over 8 x 8 pixels",
         read=made.digits_twice,
         sizes=(1_000, 300, 497),
@@ -39,6 +41,7 @@ _STRANGE = (
     ),
     Task(
         name="counts",
+        family="tables",
         summary="perceptron, counts by the Poisson likelihood",
         read=made.counts,
         sizes=(4_000, 500, 2_500),
@@ -50,6 +53,7 @@ _STRANGE = (
     ),
     Task(
         name="tail",
+        family="tables",
         summary="perceptron, 26 classes of 700 rows down to 14",
         read=made.rare_letters,
         sizes=(3_200, 500, 1_000),
@@ -61,6 +65,7 @@ _STRANGE = (
     ),
     Task(
         name="noisy",
+        family="tables",
         summary="perceptron, a table of 36 columns, 30 % of all labels random",
         read=lambda: made.mislabelled("satimage"),
         sizes=(4_000, 500, 1_900),
@@ -72,6 +77,7 @@ _STRANGE = (
     ),
     Task(
         name="vehicle",
+        family="tables",
         summary="wide perceptron, a hundred passes over 150 rows",
         read=lambda: sources.keel("vehicle"),
         sizes=(150, 150, 546),
@@ -83,6 +89,7 @@ _STRANGE = (
     ),
     Task(
         name="kjv-gru",
+        family="language",
         summary="GRU, characters",
         read=sources.bible,
         sizes=(28_000, 144, 480),
@@ -94,6 +101,7 @@ _STRANGE = (
     ),
     Task(
         name="bytes",
+        family="language",
         summary="causal transformer, bytes of UTF-8",
         read=sources.review_bytes,
         sizes=(28_000, 192, 512),
@@ -105,6 +113,7 @@ _STRANGE = (
     ),
     Task(
         name="burgers",
+        family="equations",
         summary="physics-informed perceptron, Burgers' equation",
         read=made.burgers_points,
         sizes=(3_000, 500, 1_500),
@@ -117,6 +126,7 @@ _STRANGE = (
     ),
     Task(
         name="seasons",
+        family="forecasts",
         summary="dilated convolutions, forecasts by absolute error",
         read=made.seasons,
         sizes=(4_000, 500, 1_500),
@@ -128,6 +138,7 @@ _STRANGE = (
     ),
     Task(
         name="graphs",
+        family="graphs",
         summary="graph convolutions, 4 families of graphs",
         read=made.graphs,
         sizes=(2_000, 400, 1_200),
@@ -139,6 +150,7 @@ _STRANGE = (
     ),
     Task(
         name="shapes",
+        family="segmentation",
         summary="convolutions with BatchNorm down and up, a class for each pixel",
         read=made.shapes,
         sizes=(1_200, 200, 600),
@@ -150,6 +162,7 @@ _STRANGE = (
     ),
     Task(
         name="pairs",
+        family="pairs",
         summary="siamese perceptron, whether two digits are the same",
         read=made.digit_pairs,
         sizes=(1_700, 300, 800),

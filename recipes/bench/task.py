@@ -39,6 +39,7 @@ class Splits:
 class Task:
     """One training.
 
+    family  kind of training, by which whole kinds are left out where something learned is judged
     read    all examples as tensors of equal length, the target last
     sizes   examples in train, val and test
     model   a new model; its argument says whether embeddings give sparse gradients
@@ -52,6 +53,7 @@ class Task:
     """
 
     name: str
+    family: str
     summary: str
     read: Callable[[], Tensors]
     sizes: tuple[int, int, int]

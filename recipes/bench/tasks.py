@@ -16,6 +16,7 @@ from optselect.recipes.bench.task import Task
 _ALL = (
     Task(
         name="digits",
+        family="tables",
         summary="perceptron, 8 x 8 pixels",
         read=sources.digits,
         sizes=(1_000, 300, 497),
@@ -27,6 +28,7 @@ _ALL = (
     ),
     Task(
         name="diabetes",
+        family="tables",
         summary="perceptron, regression on 242 rows",
         read=sources.diabetes,
         sizes=(242, 80, 120),
@@ -38,6 +40,7 @@ _ALL = (
     ),
     Task(
         name="letter",
+        family="tables",
         summary="perceptron, a table of 16 columns, 26 classes",
         read=lambda: sources.keel("letter"),
         sizes=(14_000, 1_024, 4_000),
@@ -48,6 +51,7 @@ _ALL = (
     ),
     Task(
         name="vowels",
+        family="recurrent",
         summary="LSTM, speech",
         read=sources.vowels,
         sizes=(270, 120, 250),
@@ -59,6 +63,7 @@ _ALL = (
     ),
     Task(
         name="ml-100k",
+        family="factorisation",
         summary="matrix factorisation, sparse gradients",
         read=sources.movielens,
         sizes=(80_000, 5_120, 14_880),
@@ -70,6 +75,7 @@ _ALL = (
     ),
     Task(
         name="kjv",
+        family="language",
         summary="causal transformer, characters",
         read=sources.bible,
         sizes=(28_000, 144, 480),
@@ -80,6 +86,7 @@ _ALL = (
     ),
     Task(
         name="mnist-cnn",
+        family="convolutions",
         summary="convolutions with BatchNorm",
         read=sources.mnist,
         sizes=(3_400, 512, 1_088),
@@ -90,6 +97,7 @@ _ALL = (
     ),
     Task(
         name="reviews",
+        family="bags",
         summary="bag of words, sparse gradients",
         read=sources.reviews,
         sizes=(26_000, 1_536, 5_000),
@@ -101,6 +109,7 @@ _ALL = (
     ),
     Task(
         name="mnist-vit",
+        family="vision transformers",
         summary="vision transformer",
         read=sources.mnist,
         sizes=(3_400, 512, 1_088),
@@ -112,6 +121,7 @@ _ALL = (
     ),
     Task(
         name="minilm",
+        family="fine-tuning",
         summary="pretrained transformer layer, fine-tuned",
         read=minilm.sentences,
         sizes=(2_000, 256, 1_000),
@@ -129,6 +139,7 @@ TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
 _UNSEEN = (
     Task(
         name="magic",
+        family="tables",
         summary="perceptron, a table of 10 columns, 2 classes",
         read=lambda: sources.keel("magic"),
         sizes=(12_000, 1_024, 5_000),
@@ -140,6 +151,7 @@ _UNSEEN = (
     ),
     Task(
         name="texture",
+        family="tables",
         summary="perceptron, a table of 40 columns, 11 classes",
         read=lambda: sources.keel("texture"),
         sizes=(3_500, 500, 1_500),
@@ -151,6 +163,7 @@ _UNSEEN = (
     ),
     Task(
         name="segment",
+        family="tables",
         summary="perceptron, a small table of 19 columns, 7 classes",
         read=lambda: sources.keel("segment"),
         sizes=(450, 130, 1_700),
@@ -162,6 +175,7 @@ _UNSEEN = (
     ),
     Task(
         name="splice",
+        family="sequences",
         summary="convolutions with BatchNorm, letters of DNA",
         read=sources.splice,
         sizes=(2_000, 300, 890),
@@ -173,6 +187,7 @@ _UNSEEN = (
     ),
     Task(
         name="penbased",
+        family="recurrent",
         summary="GRU, points along a pen's stroke",
         read=sources.pen_strokes,
         sizes=(7_000, 1_000, 2_900),
@@ -184,6 +199,7 @@ _UNSEEN = (
     ),
     Task(
         name="chess",
+        family="sequences",
         summary="transformer over the columns of a table",
         read=sources.chess,
         sizes=(2_000, 300, 890),
@@ -195,6 +211,7 @@ _UNSEEN = (
     ),
     Task(
         name="optdigits",
+        family="vision transformers",
         summary="vision transformer, 8 x 8 pixels",
         read=sources.written_digits,
         sizes=(3_500, 512, 1_500),

@@ -183,6 +183,7 @@ def command_parser() -> argparse.ArgumentParser:
     bench.add_argument("--curves", action="store_true", help="only record what searches try, over whole trainings")
     bench.add_argument("--calibration", action="store_true", help="only fit and check the judgement on such a record")
     bench.add_argument("--redo", action="store_true", help="forget these methods' results first")
+    _add_portfolio(add)
     return parser
 
 
@@ -190,6 +191,16 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
     """Return the parser of each command by its name; argparse keeps them in an action."""
     kept = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001
     return dict(kept.choices)
+
+
+def _add_portfolio(add: Callable[..., argparse.ArgumentParser]) -> None:
+    portfolio = add("portfolio", _portfolio, "record trainings, and make and judge the prior that is learned from them")
+    portfolio.add_argument("action", choices=("record", "build", "judge"), help="what to do; record is resumable")
+    portfolio.add_argument("--records", type=_file, metavar="FOLDER", help="of recorded trainings (the repository's)")
+    portfolio.add_argument("--workloads", nargs="+", metavar="NAME", help="to record these alone")
+    portfolio.add_argument("--points", nargs="+", metavar="NAME", help="to record these configurations alone")
+    portfolio.add_argument("--processes", type=_count, default=1, help="that record side by side (1)")
+    portfolio.add_argument("-o", "--output", type=_file, default=Path("portfolio.json"), help="what build writes")
 
 
 def _recipes() -> dict[str, str]:
@@ -227,6 +238,10 @@ def _cp(arguments: argparse.Namespace) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     _imported("bench.command", "bench")(arguments)
+
+
+def _portfolio(arguments: argparse.Namespace) -> None:
+    _imported("portfolio.command", "portfolio")(arguments)
 
 
 def _say(message: str) -> None:

@@ -49,6 +49,7 @@ TASKS: Mapping[str, Task] = {
     for task in (
         Task(
             name="minilm-tuned",
+            family="fine-tuning",
             summary="MiniLM, sentences of film reviews",
             read=lambda: sentence_tokens(TOKENS, 600),
             sizes=_SIZES,
@@ -59,6 +60,7 @@ TASKS: Mapping[str, Task] = {
         ),
         Task(
             name="efficientnet-tuned",
+            family="fine-tuning",
             summary="EfficientNet-lite0, pictures of digits",
             read=large_digits,
             sizes=_SIZES,

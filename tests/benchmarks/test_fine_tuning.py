@@ -36,6 +36,7 @@ class Small(nn.Module):
 # Under the name of a real one, whose layers it does not have: all of it is head.
 SMALL = Task(
     name="minilm-tuned",
+    family="fine-tuning",
     summary="",
     read=sources.digits,
     sizes=(32, 32, 32),

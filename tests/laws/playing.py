@@ -30,6 +30,7 @@ from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import Reason
 from optselect.profile import Profile
 from optselect.rules import Proposal
+from optselect.rules.voting import RULES_ALONE
 from optselect.search import reasons
 from optselect.search.arms import arms
 from optselect.search.choice import choose, first_proposal
@@ -220,6 +221,8 @@ def plan_of(spec: Mapping[str, Any], training: Training) -> OptimizerPlan:
             workload,
             budget_of(spec["budget"]),
             candidates=spec.get("candidates"),
+            # What is recorded of trainings grows, and with it what is proposed first.
+            rules=RULES_ALONE,
             seed=spec.get("seed", 0),
             fine_tuning=FineTuning.from_dict(policy) if isinstance(policy, dict) else policy,
             progress=Silent(),
@@ -306,6 +309,7 @@ def auto_optimizer(folder: Path) -> AutoOptimizer:
         monitor="val_loss",
         budget=Budget(steps=70),
         candidates=["adamw", "nadam"],
+        rules=RULES_ALONE,
         storage=folder / "study.journal",
         report=False,
     )

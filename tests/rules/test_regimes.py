@@ -13,6 +13,7 @@ import torch
 from optselect import TorchWorkload, measure
 from optselect.profile import Profile
 from optselect.rules import CLASSIC, FACTS, propose, regime, tally
+from optselect.rules.voting import RULES_ALONE
 from tests.support import trainings
 
 # They speak on nearly every training, so they tell no regime from another.
@@ -204,7 +205,7 @@ def profile_of(name: str) -> Profile:
 
 
 def scores(name: str) -> dict[str, float]:
-    cast = tally(profile_of(name))
+    cast = tally(profile_of(name), RULES_ALONE)
     return {optimizer: sum(vote.weight for vote in votes) for optimizer, votes in cast.items()}
 
 
@@ -217,7 +218,7 @@ def test_the_profile_sees_what_the_training_is(name: str) -> None:
 
 @each_regime
 def test_the_rules_of_the_regime_speak_and_no_others(name: str) -> None:
-    spoke = {vote.rule for votes in tally(profile_of(name)).values() for vote in votes}
+    spoke = {vote.rule for votes in tally(profile_of(name), RULES_ALONE).values() for vote in votes}
 
     assert spoke - EVERYWHERE - {rule.name for rule in (*CLASSIC, *FACTS)} == REGIMES[name].rules
 
@@ -226,14 +227,14 @@ def test_the_rules_of_the_regime_speak_and_no_others(name: str) -> None:
 def test_what_suits_the_regime_is_proposed_first(name: str) -> None:
     first = REGIMES[name].first
 
-    proposed = [proposal.optimizer for proposal in propose(profile_of(name))]
+    proposed = [proposal.optimizer for proposal in propose(profile_of(name), rules=RULES_ALONE)]
 
     assert proposed[: len(first)] == first
 
 
 @each_regime
 def test_what_the_rules_speak_against_is_not_proposed(name: str) -> None:
-    proposed = {proposal.optimizer for proposal in propose(profile_of(name))}
+    proposed = {proposal.optimizer for proposal in propose(profile_of(name), rules=RULES_ALONE)}
 
     assert REGIMES[name].against.isdisjoint(proposed)
 
@@ -262,7 +263,7 @@ def test_a_line_search_is_only_for_a_loss_that_stays_the_same(name: str) -> None
 
 
 def test_adam_on_one_graph_starts_at_the_rate_of_the_papers() -> None:
-    assert propose(profile_of("GNN on one graph"))[0].hyperparameters["lr"] == 0.01
+    assert propose(profile_of("GNN on one graph"), rules=RULES_ALONE)[0].hyperparameters["lr"] == 0.01
 
 
 def test_schedule_free_averaging_is_spoken_for_on_a_transformer() -> None:

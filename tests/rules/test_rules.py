@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from optselect.profile import DataProfile, GradientProfile, ModelProfile, Profile
-from optselect.rules import CLASSIC, DEFAULT, FACTS, Rule, Vote, classic, data, gradient, limitations, model
+from optselect.rules import CLASSIC, FACTS, Rule, Vote, classic, data, gradient, limitations, model
+from optselect.rules.voting import RULES_ALONE
 from tests.support.cases import case
 
 
@@ -362,7 +363,7 @@ def test_a_rule_speaks_at_its_threshold() -> None:
 def test_every_rule_has_a_threshold_tested_or_always_speaks() -> None:
     tested = {rule.name for rule, *_ in THRESHOLDS} | {rule.name for rule in ALWAYS}
 
-    assert tested == {rule.name for rule in FACTS + DEFAULT}
+    assert tested == {rule.name for rule in FACTS + RULES_ALONE}
 
 
 @pytest.mark.parametrize("rule", ALWAYS, ids=lambda rule: rule.name)

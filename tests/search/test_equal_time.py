@@ -18,6 +18,7 @@ from optselect.budget import VALIDATION_COST
 from optselect.catalogue import get
 from optselect.configuration import USER, Configuration, Evaluation, FineTuning, Schedule, Thaw, Trial
 from optselect.pipeline import Selection, make_selection
+from optselect.rules.voting import RULES_ALONE
 from optselect.search.outcome import Outcome
 from optselect.search.pace import as_trained, count_in_time, in_time
 from optselect.search.progress import Silent
@@ -85,7 +86,13 @@ class Timed(TorchWorkload):
 
 
 def searched(workload: TorchWorkload, compare: Any = "seconds", **options: Any) -> Selection:
-    given: dict[str, Any] = {"budget": Budget(steps=600), "candidates": ["adamw", "sgd"], **options}
+    # One arm for each candidate.
+    given: dict[str, Any] = {
+        "budget": Budget(steps=600),
+        "candidates": ["adamw", "sgd"],
+        "rules": RULES_ALONE,
+        **options,
+    }
     return make_selection(workload, Settings(compare=compare, **given), progress=Silent())
 
 

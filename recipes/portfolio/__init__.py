@@ -1,0 +1,1 @@
+"""`optselect portfolio`: recorded trainings of many kinds, and the prior that is learned from them."""

@@ -1,0 +1,173 @@
+"""Sequences: series and strokes, letters, what follows."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import nn
+
+from optselect.recipes.bench import models as bench_models
+from optselect.recipes.bench import sources
+from optselect.recipes.bench.losses import next_character
+from optselect.recipes.bench.task import Task
+from optselect.recipes.portfolio import made, models
+
+SEQUENTIAL = (
+    # --- recurrent
+    Task(
+        name="adding",
+        family="recurrent",
+        summary="GRU, the sum of two marked numbers",
+        read=made.adding,
+        sizes=(3_000, 400, 600),
+        model=lambda _: models.LastState(2, 32, 1),
+        loss=F.mse_loss,
+        batch_size=32,
+        steps=500,
+    ),
+    Task(
+        name="rhythms",
+        family="recurrent",
+        summary="LSTM, waves under noise",
+        read=made.rhythms,
+        sizes=(2_000, 400, 600),
+        model=lambda _: models.LastState(2, 32, 6, nn.LSTM),
+        loss=F.cross_entropy,
+        batch_size=32,
+        steps=300,
+    ),
+    Task(
+        name="vowels-deep",
+        family="recurrent",
+        summary="GRU of two layers, speech",
+        read=sources.vowels,
+        sizes=(300, 120, 220),
+        model=lambda _: models.LastState(12, 48, 9, layers=2),
+        loss=F.cross_entropy,
+        batch_size=30,
+        steps=250,
+    ),
+    Task(
+        name="strokes",
+        family="recurrent",
+        summary="LSTM, points along a pen's stroke",
+        read=sources.pen_strokes,
+        sizes=(5_000, 600, 2_000),
+        model=lambda _: bench_models.Recurrent(2, 48, 10),
+        loss=F.cross_entropy,
+        batch_size=64,
+        steps=400,
+    ),
+    # --- language
+    Task(
+        name="brackets",
+        family="language",
+        summary="causal transformer, balanced brackets",
+        read=made.brackets,
+        sizes=(5_000, 200, 600),
+        model=lambda _: bench_models.CharacterModel(6, width=32, window=32),
+        loss=next_character,
+        batch_size=16,
+        steps=250,
+    ),
+    Task(
+        name="chain",
+        family="language",
+        summary="causal transformer, a Markov chain",
+        read=made.chain,
+        sizes=(5_000, 200, 600),
+        model=lambda _: bench_models.CharacterModel(20, width=48, window=32),
+        loss=next_character,
+        batch_size=16,
+        steps=300,
+    ),
+    Task(
+        name="scripture-lstm",
+        family="language",
+        summary="LSTM, characters",
+        read=lambda: made.scripture(48, 10_000),
+        sizes=(9_000, 150, 600),
+        model=lambda _: models.RecurrentText(62, 32, 64),
+        loss=next_character,
+        batch_size=16,
+        steps=250,
+    ),
+    Task(
+        name="scripture-deep",
+        family="language",
+        summary="causal transformer of four layers, characters",
+        read=lambda: made.scripture(40, 12_000, place=500_000),
+        sizes=(11_000, 150, 600),
+        model=lambda _: bench_models.CharacterModel(62, width=32, layers=4, window=40),
+        loss=next_character,
+        batch_size=16,
+        steps=250,
+    ),
+    # --- sequences
+    Task(
+        name="motifs",
+        family="sequences",
+        summary="convolutions along letters, a hidden word",
+        read=made.motifs,
+        sizes=(2_000, 400, 600),
+        model=lambda _: models.TextConvolutions(6, 4),
+        loss=F.cross_entropy,
+        batch_size=32,
+        steps=300,
+    ),
+    Task(
+        name="majorities",
+        family="sequences",
+        summary="transformer over letters, which is most frequent",
+        read=made.majorities,
+        sizes=(2_000, 400, 600),
+        model=lambda _: models.TextTransformer(10, 24, 3),
+        loss=F.cross_entropy,
+        batch_size=32,
+        steps=200,
+    ),
+    Task(
+        name="splice-attention",
+        family="sequences",
+        summary="transformer over letters of DNA",
+        read=sources.splice,
+        sizes=(2_000, 300, 800),
+        model=lambda _: models.TextTransformer(sources.DNA_ALPHABET, 60, 3, width=24),
+        loss=F.cross_entropy,
+        batch_size=25,
+        steps=200,
+    ),
+    # --- forecasts
+    Task(
+        name="echoes",
+        family="forecasts",
+        summary="GRU, autoregressions",
+        read=made.autoregressive,
+        sizes=(2_500, 400, 1_000),
+        model=lambda _: models.SeriesState(32, made.HORIZON),
+        loss=F.mse_loss,
+        batch_size=32,
+        steps=250,
+    ),
+    Task(
+        name="trends",
+        family="forecasts",
+        summary="perceptrons in a row, trends and jumps by absolute error",
+        read=made.steps_and_trends,
+        sizes=(2_500, 400, 1_000),
+        model=lambda _: models.BackwardForward(made.SERIES, made.HORIZON, 64),
+        loss=F.l1_loss,
+        batch_size=32,
+        steps=400,
+    ),
+    Task(
+        name="echoes-dilated",
+        family="forecasts",
+        summary="dilated convolutions, autoregressions",
+        read=lambda: made.autoregressive(seed=53),
+        sizes=(2_500, 400, 1_000),
+        model=lambda _: bench_models.DilatedConvolutions(made.HORIZON, 16),
+        loss=F.mse_loss,
+        batch_size=32,
+        steps=300,
+    ),
+)
