@@ -264,14 +264,14 @@ def comes_with_torch(point: Point) -> bool:
     return catalogue.get(point.optimizer).extra is None
 
 
-def starts(profile: Profile, may: Callable[[str], bool]) -> list[tuple[Configuration, Pick]]:
+def starts(profile: Profile, may: Callable[[str], bool]) -> list[Configuration]:
     """List the picks among the optimizers that `may` be tried, each as a configuration for this very training.
 
     Empty where no recorded training is near. Nothing was recorded of momentum on sparse gradients.
     """
     sparse = bool(profile.gradient.sparse)
     found = advice(profile, lambda point: may(point.optimizer) and not (sparse and point.optimizer == "momentum"))
-    return [(at_home(pick.point, profile), pick) for pick in found.picks] if found.is_near else []
+    return [at_home(pick.point, profile) for pick in found.picks] if found.is_near else []
 
 
 def at_home(point: Point, profile: Profile) -> Configuration:

@@ -125,7 +125,7 @@ def propose(
 def _recorded(profile: Profile, votes: Mapping[str, tuple[Vote, ...]], may: Callable[[str], bool]) -> list[Proposal]:
     return [
         Proposal(configuration=start, votes=votes.get(start.optimizer, ()), seat="portfolio")
-        for start, _ in starts(profile, may)
+        for start in starts(profile, may)
     ]
 
 

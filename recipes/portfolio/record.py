@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from multiprocessing import get_context
@@ -168,31 +169,24 @@ def record(
     say(str(folder / PACKED))
 
 
-class _pool:  # noqa: N801  # used as a function
-    """Runs a function on jobs, in this process or in several, and yields rows as they come."""
+_Run = Callable[[Callable[[Job], dict[str, Any]], Sequence[Job]], Iterator[dict[str, Any]]]
 
-    def __init__(self, processes: int) -> None:
-        self._executor = (
-            ProcessPoolExecutor(
-                processes, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-            )
-            if processes > 1
-            else None
+
+@contextmanager
+def _pool(processes: int) -> Iterator[_Run]:
+    """Give what runs a function on jobs, in this process or in several, and yields rows as they come."""
+    if processes == 1:
+        yield map
+        return
+    executor = ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    )
+    try:
+        yield lambda function, jobs: (
+            done.result() for done in as_completed([executor.submit(function, job) for job in jobs])
         )
-
-    def __enter__(self) -> Callable[[Callable[[Job], dict[str, Any]], Sequence[Job]], Iterator[dict[str, Any]]]:
-        return self._run
-
-    def __exit__(self, *_: object) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-
-    def _run(self, function: Callable[[Job], dict[str, Any]], jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
-        if self._executor is None:
-            yield from map(function, jobs)
-            return
-        for future in as_completed([self._executor.submit(function, job) for job in jobs]):
-            yield future.result()
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def _measured(job: Job) -> dict[str, Any]:

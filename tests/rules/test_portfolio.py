@@ -177,7 +177,7 @@ def test_momentum_is_not_proposed_from_records_where_gradients_are_sparse() -> N
     found = starts(PROFILES["matrix factorisation"], lambda _: True)
 
     assert found
-    assert "momentum" not in {configuration.optimizer for configuration, _ in found}
+    assert "momentum" not in {configuration.optimizer for configuration in found}
 
 
 # --- points
@@ -193,7 +193,7 @@ def test_rates_are_smaller_where_weights_were_trained_before() -> None:
     tuned = replace(PERCEPTRON, model=replace(PERCEPTRON.model, at_initialisation=False))
     known = {point.rate for point in portfolio().points}
 
-    rates = [configuration.rate for configuration, _ in starts(tuned, lambda _: True)]
+    rates = [configuration.rate for configuration in starts(tuned, lambda _: True)]
 
     assert all(any(rate == pytest.approx(TRAINED_SCALE * each) for each in known) for rate in rates)
 
@@ -201,7 +201,7 @@ def test_rates_are_smaller_where_weights_were_trained_before() -> None:
 def test_a_training_of_unknown_length_has_no_falling_rate() -> None:
     found = starts(replace(PERCEPTRON, steps=None), lambda _: True)
 
-    assert {configuration.schedule.kind for configuration, _ in found} <= {"constant"}
+    assert {configuration.schedule.kind for configuration in found} <= {"constant"}
 
 
 # --- the file
