@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 from optselect import catalogue
@@ -36,8 +35,7 @@ def arms(proposals: Sequence[Proposal], base: Configuration, *, sweeps_own: bool
     """
     if all(proposal.optimizer == USER for proposal in proposals) and base.optimizer == USER:
         return (base, *(base.at_rate(factor) for factor in (HALF_DECADE, 1 / HALF_DECADE, 10.0, 0.1) if sweeps_own))
-    recorded = [proposal.configuration for proposal in proposals if proposal.seat == "portfolio"]
-    ruled = [each.configuration for each in proposals if each.seat != "portfolio" and each.optimizer != USER]
+    recorded, ruled = _by_source(proposals)
     wanted = [proposal.configuration for proposal in proposals if proposal.optimizer != USER]
     seats = {proposal.seat: proposal.configuration for proposal in reversed(proposals)}
     first = wanted[:1]
@@ -46,17 +44,24 @@ def arms(proposals: Sequence[Proposal], base: Configuration, *, sweeps_own: bool
     cautious = [_scaled(each, _CAUTION) for each in (*second, *first)][:1]
     bold = [_scaled(each, HALF_DECADE) for each in first]
     higher, highest = ([_scaled(base, factor)] * sweeps_own for factor in (HALF_DECADE, 10.0))
-    others = [*second, *highest, *classic, *cautious, *bold]
     if recorded:
         others = [*ruled[:1], *recorded[1:2], *highest, *classic, *recorded]
+    else:
+        others = [*second, *highest, *classic, *cautious, *bold]
     return tuple(distinct([*first, base, *higher, *others, *wanted]))
 
 
 def first_choices(proposals: Sequence[Proposal]) -> tuple[Configuration, ...]:
     """Return what goes before all others: of what was recorded, and of the rules."""
-    by_record = (each for each in proposals if each.seat == "portfolio")
-    by_rules = (each for each in proposals if each.seat != "portfolio" and each.optimizer != USER)
-    return tuple(each.configuration for source in (by_record, by_rules) for each in itertools.islice(source, 1))
+    recorded, ruled = _by_source(proposals)
+    return (*recorded[:1], *ruled[:1])
+
+
+def _by_source(proposals: Sequence[Proposal]) -> tuple[list[Configuration], list[Configuration]]:
+    """Tell what was recorded from what the rules propose."""
+    recorded = [each.configuration for each in proposals if each.seat == "portfolio"]
+    ruled = [each.configuration for each in proposals if each.seat != "portfolio" and each.optimizer != USER]
+    return recorded, ruled
 
 
 def _scaled(configuration: Configuration, factor: float) -> Configuration:
