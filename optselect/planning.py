@@ -8,6 +8,7 @@ from optselect.building.groups import param_groups
 from optselect.configuration import USER, Trial
 from optselect.parameters.anatomy import Anatomy
 from optselect.plan import ModelFingerprint, OptimizerPlan, Reason
+from optselect.plan.neighbour import neighbours_of
 from optselect.plan.versions import versions
 from optselect.profile import Profile
 from optselect.rules import Proposal
@@ -52,6 +53,7 @@ def planned(
         lead=choice.lead,
         profile=profile,
         proposals=tuple(proposals),
+        neighbours=neighbours_of(profile) if any(each.seat == "portfolio" for each in proposals) else (),
         trials=tuple(as_trained(race, trial) for trial in trials),
         search_steps=round(race.spent_with(trials)),
         search_seconds=round(sum(trial.seconds for trial in trials), 3),

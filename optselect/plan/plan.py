@@ -17,6 +17,7 @@ from optselect.files import write_whole
 from optselect.plan.checking import check_groups, check_ranges, check_types, strict_json
 from optselect.plan.fingerprint import ModelFingerprint
 from optselect.plan.groups import ParamGroup
+from optselect.plan.neighbour import Neighbour
 from optselect.plan.reason import Kind, Reason
 from optselect.plan.version_1 import upgraded
 from optselect.profile.values import Profile
@@ -48,6 +49,7 @@ class OptimizerPlan:
                        baseline stays, or nothing was compared)
     profile            what was measured (None: a plan written by hand)
     proposals          what the rules proposed, with every vote
+    neighbours         recorded trainings like this one, where they had a say: the nearest first
     trials             what was tried and what it scored
     search_steps       gradient steps the choice cost, profile and validation included
     search_seconds     seconds that the trials took by the clock (None: not known); equality does not know them
@@ -68,6 +70,7 @@ class OptimizerPlan:
     lead: float | None = None
     profile: Profile | None = None
     proposals: tuple[Proposal, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
     trials: tuple[Trial, ...] = ()
     search_steps: int = 0
     search_seconds: float | None = field(default=None, compare=False)
@@ -185,6 +188,7 @@ class OptimizerPlan:
             "sparse": list(self.sparse),
             "profile": self.profile.to_dict() if self.profile else None,
             "proposals": [proposal.to_dict() for proposal in self.proposals],
+            **({"neighbours": [each.to_dict() for each in self.neighbours]} if self.neighbours else {}),
             "trials": [trial.to_dict() for trial in self.trials],
             "versions": dict(self.versions),
             "model_fingerprint": self.model_fingerprint.to_dict(),
@@ -222,6 +226,7 @@ class OptimizerPlan:
                 sparse=tuple(data["sparse"]),
                 profile=Profile.from_dict(data["profile"]) if data["profile"] else None,
                 proposals=tuple(Proposal.from_dict(proposal) for proposal in data["proposals"]),
+                neighbours=tuple(map(Neighbour.from_dict, data.get("neighbours", ()))),
                 trials=tuple(Trial.from_dict(trial) for trial in data["trials"]),
                 versions=dict(data["versions"]),
                 model_fingerprint=ModelFingerprint.from_dict(data["model_fingerprint"]),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from optselect import catalogue
 from optselect.configuration import USER, Trial
-from optselect.plan import OptimizerPlan, Reason
+from optselect.plan import Neighbour, OptimizerPlan, Reason
 from optselect.plan.reason import Kind
 from optselect.profile.text import describe
 from optselect.report.groups import Table, group_table
@@ -38,12 +38,13 @@ def sections(plan: OptimizerPlan) -> list[Section]:
     """Explain the whole plan; a section that has nothing to say is left out.
 
     The first one is the choice in short, with its reasons, schedule, groups and cost. The others are what it
-    rests on: the profile, the proposals with every vote, the rules that voted, the trials.
+    rests on: the profile, the proposals with every vote, the recorded trainings and the rules behind these, the trials.
     """
     found = [
         Section(title=headline(plan), items=tuple(_choice(plan))),
         Section(title="profile", items=tuple(map(_item, describe(plan.profile) if plan.profile else ()))),
         Section(title="proposals", items=tuple(map(proposal_item, plan.proposals))),
+        Section(title="recorded trainings most like it", items=tuple(map(_neighbour, plan.neighbours))),
         Section(title="the rules that spoke", items=tuple(_rules(plan.proposals))),
         Section(title=f"trials, judged by {plan.monitor}{_at(plan)}", items=tuple(_trials(plan))),
     ]
@@ -79,7 +80,9 @@ def proposal_item(proposal: Proposal) -> Item:
 
 def because(plan: OptimizerPlan) -> list[Reason]:
     """List the reasons for the choice: what it cost is none, and no remark."""
-    return [reason for reason in plan.reasons if reason.kind not in ("cost", *_REMARKS)]
+    # Several proposals of one optimizer bring the same votes: one is enough.
+    said = dict.fromkeys(reason for reason in plan.reasons if reason.kind not in ("cost", *_REMARKS))
+    return list(said)
 
 
 def remarks(plan: OptimizerPlan) -> list[Reason]:
@@ -123,6 +126,14 @@ def source(vote: Vote) -> str:
     # "measured here (digits)" says its strength itself.
     strength = "" if vote.cites.startswith(vote.strength) else f"{vote.strength}: "
     return f"{strength}{vote.cites}"
+
+
+def _neighbour(neighbour: Neighbour) -> Item:
+    best = "; ".join(f"{each.describe()} ({each.regret:.2f})" for each in neighbour.best)
+    return Item(
+        text=f"{neighbour.name} ({neighbour.family}): {neighbour.summary}; it counts {neighbour.weight:.1%}",
+        below=(Item(text=f"best there: {best}"),),
+    )
 
 
 def _choice(plan: OptimizerPlan) -> Iterator[Item | Table]:

@@ -19,7 +19,7 @@ from optselect.configuration import Trial
 from optselect.plan import OptimizerPlan
 from optselect.report.markup import Html, element, visible
 from optselect.report.rates import Rate, rates_of
-from optselect.report.trials import is_baseline, is_chosen, optimizers, points, rate_name, series
+from optselect.report.trials import but_for_its_rate, is_baseline, is_chosen, optimizers, points, rate_name, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,15 +125,16 @@ def learning_curves(plan: OptimizerPlan, trials: Sequence[Trial], label: str) ->
 
 
 def rates(plan: OptimizerPlan, trials: Sequence[Trial], rung: int, label: str) -> Html:
-    """Draw the value at one rung over the peak learning rate, a line for each optimizer; the chosen one ringed."""
+    """Draw the value at one rung over the peak learning rate; a line through what differs in nothing else."""
     numbers = series(plan)
 
     def draw(axes: Axes) -> None:
         found = list(points(plan, trials, rung))
-        lines: dict[int, list[tuple[float, float]]] = {}
+        lines: dict[tuple[int, str], list[tuple[float, float]]] = {}
         for trial, lr, value in found:
-            lines.setdefault(numbers[trial.configuration.optimizer], []).append((lr, value))
-        for number, line in sorted(lines.items(), reverse=True):
+            which = numbers[trial.configuration.optimizer], but_for_its_rate(trial.configuration)
+            lines.setdefault(which, []).append((lr, value))
+        for (number, _), line in sorted(lines.items(), reverse=True):
             own = sorted(line)
             # Two points are no valley: a line between them would look like a half of one.
             axes.plot(
@@ -195,6 +196,24 @@ def schedule(plan: OptimizerPlan, label: str) -> Html:
             )
 
     return _svg("schedule", label, draw, height=_HEIGHT + (15 * len(lines) if len(lines) > 1 else 0))
+
+
+def shares(values: Mapping[str, float], label: str) -> Html:
+    """Draw a bar for each of `values`, which are shares of one, the first at the top."""
+
+    def draw(axes: Axes) -> None:
+        rows = range(len(values))
+        axes.barh(list(rows), list(values.values()), height=0.6, color=_STANDS_FOR["series-1"])
+        for row, value in zip(rows, values.values(), strict=True):
+            axes.annotate(f"{value:.0%}", (value, row), (4, 0), textcoords="offset points", va="center", color=_INK)
+        axes.set_yticks(list(rows), [_shortened(name) for name in values])
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.set_xlim(0, 1.12 * max(values.values()))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+    return _svg("shares", label, draw, height=max(_HEIGHT / 2, 50 + 34 * len(values)))
 
 
 def classes(counts: Sequence[int], label: str) -> Html:

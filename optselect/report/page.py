@@ -20,7 +20,7 @@ from optselect.report.code import as_python
 from optselect.report.explanation import because, cost, remarks
 from optselect.report.markup import Content, Html, element, fragment
 from optselect.report.page_profile import profile_section
-from optselect.report.page_proposals import proposals_section
+from optselect.report.page_proposals import neighbours_section, proposals_section
 from optselect.report.page_run import Run, run_section
 from optselect.report.page_training import training_section
 from optselect.report.page_trials import trials_section
@@ -85,6 +85,8 @@ def _sections(plan: OptimizerPlan, run: Run | None) -> Iterator[tuple[str, str, 
         yield "profile", "What was measured", list(profile_section(plan.profile))
     if plan.proposals:
         yield "proposals", "What the rules proposed", list(proposals_section(plan.proposals))
+    if plan.neighbours:
+        yield "neighbours", "Recorded trainings like it", list(neighbours_section(plan.neighbours))
     if run is not None:
         yield "run", "The training", list(run_section(run))
     yield "code", "Without optselect", list(_code(plan))

@@ -1,9 +1,11 @@
-"""The section of a page that shows what the rules proposed."""
+"""The sections of a page that show what was proposed: by the rules, and for what recorded trainings showed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
+from optselect.plan import Neighbour
 from optselect.report.explanation import by_weight, claim, source, speakers
 from optselect.report.markup import Html, element, fragment
 from optselect.report.pieces import cited, table
@@ -45,3 +47,25 @@ def _proposal(proposal: Proposal) -> Html:
 def _rule(vote: Vote) -> Html:
     counter = cited(f"but: {vote.counter}") if vote.counter else None
     return fragment(vote.mechanism, cited(source(vote)), counter)
+
+
+def neighbours_section(neighbours: Sequence[Neighbour]) -> Iterator[Html]:
+    """Show the recorded trainings that are most like this one, how much each counts, and what did best there."""
+    share = math.fsum(each.weight for each in neighbours)
+    yield element(
+        "p",
+        f"What goes first was picked by how whole configurations ended on recorded trainings. "
+        f"The more one is like this training, the more it counts: the {len(neighbours)} most like it {share:.0%} "
+        "together, all the others the rest.",
+    )
+    rows = [
+        (
+            each.name,
+            f"{each.family}: {each.summary}",
+            f"{each.weight:.1%}",
+            "; ".join(f"{ended.describe()} ({ended.regret:.2f})" for ended in each.best),
+        )
+        for each in neighbours
+    ]
+    caption = "In brackets: how far behind the best of all it ended, where plain AdamW at 0.001 ended at 1"
+    yield table(caption, ("training", "what it is", "counts", "what did best there"), rows, numbers=(2,))

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from optselect.configuration import Trial
 from optselect.plan import OptimizerPlan
 from optselect.report import figures
+from optselect.report.importance import FEWEST, importance
 from optselect.report.markup import Html, element
 from optselect.report.pieces import figure, scrolling, table
 from optselect.report.trials import (
     best,
+    but_for_its_rate,
     is_chosen,
     label,
     main_rung,
@@ -24,6 +26,8 @@ from optselect.report.trials import (
     short,
 )
 from optselect.words import format_value
+
+_MATTERED = {"lr": "learning rate", "parts of the model": "how parts are trained"}
 
 
 def trials_section(plan: OptimizerPlan) -> Iterator[Html]:
@@ -60,28 +64,58 @@ def trials_section(plan: OptimizerPlan) -> Iterator[Html]:
             pictures.append(
                 figure(
                     "Learning rate",
-                    f"The value after {rung:,} micro-batches. Ringed: the chosen one. Dashed: the baseline."
+                    f"The value after {rung:,} micro-batches. A line joins what differs in the rate alone. Ringed: the "
+                    f"chosen one. Dashed: the baseline."
                     f"{_said_of_ends(plan, [(trial, rate) for trial, rate, _ in rated])}",
                     lambda: figures.rates(plan, trials, rung, f"{title}; the numbers are in the table below"),
                     table(title, ("optimizer", rate_name(plan), plan.monitor), rows, numbers=(1, 2)),
                 )
             )
         yield element("div", *pictures, *curve, class_="grid")
+        yield from _importance(plan)
     yield from _untried(plan)
     yield _rungs(plan, trials)
 
 
 def _said_of_ends(plan: OptimizerPlan, rated: Sequence[tuple[Trial, float]]) -> str:
     """Say where a choice stands at the end of its line, or where two points are none."""
-    own = sorted(rate for trial, rate in rated if trial.configuration.optimizer == plan.optimizer)
     chosen = [rate for trial, rate in rated if is_chosen(plan, trial)]
-    if not chosen or len(own) < 2:
+    if not chosen:
+        judged = any(is_chosen(plan, trial) and trial.values for trial in plan.trials)
+        return " The chosen one was judged at other rungs alone: see the curves." if judged else ""
+    line = but_for_its_rate(plan.configuration)
+    own = sorted(rate for trial, rate in rated if but_for_its_rate(trial.configuration) == line)
+    if len(own) < 2:
         return ""
     if len(own) == 2:
-        return f" {short(plan.optimizer)} has two rates alone, which show no valley."
+        return f" {short(plan.optimizer)} has two such rates alone, which show no valley."
     if chosen[0] in (own[0], own[-1]):
         return " The chosen rate is the last of its line: a better one may lie beyond."
     return ""
+
+
+def _importance(plan: OptimizerPlan) -> Iterator[Html]:
+    """Show how much each hyperparameter mattered, or say that there are too few trials to tell."""
+    found = importance(plan)
+    if found is None:
+        return
+    if not found.shares:
+        lack = f"{FEWEST} that can be compared" if found.trials < FEWEST else "trials that differ"
+        said = (
+            f"How much each hyperparameter mattered takes {lack} to tell; after {found.rung:,} micro-batches there are"
+        )
+        yield element("p", f"{said} {found.trials}.", class_="note")
+        return
+    shares = {_MATTERED.get(name, name.replace("_", " ")): share for name, share in found.shares.items()}
+    title = f"What the order of {found.trials} trials after {found.rung:,} micro-batches has to do with"
+    picture = figure(
+        "What mattered",
+        f"{title}: each hyperparameter's share of what they explain one by one (fANOVA). A search tries most where it "
+        "is good, and what was hardly varied seems to matter little. Below a tenth, shares are in no sure order.",
+        lambda: figures.shares(shares, f"{title}; the numbers are in the table below"),
+        table(title, ("hyperparameter", "share"), [(n, f"{share:.0%}") for n, share in shares.items()], numbers=(1,)),
+    )
+    yield element("div", picture, class_="alone")
 
 
 def _untried(plan: OptimizerPlan) -> Iterator[Html]:

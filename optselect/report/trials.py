@@ -40,6 +40,11 @@ def rate_of(trial: Trial) -> float | None:
     return rate if rate is not None and rate > 0 else None
 
 
+def but_for_its_rate(configuration: Configuration) -> str:
+    """Return what is equal for configurations that differ in their rate alone: along them a valley can be seen."""
+    return configuration.at_rate(1.0).key
+
+
 def is_chosen(plan: OptimizerPlan, trial: Trial) -> bool:
     """Tell whether it is a trial of what was chosen."""
     return trial.configuration.key == plan.configuration.key

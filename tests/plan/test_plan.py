@@ -125,8 +125,11 @@ FIELDS = [
     "optimizer",
     "hyperparameters",
     "schedule",
-    # A plan of before says nothing of what it compared, and of how long it took.
-    *sorted(OptimizerPlan.__dataclass_fields__.keys() - {"version", "configuration", "compare", "search_seconds"}),
+    # A plan of before says nothing of what it compared, of how long it took, and of recorded trainings.
+    *sorted(
+        OptimizerPlan.__dataclass_fields__.keys()
+        - {"version", "configuration", "compare", "search_seconds", "neighbours"}
+    ),
 ]
 
 

@@ -19,13 +19,13 @@ import pytest
 import torch
 
 from optselect import OptimizerPlan, catalogue
-from optselect.configuration import Trial
-from optselect.report import Run, is_page_of, write_report
+from optselect.configuration import Configuration, Trial
+from optselect.report import Run, figures, is_page_of, write_report
 from optselect.report.code import as_python
-from optselect.report.explanation import claim, speakers
+from optselect.report.explanation import because, claim, speakers
 from optselect.report.markup import visible
 from optselect.report.page import as_html
-from optselect.report.trials import ranked, rungs, short
+from optselect.report.trials import is_chosen, ranked, rungs, short
 from optselect.words import format_value
 from tests.support.plans import HOSTILE, PLANS
 
@@ -294,9 +294,59 @@ def test_two_rates_of_an_optimizer_are_no_valley_and_the_last_of_a_line_is_said(
         others = (replace(trial, configuration=chosen.at_rate(own * factor)) for factor in factors)
         return as_html(replace(plan, trials=(trial, *others)))
 
-    assert "two rates alone, which show no valley" in page(0.5)
+    assert "two such rates alone, which show no valley" in page(0.5)
     assert "the last of its line" in page(0.5, 0.25)
     assert "the last of its line" not in page(0.5, 2.0)
+
+
+def test_a_line_joins_what_differs_in_the_rate_alone() -> None:
+    plan = PLANS["searched"]()
+    chosen = plan.configuration
+    own = chosen.rate
+    assert own is not None
+    rates = [chosen.at_rate(own * factor) for factor in (0.5, 1.0, 2.0)]
+    other = replace(chosen, schedule=replace(chosen.schedule, warmup_steps=chosen.schedule.warmup_steps + 1))
+    mixed = [rates[0], other.at_rate(own), rates[2]]
+
+    def lines(configurations: list[Configuration]) -> int:
+        trials = tuple(
+            Trial(configuration=each, values={8: 0.5 + at}, reached=8, state="complete")
+            for at, each in enumerate(configurations)
+        )
+        drawn = figures.rates(replace(plan, baseline=None), trials, 8, "rates")
+        # A path of three points, that is no tick of an axis.
+        return len(re.findall(r'd="M [^"]*? L [^"]*? L [^"z]*?" clip-path', drawn))
+
+    assert (lines(rates), lines(mixed)) == (1, 0)
+
+
+def test_a_choice_that_is_not_in_the_picture_is_said() -> None:
+    plan = PLANS["searched"]()
+    chosen = Trial(configuration=plan.configuration, values={16: 0.5}, reached=16, state="complete")
+    others = tuple(replace(trial, values={8: 0.5}) for trial in plan.trials if not is_chosen(plan, trial))
+
+    page = as_html(replace(plan, trials=(chosen, *others)))
+
+    assert "The chosen one was judged at other rungs alone" in page
+
+
+def test_a_reason_that_several_proposals_bring_is_said_once() -> None:
+    plan = PLANS["searched"]()
+    twice = replace(plan, reasons=(*plan.reasons, *plan.reasons_of("vote")))
+
+    assert as_html(twice).count('class="reasons"') == 1
+    assert because(twice) == because(plan)
+
+
+def test_recorded_trainings_like_it_are_shown_with_what_did_best_there() -> None:
+    plan = PLANS["unsearched"]()
+
+    said = words(Page(as_html(plan)).root.text)
+
+    assert plan.neighbours
+    for each in plan.neighbours:
+        assert f"{each.name}{each.family}: {each.summary}{each.weight:.1%}" in said
+        assert all(ended.describe() in said for ended in each.best)
 
 
 def test_what_was_proposed_and_not_tried_is_named() -> None:

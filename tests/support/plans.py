@@ -12,7 +12,7 @@ from torch import nn
 from optselect import Budget, OptimizerPlan, TorchWorkload, select
 from optselect.configuration import Configuration
 from optselect.configuration.schedule import Schedule
-from optselect.plan import ModelFingerprint, ParamGroup, Reason
+from optselect.plan import Ended, ModelFingerprint, Neighbour, ParamGroup, Reason
 from optselect.rules import Evidence, Proposal, Vote
 from tests.support.small import loader, net, sentences, vectors, words
 
@@ -135,6 +135,15 @@ def hostile() -> OptimizerPlan:
         profile=replace(plan.profile, gradient=gradient),
         proposals=(
             Proposal(configuration=Configuration(optimizer=HOSTILE, hyperparameters={HOSTILE: HOSTILE}), votes=(vote,)),
+        ),
+        neighbours=(
+            Neighbour(
+                name=HOSTILE,
+                family=HOSTILE,
+                summary=HOSTILE,
+                weight=0.5,
+                best=(Ended(optimizer=HOSTILE, lr=0.1, schedule="cosine", others={HOSTILE: HOSTILE}, regret=0.0),),
+            ),
         ),
         trials=(replace(plan.trials[0], configuration=configuration, note=HOSTILE), *plan.trials[1:]),
         monitor=HOSTILE,
