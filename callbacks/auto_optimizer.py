@@ -18,6 +18,7 @@ from optselect.callbacks.continuation import continuation_of, forget_optimizers
 from optselect.callbacks.decision import FitRequest, SearchFallbackWarning
 from optselect.callbacks.fit_state import FitState
 from optselect.callbacks.lightning_names import AnyCallback, check_unmixed
+from optselect.callbacks.loading import load_by_own_names
 from optselect.callbacks.loggers import tell_loggers
 from optselect.callbacks.outputs import (
     PLAN_FILE,
@@ -188,6 +189,7 @@ class AutoOptimizer(AnyCallback):
         self.detach()
         attachment = Attachment(module)
         attachment.provide("configure_optimizers", _configure_optimizers, self)
+        attachment.provide("on_load_checkpoint", load_by_own_names, self)
         self._fit = FitState(attachment=attachment)
 
     def detach(self) -> None:

@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 
 from optselect.callbacks.lightning_names import Lightning, lightning_of
 from optselect.configuration.evaluation import Batches
+from optselect.parameters.compilation import is_compiled
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -207,6 +208,9 @@ def logging_replaced(module: pl.LightningModule, log: Callable[..., None]) -> It
         for name, value in dictionary.items(**its):
             log(name, value, *args, **keywords)
 
+    if is_compiled(module):
+        # Else it is compiled into the steps, once for each set of names that were logged before.
+        log, log_dict = torch.compiler.disable(log), torch.compiler.disable(log_dict)
     kind = lightning_of(module).LightningModule
     owners = [part for part in module.modules() if isinstance(part, kind)]
     own: list[dict[str, Any]] = [

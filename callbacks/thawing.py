@@ -11,6 +11,7 @@ from optselect.callbacks.other_callbacks import is_named
 from optselect.configuration.goal import Mode
 from optselect.errors import MetricNotLoggedError
 from optselect.optim.scheduler import ScheduledLR
+from optselect.parameters.names import named_parameters
 from optselect.plan import OptimizerPlan
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def obstacle_to_thawing(trainer: Any, module: pl.LightningModule) -> str | None:
 def later_parameters(plan: OptimizerPlan, module: pl.LightningModule) -> list[torch.nn.Parameter]:
     """List the parameters that `plan` freezes, for a time or for good."""
     names = {name for group in plan.param_groups if group.joins is not None for name in group.parameters}
-    return [parameter for name, parameter in module.named_parameters() if name in names]
+    return [parameter for name, parameter in named_parameters(module) if name in names]
 
 
 def observe(trainer: Any, plan: OptimizerPlan, monitor: str | None, mode: Mode) -> None:

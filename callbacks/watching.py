@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from optselect.parameters.anatomy import anatomy_of
+from optselect.parameters.names import named_parameters
 from optselect.profile import Profile
 
 _SHARE_OF_TIME = 0.01
@@ -110,7 +111,7 @@ def rows_of_a_step(trainer: Any, profile: Profile | None) -> int | None:
 
 def _by_role(module: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Group the plain parameters of the module by what they are for; a sharded one is not looked at."""
-    parameters = dict(module.named_parameters())
+    parameters = dict(named_parameters(module))
     found: dict[str, list[nn.Parameter]] = {}
     for info in anatomy_of(module).trainable:
         own = parameters[info.name]

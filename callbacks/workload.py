@@ -43,6 +43,7 @@ from optselect.configuration.own_optimizer import OwnOptimizer
 from optselect.errors import UnsupportedModuleError
 from optselect.optim.modes import to_training
 from optselect.optim.rescaling import scaled
+from optselect.parameters.compilation import compilations_forgotten
 from optselect.study.identity import Identity
 from optselect.workload.borrowed_model import BorrowedModel, training_bytes
 from optselect.workload.class_state import classes_restored
@@ -185,6 +186,7 @@ class LightningWorkload:
         refuse_unsearchable(trainer, module)
         with ExitStack() as stack:
             stack.callback(self._replay_streams)
+            stack.enter_context(compilations_forgotten())
             stack.enter_context(rng_isolated())
             stack.enter_context(classes_restored(module.modules()))
             loggers = list(trainer.loggers)

@@ -12,6 +12,7 @@ from optselect.building.treatment import treated
 from optselect.configuration import USER, FineTuning
 from optselect.errors import ConfigurationError
 from optselect.parameters.anatomy import Anatomy
+from optselect.parameters.names import named_parameters
 from optselect.rules import Policy, Proposal
 from optselect.workload.protocol import Workload
 
@@ -25,7 +26,7 @@ def policy_for(workload: Workload, fine_tuning: FineTuning, anatomy: Anatomy) ->
     """
     if fine_tuning.freezes and workload.obstacle_to_thawing is not None:
         raise ConfigurationError(f"the policy freezes parts of the model, but {workload.obstacle_to_thawing}")
-    policy = _timed(workload, fine_tuning.named(name for name, _ in workload.model.named_parameters()))
+    policy = _timed(workload, fine_tuning.named(name for name, _ in named_parameters(workload.model)))
     treated(anatomy, policy)
     return policy
 

@@ -20,6 +20,7 @@ from optselect.optim.composite import CompositeOptimizer
 from optselect.optim.rescaling import scaled
 from optselect.optim.scheduler import ScheduledLR
 from optselect.optim.thawing import Phase, Thawing, join
+from optselect.parameters.names import named_parameters
 from optselect.plan import Joining, OptimizerPlan, ParamGroup
 from optselect.workload.protocol import Build
 
@@ -75,7 +76,7 @@ def build_groups(
     later, or never, are frozen here; `thawed` of the phases are joined at once. Raises `PlanMismatchError` when a
     parameter named in a group is not in `model`.
     """
-    parameters = dict(model.named_parameters())
+    parameters = dict(named_parameters(model))
     if missing := [name for group in groups for name in group.parameters if name not in parameters]:
         raise PlanMismatchError(
             f"the plan's groups name {', '.join(missing[:5])}, which the model does not have; "

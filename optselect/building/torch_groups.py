@@ -14,6 +14,7 @@ from optselect.configuration import USER
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError
 from optselect.parameters.anatomy import anatomy_of
+from optselect.parameters.names import named_parameters
 from optselect.plan import OptimizerPlan
 
 Group = dict[str, Any]
@@ -41,7 +42,7 @@ def groups_of(plan: OptimizerPlan, model: nn.Module, optimizer: str | None = Non
     own = [group for group in trained if group.optimizer == wanted]
     if not own:
         raise ConfigurationError(f"the plan has no groups for {wanted!r}; it has some for {', '.join(names)}")
-    parameters = dict(model.named_parameters())
+    parameters = dict(named_parameters(model))
     common, differing = catalogue.get(wanted).arguments_by_group([group.hyperparameters for group in own])
     return [
         {"params": [parameters[name] for name in group.parameters], "name": group.name, **common, **values}
@@ -102,8 +103,8 @@ def regrouped(optimizer: AnOptimizer, model: nn.Module, fine_tuning: FineTuning)
 
 def _alike(model: nn.Module, fine_tuning: FineTuning) -> list[tuple[str, Treatment, list[tuple[str, nn.Parameter]]]]:
     """Join what is treated alike, with a name for each group."""
-    policy = fine_tuning.named(name for name, _ in model.named_parameters())
-    parameters = dict(model.named_parameters())
+    policy = fine_tuning.named(name for name, _ in named_parameters(model))
+    parameters = dict(named_parameters(model))
     found: dict[Treatment, list[tuple[str, nn.Parameter]]] = {}
     pairs = treated(anatomy_of(model), policy)
     _refuse_later(info.name for info, how in pairs if how.joins is not None and not how.joins.never)

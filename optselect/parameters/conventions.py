@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from optselect.parameters.names import named_modules, named_parameters
+
 # What timm's matchers end in for parameters that belong to the layer before them.
 _TO_PREVIOUS = 99999
 
@@ -24,7 +26,7 @@ def asked(module: nn.Module, method: str) -> Any:
 def undecayed(model: nn.Module) -> set[str]:
     """Collect the names that the model, or a model inside it, lists under timm's `no_weight_decay()` convention."""
     names: set[str] = set()
-    for prefix, module in model.named_modules():
+    for prefix, module in named_modules(model):
         listed = asked(module, "no_weight_decay")
         if isinstance(listed, Iterable):
             names |= {f"{prefix}.{name}" if prefix else str(name) for name in listed}
@@ -38,10 +40,10 @@ def matched_layers(model: nn.Module) -> dict[str, str]:
     is the place in the dict, the numbers that the expression's groups match, and the suffix. What nothing
     matches comes last. A function of the name is taken, too.
     """
-    for prefix, module in model.named_modules():
+    for prefix, module in named_modules(model):
         if (matcher := asked(module, "group_matcher")) is None:
             continue
-        names = [name for name, _ in module.named_parameters()]
+        names = [name for name, _ in named_parameters(module)]
         try:
             ordinals = {name: _ordinal(matcher, name) for name in names}
         except (TypeError, ValueError, AttributeError, re.error):  # something else by that name

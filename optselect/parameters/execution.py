@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+
+from optselect.parameters.compilation import as_written, is_compiled
+from optselect.parameters.names import named_modules, named_parameters
 
 
 @dataclass
@@ -20,6 +24,11 @@ class Execution:
     first: dict[str, int] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
     calls: int = 0
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Execution:
+        """Begin before anything has run of `model`."""
+        return cls(owners=frozenset(_owner(name) for name, _ in named_parameters(model)))
 
     def began(self, name: str) -> None:
         """Count a call of the module `name`."""
@@ -45,38 +54,36 @@ class Execution:
 
 
 @contextmanager
-def execution_recorded(model: nn.Module) -> Iterator[Execution]:
-    """Record what runs of `model` inside, but for what a backward pass runs again.
+def execution_recorded(model: nn.Module, execution: Execution | None = None) -> Iterator[Execution]:
+    """Record what runs of `model` inside, but for what a backward pass runs again; go on with `execution`.
 
-    Of a compiled model nothing is recorded: its modules are no longer called one by one.
+    What is compiled runs as it is written inside: compiled code calls no modules, and compiles the hooks in.
     """
     # By identity: a module that defines equality has no hash.
-    names = {id(module): name for name, module in model.named_modules() if name}
-    execution = Execution(owners=frozenset(_owner(name) for name, _ in model.named_parameters()))
-    if any(map(_is_compiled, model.modules())):
-        yield execution
-        return
+    names = {id(module): name for name, module in named_modules(model) if name}
+    execution = Execution.of(model) if execution is None else execution
 
     def note(module: nn.Module, _: Any) -> None:
         # Activation checkpointing runs modules a second time, last ones first, during the backward pass.
         in_backward = torch._C._current_graph_task_id() != -1  # noqa: SLF001  # torch's own checkpointing asks the same
-        if id(module) in names and not in_backward and not torch.compiler.is_compiling():
+        if id(module) in names and not in_backward:
             execution.began(names[id(module)])
 
-    # For all modules at once: a workload may give its modules fresh attributes, hooks among them, at any time.
-    handle = register_module_forward_pre_hook(note)
-    try:
-        yield execution
-    finally:
-        handle.remove()
+    with ExitStack() as stack:
+        if is_compiled(model):
+            stack.enter_context(as_written())
+            stack.enter_context(warnings.catch_warnings())
+            # They fire an extra time for the wrapper, which is none of `names`.
+            warnings.filterwarnings("ignore", message=".*when there are global hooks on modules")
+        # For all modules at once: a workload may give its modules fresh attributes, hooks among them, at any time.
+        handle = register_module_forward_pre_hook(note)
+        try:
+            yield execution
+        finally:
+            handle.remove()
 
 
 def _owner(parameter: str) -> str:
     """Name the module of a parameter; of a parametrized one the module around its parametrization."""
     module, parametrized, _ = parameter.partition(".parametrizations.")
     return module if parametrized else parameter.rpartition(".")[0]
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    # torch.compile(module), which wraps it, and module.compile(), which does not.
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None

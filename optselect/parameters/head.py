@@ -11,6 +11,7 @@ from optselect.parameters.adapters import is_adapter
 from optselect.parameters.blocks import Repetitions
 from optselect.parameters.conventions import asked
 from optselect.parameters.kind import Kind
+from optselect.parameters.names import named_modules
 from optselect.parameters.place import Place
 
 # Only where nothing says what ran last: many modules register their head before their backbone.
@@ -54,7 +55,7 @@ def _with_wrappers(place: Place) -> nn.Module:
     for around in reversed(place.path[1:-1]):
         inside = {
             name
-            for name, inner in around.module.named_modules()
+            for name, inner in named_modules(around.module)
             if name and next(inner.parameters(recurse=False), None) is not None and not is_adapter(name)
         }
         if len(inside) > 1:

@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
+from optselect.parameters.names import named_children, named_modules, own_name
+
 NUMBERED = re.compile(r"(.*?)_?(\d+)")
 
 
@@ -53,7 +55,7 @@ class NamedModule:
     @cached_property
     def numbered_children(self) -> Mapping[tuple[type, str], int]:
         """How many of its children are numbered, by their class and what stands before the number."""
-        found = ((type(child), NUMBERED.fullmatch(name)) for name, child in self.module.named_children())
+        found = ((type(child), NUMBERED.fullmatch(name)) for name, child in named_children(self.module))
         return Counter((kind, match[1]) for kind, match in found if match is not None)
 
 
@@ -108,10 +110,11 @@ class Place:
 def places_of(model: nn.Module) -> dict[str, Place]:
     """Locate every parameter of `model` under each of its names, in the order of `model.named_parameters()`."""
     modules = {
-        name: NamedModule(name=name, module=module) for name, module in model.named_modules(remove_duplicate=False)
+        name: NamedModule(name=name, module=module) for name, module in named_modules(model, remove_duplicate=False)
     }
     places = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for wrapped, parameter in model.named_parameters(remove_duplicate=False):
+        name = own_name(wrapped)
         parts = name.split(".")[:-1]
         if "parametrizations" in parts:
             # torch.nn.utils.parametrize keeps the originals in a module of its own below the one they belong

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from optselect.errors import PlanMismatchError
+from optselect.parameters.names import named_parameters
 
 
 class _Parameter(Protocol):
@@ -35,7 +36,7 @@ class ModelFingerprint:
     @classmethod
     def of(cls, model: _Model, left_out: Iterable[str] = ()) -> ModelFingerprint:
         """Take the fingerprint of `model`."""
-        parameters = list(model.named_parameters())
+        parameters = list(named_parameters(model))
         return cls(
             shapes={name: tuple(parameter.shape) for name, parameter in parameters},
             frozen=frozenset(name for name, parameter in parameters if not parameter.requires_grad),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from optselect.parameters.names import named_parameters
 from optselect.profile.initialisation import evenly
 from optselect.profile.values import GradientProfile
 
@@ -103,7 +104,7 @@ class _Passes:
         self._add_to_mean(gradients, stride=_stride(each for _, each in self._trained(model)))
 
     def _trained(self, model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-        return (item for item in model.named_parameters() if item[0] not in self.left_out)
+        return (item for item in named_parameters(model) if item[0] not in self.left_out)
 
     def _count_zeros(self, gradient: Tensor) -> None:
         if gradient.is_sparse:

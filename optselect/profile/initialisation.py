@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from optselect.parameters.adapters import is_peft
 from optselect.parameters.describe import ParamInfo
 from optselect.parameters.kind import is_norm
+from optselect.parameters.names import named_modules, named_parameters
 from optselect.parameters.place import modules_around
 
 # σ₁(W) / (std(W)(√m + √n)) tends to 1 for independent entries. OPTIMIZERS.md § 5, measured: of 13 fresh nets
@@ -148,7 +149,7 @@ def trained_share(model: nn.Module, infos: Sequence[ParamInfo]) -> float | None:
 
     From at most 32 of them, evenly spread over the model; None when there is none of at least 16 by 16.
     """
-    parameters = dict(model.named_parameters())
+    parameters = dict(named_parameters(model))
     names = [info.name for info in infos if info.kind not in {"norm", "other"} and _flat_side(info) >= _SMALLEST_SIDE]
     ratios = [ratio for name in evenly(names, _MATRICES) if (ratio := _spectral_ratio(parameters[name])) is not None]
     return sum(ratio > TRAINED_RATIO for ratio in ratios) / len(ratios) if ratios else None
@@ -213,7 +214,7 @@ def fresh_modules(model: nn.Module, infos: Sequence[ParamInfo]) -> tuple[str, ..
     """
     known = {info.name: info for info in infos}
     found: dict[str, bool] = {}
-    for prefix, module in model.named_modules():
+    for prefix, module in named_modules(model):
         own = {name: each for name, each in module.named_parameters(prefix, recurse=False) if name in known}
         if any(known[name].kind == "embedding" or known[name].adapter or not known[name].numel for name in own):
             continue
@@ -227,7 +228,7 @@ def fresh_modules(model: nn.Module, infos: Sequence[ParamInfo]) -> tuple[str, ..
             all_fresh[outer] = all_fresh.get(outer, True) and verdict
     # In the model's order, in which a module stands before those in it.
     outermost: dict[str, None] = {}
-    for name, _ in model.named_modules():
+    for name, _ in named_modules(model):
         if all_fresh.get(name, False) and outermost.keys().isdisjoint(modules_around(name)):
             outermost[name] = None
     return tuple(outermost)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import nn
+
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.parameters.anatomy import anatomy_of
-from optselect.parameters.execution import execution_recorded
+from optselect.parameters.compilation import is_compiled
+from optselect.parameters.execution import Execution, execution_recorded
 from optselect.profile.data import profile_data
 from optselect.profile.gradient import Backward, profile_gradient
 from optselect.profile.model import profile_model, with_counts
@@ -36,17 +40,41 @@ def measure(workload: Workload, passes: int = 8, *, watch: Stopwatch | None = No
         data = profile_data(source, batches=batches)
         # Before the gradients, whose forward passes move the BatchNorm statistics.
         model = profile_model(workload.model, left_out)
-        with execution_recorded(workload.model) as execution:
-            gradient = profile_gradient(
-                workload.model,
-                workload.backward if watch is None else _timed(workload.backward, watch),
-                batches[:passes],
-                batch_size=source.batch_size,
-                left_out=left_out,
-            )
+        execution = Execution.of(workload.model)
+        backward = workload.backward if watch is None else _timed(workload.backward, watch)
+        gradient = profile_gradient(
+            workload.model,
+            _recorded(backward, workload.model, execution),
+            batches[:passes],
+            batch_size=source.batch_size,
+            left_out=left_out,
+        )
         # Now it is known what runs last; and the first batch has told lazy modules their shapes.
         model = with_counts(model, anatomy_of(workload.model, order=execution.order, left_out=left_out))
         return Profile(data=data, model=model, gradient=gradient, steps=workload.steps)
+
+
+def _recorded(backward: Backward, model: nn.Module, execution: Execution) -> Backward:
+    """Record each pass; of a compiled model the first, which runs as it is written, and none where that has no room."""
+    once = is_compiled(model)
+
+    def recorded(batch: Any) -> float:
+        if once and execution.calls:
+            return backward(batch)
+        try:
+            with execution_recorded(model, execution):
+                return backward(batch)
+        except torch.OutOfMemoryError:
+            if not once:
+                raise
+        # Compiled passes keep less for the backward pass.
+        execution.first.clear()
+        execution.last.clear()
+        for parameter in model.parameters():
+            parameter.grad = None
+        return backward(batch)
+
+    return recorded
 
 
 def _timed(backward: Backward, watch: Stopwatch) -> Backward:

@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.parameters.describe import is_muon_matrix
+from optselect.parameters.names import named_parameters
 from optselect.profile.initialisation import at_initialisation, trained_share
 from optselect.profile.values import ModelProfile, Profile
 
@@ -56,7 +57,7 @@ def measured_anatomy(profile: Profile, model: nn.Module) -> Anatomy:
 def with_counts(profile: ModelProfile, anatomy: Anatomy) -> ModelProfile:
     """Fill `profile` with the counts of a model's parameters; depth and head depend on what is known to run."""
     infos, trainable = anatomy.parameters, anatomy.trainable
-    parameters = dict(anatomy.model.named_parameters())
+    parameters = dict(named_parameters(anatomy.model))
     kinds: Counter[str] = Counter()
     for info in trainable:
         kinds[info.kind] += info.numel

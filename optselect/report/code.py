@@ -160,7 +160,8 @@ def _factor(schedule: Schedule, total_steps: int | None) -> Iterator[str]:
 def _body(
     plan: OptimizerPlan, children: Sequence[tuple[OptimizerSpec, list[ParamGroup]]], *, frozen: bool
 ) -> Iterator[str]:
-    yield "parameters = dict(self.named_parameters())"
+    yield "# By the names that they have without torch.compile."
+    yield 'parameters = {name.replace("_orig_mod.", ""): each for name, each in self.named_parameters()}'
     if frozen:
         yield "for name in FROZEN:"
         yield "    parameters[name].requires_grad_(False)"

@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from optselect.parameters.compilation import as_written, is_compiled
 
 RECALIBRATION_BATCHES = 8
 
@@ -60,7 +62,8 @@ def recalibrated(model: nn.Module, forward: Callable[[], None], left: float = ma
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
-        with torch.no_grad():
+        # As it is written: another momentum would be compiled anew, for a few batches that leave statistics alone.
+        with torch.no_grad(), as_written() if is_compiled(model) else nullcontext():
             forward()
         for norm, momentum, before in saved:
             _mix_in(norm, before, _kept(momentum, before, left))

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from optselect.errors import UnsupportedModuleError
+from optselect.parameters.names import named_parameters
 from optselect.workload.rng import RngState, rng_state, set_rng_state
 from optselect.workload.stored import NotPlainError, plain, unchanged, unplain
 
@@ -292,7 +293,7 @@ def _put_back(tensor: torch.Tensor, content: torch.Tensor) -> None:
 
 
 def _refuse_lazy(model: nn.Module) -> None:
-    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    lazy = [name for name, parameter in named_parameters(model) if is_lazy(parameter)]
     if lazy:
         raise UnsupportedModuleError(
             f"{', '.join(lazy[:5])} {'has' if len(lazy) == 1 else 'have'} no shape yet, so there is nothing to put "

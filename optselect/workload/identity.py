@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import IterableDataset, Subset, TensorDataset
 
+from optselect.parameters.names import named_modules, named_parameters
 from optselect.study.identity import Figure, Identity
 from optselect.workload.code import code_digest, is_users_own
 from optselect.workload.loaders import loader_generators
@@ -38,9 +39,9 @@ _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 def model_identity(model: nn.Module) -> Identity:
     """Of the model alone: its modules and their settings, its parameters, its code."""
-    modules = [(name, type(module).__qualname__, _settings_of(module)) for name, module in model.named_modules()]
-    shapes = [(name, list(each.shape), each.requires_grad) for name, each in model.named_parameters() if _there(each)]
-    classes = dict.fromkeys(type(module) for module in model.modules())
+    modules = [(name, type(module).__qualname__, _settings_of(module)) for name, module in named_modules(model)]
+    shapes = [(name, list(each.shape), each.requires_grad) for name, each in named_parameters(model) if _there(each)]
+    classes = dict.fromkeys(type(module) for _, module in named_modules(model))
     facts = {"model": [modules, shapes], "code": code_digest(classes)}
     return Identity().joined(facts, {"weights": _weight_figures(model)})
 

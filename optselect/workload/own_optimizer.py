@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from optselect.configuration.own_optimizer import OwnGroup, OwnOptimizer
 from optselect.errors import UnsupportedModuleError
 from optselect.optim.passes import passes
+from optselect.parameters.names import named_parameters
 from optselect.words import some
 from optselect.workload.borrowed_model import BorrowedModel
 
@@ -33,7 +34,7 @@ def own_optimizer_of(
     """
     borrowed.begin()
     model = borrowed.model
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trainable = {name for name, parameter in named_parameters(model) if parameter.requires_grad}
     optimizer, schedulers = configure()
     found = replace(
         _looked_at(model, optimizer, trainable),
@@ -45,7 +46,7 @@ def own_optimizer_of(
 
 
 def _looked_at(model: nn.Module, optimizer: Optimizer, trainable: set[str]) -> OwnOptimizer:
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {id(parameter): name for name, parameter in named_parameters(model)}
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if strangers := [parameter for parameter in trained if id(parameter) not in names]:
         raise UnsupportedModuleError(

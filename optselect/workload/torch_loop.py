@@ -18,6 +18,7 @@ from optselect.configuration.own_optimizer import OwnOptimizer
 from optselect.errors import ConfigurationError, UnsupportedModuleError
 from optselect.optim.modes import evaluated, to_training
 from optselect.optim.rescaling import scaled
+from optselect.parameters.compilation import compilations_forgotten
 from optselect.study.identity import Identity
 from optselect.workload.batch_norm import RECALIBRATION_BATCHES, recalibrated, recalibrates, running_statistics
 from optselect.workload.batches import HELD_BACK_BATCHES, BatchCache, TrialBatches
@@ -154,6 +155,7 @@ class TorchWorkload:
         for loader in loaders:
             _refuse_one_shot(loader)
         with ExitStack() as stack:
+            stack.enter_context(compilations_forgotten())
             stack.enter_context(rng_isolated())
             stack.enter_context(classes_restored(self.model.modules()))
             for loader in loaders:

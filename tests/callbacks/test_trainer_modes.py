@@ -78,14 +78,6 @@ class Watched(Classifier):
         return {"optimizer": optimizer, "lr_scheduler": scheduling}
 
 
-class Compiled(Classifier):
-    """Compiles its network itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = torch.compile(self.net, backend="eager")  # type: ignore[assignment]
-
-
 def stream() -> Any:
     return DataLoader(Stream(), batch_size=BATCH), loaders()[1]
 
@@ -174,7 +166,6 @@ MODES: dict[str, tuple[Scenario, type[L.LightningModule]]] = {
         fitting(lambda: [GradientAccumulationScheduler({0: 2, 1: 4})]),
         Classifier,
     ),
-    "compiled inside": (fitting(), Compiled),
     "num_sanity_val_steps=0": (fitting(num_sanity_val_steps=0), Classifier),
     "num_sanity_val_steps=-1": (fitting(num_sanity_val_steps=-1), Classifier),
     "barebones": (
@@ -218,24 +209,6 @@ def test_the_run_is_the_hand_written_one(name: str, tmp_path: Path) -> None:
     different = differences(scenario, tmp_path, module_type)
 
     assert different == []
-
-
-class LogsUncompiled(Classifier):
-    """Keeps the compiler out of Lightning's `log`, which torch 2.13 fails to compile, with or without us."""
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it so
-    def log(self, *args: Any, **kwargs: Any) -> None:
-        super().log(*args, **kwargs)
-
-
-# A BatchNorm with cumulative averages, which trials are judged with, breaks torch's graph, and it says so.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_a_compiled_module_is_searched_as_it_is(tmp_path: Path) -> None:
-    def scenario(module: Any, callbacks: list[L.Callback], folder: Path) -> L.Trainer:
-        compiled: Any = torch.compile(module, backend="eager")
-        return fitting()(compiled, callbacks, folder)
-
-    assert differences(scenario, tmp_path, LogsUncompiled) == []
 
 
 def test_a_second_fit_searches_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -93,12 +95,15 @@ def test_the_modules_of_others_do_not_count() -> None:
     assert execution.order == ()
 
 
-def test_of_a_compiled_model_nothing_is_recorded() -> None:
-    model = torch.compile(HeadFirst(), backend="eager")
+def test_of_a_compiled_model_the_order_is_that_of_the_model_that_was_written() -> None:
+    whole, inside, in_place = HeadFirst(), HeadFirst(), HeadFirst()
+    inside.body = torch.compile(inside.body, backend="eager")  # type: ignore[assignment]  # a module, with the same calls
+    in_place.compile(backend="eager")
+    compiled: list[Any] = [torch.compile(whole, backend="eager"), inside, in_place]
 
-    order = order_of(model, torch.randn(3, 4))  # type: ignore[arg-type]  # it is a module
+    orders = [order_of(model, torch.randn(3, 4)) for model in compiled]
 
-    assert order == ()
+    assert orders == [("body.0", "body.2", "head")] * 3
 
 
 def test_nothing_is_left_behind_when_the_model_raises() -> None:
