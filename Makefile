@@ -7,7 +7,7 @@ PACKAGES := .venv-packages
 PACKAGES_INSTALLED := $(PACKAGES)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-packages test-versions lint types docs build bench-data overhead scheduling storages clean
+.PHONY: help demo test test-all test-packages test-versions lint types pyright docs build bench-data overhead scheduling storages clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ lint: $(INSTALLED)  ## ruff: rules and format
 
 types: $(INSTALLED)  ## mypy, strict
 	$(BIN)/mypy
+
+pyright: $(INSTALLED)  ## pyright, strict, on what a user writes; in an environment of its own
+	test -x .venv-pyright/bin/basedpyright || $(PYTHON) -m venv .venv-pyright
+	.venv-pyright/bin/python -m pip install --quiet basedpyright
+	.venv-pyright/bin/basedpyright --project tests/typed --pythonpath $(BIN)/python
 
 docs: $(INSTALLED)  ## the reference out of the code, and all pages as HTML into docs/_build; links are checked
 	$(BIN)/python docs/generate.py

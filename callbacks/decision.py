@@ -113,7 +113,10 @@ class FitRequest:
         Raises `ConfigurationError` where the choice would soon be wrong.
         """
         trainer = self.trainer
-        if trainer.fast_dev_run or any(map(is_tuning, trainer.callbacks)):
+        if any(map(is_tuning, trainer.callbacks)):
+            return None
+        if trainer.fast_dev_run:
+            _log.info("fast_dev_run is a test of the code, so nothing is searched")
             return None
         if trainer.max_epochs == 0 or trainer.max_steps == 0:
             _log.info("nothing is to be trained (max_epochs or max_steps is 0), so nothing is searched")

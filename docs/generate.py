@@ -28,6 +28,7 @@ from optselect.rules import large_trainings
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 REFERENCE = Path(__file__).parent / "reference"
+EXAMPLES = Path(__file__).parent / "api_examples.py"
 
 _GENERATED = "This page is generated from the code by `make docs`."
 
@@ -69,6 +70,8 @@ def api_page() -> str:
         _GENERATED,
         "Everything here is imported from `optselect` itself and loaded on first use: `import optselect` loads neither "
         "torch nor Lightning.\nWhat is not on this page may change without notice.",
+        "The examples are one session: a later one knows what an earlier one made.\n"
+        "Tests run them, from top to bottom.",
     ]
     for title, names in groups.items():
         blocks += [
@@ -76,10 +79,16 @@ def api_page() -> str:
             table(("name", "what it is"), ((f"`{name}`", _inline(_summary(_public(name)))) for name in names)),
         ]
         if title == "Errors":
-            blocks.append("[Errors](errors.md) has the tree and what each says.")
+            blocks += ["[Errors](errors.md) has the tree and what each says.", _example("Errors")]
         else:
             blocks += [block for name in names for block in _described(name)]
     return _page(blocks)
+
+
+def _example(name: str) -> str:
+    """Return the cell of `api_examples.py` that is called so."""
+    cells = re.split(r"^# %% (\w+)\n", EXAMPLES.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return f"```python\n{dict(zip(cells[1::2], cells[2::2], strict=True))[name].strip()}\n```"
 
 
 def _public(name: str) -> Any:
@@ -93,6 +102,7 @@ def _described(name: str) -> Iterator[str]:
         yield _fenced(_signature(f"optselect.{name}", value))
     if body := _body(value):
         yield _fenced(body)
+    yield _example(name)
     for title, member in _members(value):
         yield f"**`{title}`** — {_inline(_summary(member))}"
 
@@ -117,7 +127,8 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
             if inspect.isfunction(function):
                 yield _signature(name, function, wide=True), function
             elif isinstance(member, property):
-                yield name, member
+                returned = inspect.signature(member.fget).return_annotation if member.fget else inspect.Signature.empty
+                yield (name if returned is inspect.Signature.empty else f"{name}: {returned}"), member
 
 
 def _signature(name: str, value: Any, *, wide: bool = False) -> str:

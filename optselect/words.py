@@ -91,6 +91,11 @@ def format_times(ratio: float) -> str:
     return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 0.95 else f"{ratio:.2g}"
 
 
+def format_share(share: float) -> str:
+    """Write a share in percent, and what is more than the whole as so many times it: `12%`, `8.5 ×`."""
+    return f"{format_times(share)} ×" if share >= 1 else f"{share:.0%}" if abs(share) >= 0.095 else f"{share:.1%}"
+
+
 def format_seconds(seconds: float) -> str:
     """Write a duration with three significant digits, in seconds or in thousandths of one."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from optselect.errors import PlanFormatError
-from optselect.words import printable, without_passwords
+from optselect.words import format_share, printable, without_passwords
 from tests.support.cases import case
 
 CASES = {
@@ -16,6 +16,10 @@ CASES = {
     "in quotes": 'Unable to load config "postgresql://me:s3cret@host/db"',
     "without a scheme": "://me:s3cret@host",
 }
+
+
+def test_a_share_of_more_than_the_whole_is_so_many_times_it() -> None:
+    assert [format_share(each) for each in (0.012, 0.12, 1.0, 8.548)] == ["1.2%", "12%", "1.0 ×", "8.5 ×"]
 
 
 @pytest.mark.parametrize("text", CASES.values(), ids=CASES.keys())

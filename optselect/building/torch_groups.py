@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -18,6 +19,9 @@ from optselect.parameters.names import named_parameters
 from optselect.plan import OptimizerPlan
 
 Group = dict[str, Any]
+Alike = list[tuple[str, Treatment, list[tuple[str, nn.Parameter]]]]
+"""What a policy treats alike: the name of a group, how it is treated, and its parameters by name."""
+
 AnOptimizer = TypeVar("AnOptimizer", bound=Optimizer)
 
 
@@ -76,8 +80,16 @@ def regrouped(optimizer: AnOptimizer, model: nn.Module, fine_tuning: FineTuning)
 
     Its own rate and weight decay are those of the topmost layer. It is changed in place and returned, so that it fits
     where somebody else makes the optimizer, as LightningCLI does for `--optimizer`. A scheduler is made afterwards.
+    One that is grouped so already comes back as it is: LightningCLI hands the same to every call.
+
+        def configure_optimizers(module, optimizer, lr_scheduler=None):  # of a LightningCLI
+            return regrouped(optimizer, module, FineTuning(layer_decay=0.7))
+
     Raises `ConfigurationError` for an optimizer at work or under a scheduler, and as `param_groups` does.
     """
+    alike = _alike(model, fine_tuning)
+    if _is_grouped(optimizer, alike):
+        return optimizer
     if len(optimizer.param_groups) != 1 or optimizer.state:
         begun = " and has made steps" if optimizer.state else ""
         raise ConfigurationError(
@@ -91,7 +103,7 @@ def regrouped(optimizer: AnOptimizer, model: nn.Module, fine_tuning: FineTuning)
     trained = {id(parameter) for parameter in whole["params"]}
     settings = {name: value for name, value in whole.items() if name != "params"}
     optimizer.param_groups.clear()
-    for name, treatment, members in _alike(model, fine_tuning):
+    for name, treatment, members in alike:
         own = [parameter for _, parameter in members if id(parameter) in trained]
         decay = settings.get("weight_decay", 0.0) if treatment.decay else 0.0
         told = {"weight_decay": decay} if "weight_decay" in settings else {}
@@ -101,7 +113,25 @@ def regrouped(optimizer: AnOptimizer, model: nn.Module, fine_tuning: FineTuning)
     return optimizer
 
 
-def _alike(model: nn.Module, fine_tuning: FineTuning) -> list[tuple[str, Treatment, list[tuple[str, nn.Parameter]]]]:
+def _is_grouped(optimizer: Optimizer, alike: Alike) -> bool:
+    """Tell whether the groups of `optimizer` are those that `alike` makes of one group, at whatever rate."""
+    groups = optimizer.param_groups
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    wanted = [
+        (name, treatment, kept)
+        for name, treatment, members in alike
+        if (kept := [id(parameter) for _, parameter in members if id(parameter) in trained])
+    ]
+    if [(group.get("name"), [*map(id, group["params"])]) for group in groups] != [(n, kept) for n, _, kept in wanted]:
+        return False
+    tops = [group["lr"] / treatment.rate for group, (_, treatment, _) in zip(groups, wanted, strict=True)]
+    undecayed = [group.get("weight_decay", 0.0) == 0.0 for group in groups]
+    return all(math.isclose(top, tops[0]) for top in tops) and all(
+        none or treatment.decay for none, (_, treatment, _) in zip(undecayed, wanted, strict=True)
+    )
+
+
+def _alike(model: nn.Module, fine_tuning: FineTuning) -> Alike:
     """Join what is treated alike, with a name for each group."""
     policy = fine_tuning.named(name for name, _ in named_parameters(model))
     parameters = dict(named_parameters(model))

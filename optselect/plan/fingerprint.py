@@ -51,6 +51,17 @@ class ModelFingerprint:
     def check(self, model: _Model) -> None:
         """Raise `PlanMismatchError`, naming the parameters, unless `model` is the one this was taken of."""
         here = ModelFingerprint.of(model)
+        if wrapper := _wrapper(self.shapes, here.shapes):
+            raise PlanMismatchError(
+                f"the plan covers {len(self.shapes)} parameters, and the names of the model's begin with {wrapper!r} "
+                f"beside: it is the plan's model in a wrapper, as torch.compile and DistributedDataParallel make one. "
+                f"Pass the model inside, model.{wrapper[:-1]}; the two share their parameters."
+            )
+        if wrapper := _wrapper(here.shapes, self.shapes):
+            raise PlanMismatchError(
+                f"the plan was made for this model in a wrapper: its names of parameters begin with {wrapper!r}. Wrap "
+                "the model as it was, or search anew with the model itself and wrap it afterwards."
+            )
         differences = [
             *_listed("new", [name for name in here.shapes if name not in self.shapes]),
             *_listed("missing", [name for name in self.shapes if name not in here.shapes]),
@@ -84,6 +95,15 @@ class ModelFingerprint:
         """Read the fingerprint that `to_dict` wrote."""
         shapes = {name: tuple(shape) for name, shape in data["shapes"].items()}
         return cls(shapes=shapes, frozen=frozenset(data["frozen"]), left_out=frozenset(data.get("left_out", ())))
+
+
+def _wrapper(inside: Iterable[str], outside: Iterable[str]) -> str:
+    """Return what all names `outside` have before those `inside`, as a path that ends in a dot (none: "")."""
+    names, longer = list(inside), list(outside)
+    if not names or not longer or not longer[0].endswith(f".{names[0]}"):
+        return ""
+    before = longer[0].removesuffix(names[0])
+    return before if longer == [f"{before}{name}" for name in names] else ""
 
 
 def _listed(what: str, names: list[str], most: int = 5) -> list[str]:

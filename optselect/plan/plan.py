@@ -23,6 +23,7 @@ from optselect.plan.version_1 import upgraded
 from optselect.profile.values import Profile
 from optselect.rules.proposal import Proposal
 from optselect.space import Value
+from optselect.words import format_share
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,8 +46,9 @@ class OptimizerPlan:
                        which take as long as the baseline's, and that trials count micro-batches of the baseline's time
     reasons            each a sentence that a person can check, with its kind and its source
     baseline           what it had to beat (None: nothing was compared)
-    lead               how much lower its loss is than the baseline's, as a share of the larger of the two (None: the
-                       baseline stays, or nothing was compared)
+    lead               how much lower its loss is than the baseline's, as a share of the baseline's progress, and so
+                       above 1 where that has made little (None: the baseline stays, nothing was compared, or that
+                       progress is no measure)
     profile            what was measured (None: a plan written by hand)
     proposals          what the rules proposed, with every vote
     neighbours         recorded trainings like this one, where they had a say: the nearest first
@@ -160,7 +162,9 @@ class OptimizerPlan:
         return explain(self, markdown=markdown, width=width)
 
     def __repr__(self) -> str:
-        lead = f", ahead of {self.baseline.describe()} by {self.lead:.1%}" if self.baseline and self.lead else ""
+        lead = (
+            f", ahead of {self.baseline.describe()} by {format_share(self.lead)}" if self.baseline and self.lead else ""
+        )
         return f"OptimizerPlan({self.configuration.describe()}{lead}; {len(self.trials)} trials)"
 
     def _repr_html_(self) -> str:

@@ -26,7 +26,7 @@ from optselect.report.page_training import training_section
 from optselect.report.page_trials import trials_section
 from optselect.report.pieces import cited, scrolling
 from optselect.report.trials import is_chosen, ranked, short
-from optselect.words import format_duration, format_value
+from optselect.words import format_duration, format_share, format_value
 
 # Nothing of a page is fetched or run, even if something slipped through the escaping.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -128,7 +128,11 @@ def _claim(plan: OptimizerPlan) -> Iterator[Html]:
 def _tiles(plan: OptimizerPlan) -> Iterator[tuple[str, ...]]:
     """Yield the tiles: a title, a figure, and what it means."""
     if plan.lead is not None and plan.baseline is not None:
-        yield "lead", f"{plan.lead:.0%}", f"of the progress of {plan.baseline.describe()}"
+        yield (
+            "lead",
+            format_share(plan.lead),
+            f"{'the' if plan.lead >= 1 else 'of the'} progress of {plan.baseline.describe()}",
+        )
     chosen = next((trial for trial in ranked(plan) if is_chosen(plan, trial) and trial.value is not None), None)
     if chosen is not None and chosen.value is not None:
         yield plan.monitor, f"{chosen.value:.4g}", f"in its trial, after {chosen.micro_batches:,} micro-batches"

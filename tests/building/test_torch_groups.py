@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
-from optselect import FineTuning, OptimizerPlan, Thaw, catalogue, param_groups, regrouped
+from optselect import AutoOptimizer, FineTuning, OptimizerPlan, Thaw, catalogue, param_groups, regrouped
 from optselect.building import groups
 from optselect.catalogue.registry import OURS
 from optselect.configuration import Configuration
@@ -130,6 +130,21 @@ def test_an_optimizer_that_somebody_else_made_is_regrouped_with_its_own_values()
     ]
 
 
+def test_one_that_is_grouped_so_comes_back_as_it_is_and_one_grouped_otherwise_is_refused() -> None:
+    model = net()
+    once = regrouped(torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.1), model, POLICY)
+    groups_then = [(group["lr"], group["weight_decay"]) for group in once.param_groups]
+    stepped(model, once)
+
+    again = regrouped(once, model, POLICY)
+
+    assert again is once
+    assert [(group["lr"], group["weight_decay"]) for group in again.param_groups] == groups_then
+    # Of the same parts, at other rates.
+    with pytest.raises(ConfigurationError, match="groups"):
+        regrouped(once, model, FineTuning(layer_decay=0.4, head_lr_ratio=3.0))
+
+
 def test_one_that_is_at_work_or_under_a_scheduler_is_refused() -> None:
     model = net()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
@@ -168,3 +183,23 @@ def test_lightning_cli_trains_its_optimizer_by_a_policy(tmp_path: Path, monkeypa
 
     rates = sorted({round(group["lr"], 6) for group in cli.trainer.optimizers[0].param_groups})
     assert rates == [0.0025, 0.005, 0.01]
+
+
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+def test_what_lightning_cli_makes_by_a_policy_is_a_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    arguments = [
+        "--seed_everything=0",
+        "--optimizer=torch.optim.AdamW",
+        "--optimizer.lr=0.01",
+        "--trainer.max_epochs=1",
+    ]
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    auto = AutoOptimizer(budget=1.0, candidates=["user", "momentum"], report=False)
+    defaults = {**quiet, "callbacks": [auto]}
+    cli = PolicyCLI(DigitsModel, DigitsData, run=False, args=arguments, trainer_defaults=defaults)
+
+    cli.trainer.fit(cli.model, cli.datamodule)
+
+    assert {trial.configuration.optimizer for trial in auto.chosen.trials} == {"user", "momentum"}

@@ -105,3 +105,14 @@ def test_what_evaluates_the_loss_again_is_held_to_the_budget(tmp_path: Path) -> 
 
     assert callback.plan is not None
     assert 0 < sum(evaluations) <= callback.plan.search_steps <= 120
+
+
+def test_the_users_own_without_a_budget_is_the_training_without_the_callback(tmp_path: Path) -> None:
+    callback, module, plain = auto(tmp_path, budget=0, candidates=["user"]), made(Timid), made(Timid)
+
+    trainer = fit(module, callback, data=data(), epochs=1)
+
+    by_hand = fit(plain, data=data(), epochs=1)
+    assert callback.chosen.optimizer == USER
+    assert equal_states(module.state_dict(), plain.state_dict())
+    assert equal_states(trainer.optimizers[0].state_dict(), by_hand.optimizers[0].state_dict())

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import optselect
 from optselect import errors
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = runpy.run_path(str(DOCS / "generate.py"))["PAGES"]
+GENERATED = runpy.run_path(str(DOCS / "generate.py"))
+PAGES = GENERATED["PAGES"]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -34,6 +36,36 @@ def test_all_pages_are_built_without_a_warning_or_a_broken_link(tmp_path: Path) 
 
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "index.html").exists()
+
+
+def test_every_public_name_has_an_example_that_names_it() -> None:
+    page = (DOCS / "reference" / "api.md").read_text("utf-8")
+    entries = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", page, flags=re.MULTILINE | re.DOTALL))
+    shown = {
+        name: re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) for name, text in entries.items()
+    }
+
+    missing = [name for name, blocks in shown.items() if not any(name in block for block in blocks)]
+
+    assert set(entries) == {name for name in optselect.__all__ if not hasattr(errors, name)}
+    assert missing == []
+
+
+def test_every_argument_and_property_on_the_page_of_names_has_a_type() -> None:
+    untyped = [
+        f"{name}: {each}"
+        for name in optselect.__all__
+        if not hasattr(errors, name)
+        and callable(value := getattr(optselect, name))
+        and not GENERATED["_is_protocol"](value)
+        for each in inspect.signature(value).parameters.values()
+        if each.annotation is inspect.Parameter.empty and each.name != "self"
+    ]
+    page = (DOCS / "reference" / "api.md").read_text("utf-8")
+
+    bare = re.findall(r"^\*\*`(\w+)`\*\*", page, flags=re.MULTILINE)
+
+    assert (untyped, bare) == ([], [])
 
 
 def test_every_error_has_a_word_on_what_helps() -> None:

@@ -274,6 +274,15 @@ def test_a_new_parameter_is_not_also_called_frozen() -> None:
     assert "frozen" not in mismatch(Model("a"), here)
 
 
+def test_a_model_in_a_wrapper_is_told_apart_from_another_model_with_what_to_pass() -> None:
+    inside = Model("a", "b")
+    outside = nn.DataParallel(inside)
+
+    assert "Pass the model inside, model.module;" in mismatch(inside, outside)
+    assert "begin with 'module.'. Wrap" in mismatch(outside, inside)
+    assert "wrapper" not in mismatch(inside, nn.DataParallel(Model("a", "c")))
+
+
 def test_of_many_differences_the_first_five_are_named_and_the_others_counted() -> None:
     assert "new: p0, p1, p2, p3, p4 and 3 more." in mismatch(Model(), Model(*(f"p{index}" for index in range(8))))
 
