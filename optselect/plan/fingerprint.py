@@ -54,7 +54,7 @@ class ModelFingerprint:
         if wrapper := _wrapper(self.shapes, here.shapes):
             raise PlanMismatchError(
                 f"the plan covers {len(self.shapes)} parameters, and the names of the model's begin with {wrapper!r} "
-                f"beside: it is the plan's model in a wrapper, as torch.compile and DistributedDataParallel make one. "
+                f"beside: it is the plan's model in a wrapper, as DistributedDataParallel is one. "
                 f"Pass the model inside, model.{wrapper[:-1]}; the two share their parameters."
             )
         if wrapper := _wrapper(here.shapes, self.shapes):

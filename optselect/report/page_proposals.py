@@ -68,4 +68,4 @@ def neighbours_section(neighbours: Sequence[Neighbour]) -> Iterator[Html]:
         for each in neighbours
     ]
     caption = "In brackets: how far behind the best of all it ended, where plain AdamW at 0.001 ended at 1"
-    yield table(caption, ("training", "what it is", "counts", "what did best there"), rows, numbers=(2,))
+    yield table(caption, ("training", "what it is", "counts", "best there"), rows, numbers=(2,), cards=True)

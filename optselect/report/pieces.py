@@ -32,8 +32,18 @@ def figure(title: str, caption: str, draw: Callable[[], Html], table: Html | Non
     )
 
 
-def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> Html:
-    """Write a table whose first column heads its rows; `numbers` are the columns to align at the right."""
+def table(
+    caption: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Iterable[int] = (),
+    cards: bool = False,
+) -> Html:
+    """Write a table whose first column heads its rows; `numbers` are the columns to align at the right.
+
+    With `cards` a row is a card on a phone, where long cells would be out of sight.
+    """
     right = set(numbers)
     classes = ["number" if column in right else None for column in range(len(header))]
     head = element(
@@ -43,13 +53,22 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], *,
         element(
             "tr",
             element("th", row[0], scope="row", class_=classes[0]),
-            *(element("td", cell, class_=how) for cell, how in zip(row[1:], classes[1:], strict=True)),
+            *(
+                element("td", cell, class_=how, data_label=said if cards else None)
+                for cell, how, said in zip(row[1:], classes[1:], header[1:], strict=True)
+            ),
         )
         for row in rows
     ]
     return scrolling(
         caption,
-        element("table", element("caption", element("span", caption)), element("thead", head), element("tbody", *body)),
+        element(
+            "table",
+            element("caption", element("span", caption)),
+            element("thead", head),
+            element("tbody", *body),
+            class_="cards" if cards else None,
+        ),
     )
 
 
