@@ -7,7 +7,7 @@ PACKAGES := .venv-packages
 PACKAGES_INSTALLED := $(PACKAGES)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-packages test-versions lint types pyright docs build bench-data overhead scheduling storages clean
+.PHONY: help demo test test-all test-packages test-versions lint types pyright docs pictures build bench-data overhead scheduling storages clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ pyright: $(INSTALLED)  ## pyright, strict, on what a user writes; in an environm
 docs: $(INSTALLED)  ## the reference out of the code, and all pages as HTML into docs/_build; links are checked
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going --fresh-env docs docs/_build
+
+pictures: $(INSTALLED)  ## the pictures of the report, taken by headless Chromium; look at each
+	$(BIN)/python docs/pictures.py
 
 build: $(INSTALLED)  ## sdist and wheel into dist/
 	rm -rf build dist

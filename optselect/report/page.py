@@ -26,6 +26,7 @@ from optselect.report.page_training import training_section
 from optselect.report.page_trials import trials_section
 from optselect.report.pieces import cited, scrolling
 from optselect.report.trials import is_chosen, ranked, short
+from optselect.rules.portfolio import trainings_like_it_were_recorded
 from optselect.words import format_duration, format_share, format_value
 
 # Nothing of a page is fetched or run, even if something slipped through the escaping.
@@ -151,13 +152,15 @@ def _why(plan: OptimizerPlan) -> Iterator[Html]:
     if not reasons:
         yield element("p", "The plan gives no reasons: it was not made by a search.")
         return
-    yield element("ul", *map(_reason, reasons), class_="reasons")
+    yield element("ul", *(_reason(reason, plan) for reason in reasons), class_="reasons")
 
 
-def _reason(reason: Reason) -> Html:
+def _reason(reason: Reason, plan: OptimizerPlan) -> Html:
+    of_the_record = plan.neighbours and reason.text.startswith(f"{trainings_like_it_were_recorded.name}:")
     return element(
         "li",
         f"{reason.text[:1].upper()}{reason.text[1:]}",
+        fragment(" ", element("a", "what did best on them", href="#neighbours")) if of_the_record else None,
         cited(reason.cites) if reason.cites else None,
         class_="strong" if not reason.cites else None,
     )

@@ -347,6 +347,9 @@ def test_recorded_trainings_like_it_are_shown_with_what_did_best_there() -> None
     for each in plan.neighbours:
         assert f"{each.name}{each.family}: {each.summary}{each.weight:.1%}" in said
         assert all(ended.describe() in said for ended in each.best)
+    assert ('href="#neighbours">what did best on them' in as_html(plan)) is any(
+        "trainings like it were recorded" in reason for reason in plan.reasons
+    )
 
 
 def test_what_was_proposed_and_not_tried_is_named() -> None:
