@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from optselect.budget import Budget
 from optselect.callbacks.attachment import Attachment
-from optselect.callbacks.continuation import continuation_of, forget_optimizers
+from optselect.callbacks.continuation import check_folder, continuation_of, forget_optimizers
 from optselect.callbacks.decision import FitRequest, SearchFallbackWarning
 from optselect.callbacks.fit_state import FitState
 from optselect.callbacks.lightning_names import AnyCallback, check_unmixed
@@ -253,6 +253,11 @@ class AutoOptimizer(AnyCallback):
                 self.report_path = write_page(plan, folder, self._run) or self.report_path
 
     # --- the fit ----------------------------------------------------------------------------------
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a folder in place of a checkpoint, before Lightning fails to open it."""
+        if stage == "fit":
+            check_folder(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the loggers; continue the random numbers of the checkpoint, which Lightning does not restore."""

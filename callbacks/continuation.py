@@ -20,6 +20,7 @@ from optselect.callbacks.entry import (
 )
 from optselect.callbacks.frames import active_frames
 from optselect.callbacks.lightning_names import Lightning
+from optselect.callbacks.other_callbacks import is_named
 from optselect.callbacks.outputs import PLAN_FILE, sidecars_of
 from optselect.errors import OptselectError, PlanFormatError, ResumeError
 from optselect.optim.implementation import (
@@ -31,10 +32,8 @@ from optselect.optim.implementation import (
     other_versions,
 )
 from optselect.plan import OptimizerPlan
-from optselect.plan.stored import plan_in, read_checkpoint
-
-# What FSDP and ModelParallel write beside the shards of one checkpoint: everything but weights and states.
-_SHARDED_METADATA = "meta.pt"
+from optselect.plan.reading import checkpoint_skeleton
+from optselect.plan.stored import SHARDED, beside_shards, plan_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +153,45 @@ def continuation(trainer: Any, state_key: str, given: OptimizerPlan | None) -> C
     return found
 
 
+def check_folder(trainer: Any) -> None:
+    """Raise `ResumeError` where the checkpoint asked for is a folder that the trainer's strategy does not read.
+
+    For use in `setup`. A strategy, or a checkpoint plug-in, of another kind may read folders of its own.
+    """
+    path = _checkpoint_asked_for(trainer)
+    if not path or "://" in str(path) or not (folder := Path(path)).is_dir():
+        return
+    strategy = trainer.strategy
+    found = beside_shards(folder)
+    kind = "none" if found is None else "torch" if found.name == SHARDED else "DeepSpeed"
+    if is_named(strategy, "FSDPStrategy", "ModelParallelStrategy"):
+        reads = "torch"
+    elif is_named(strategy, "DeepSpeedStrategy"):
+        reads = "DeepSpeed"
+    elif not strategy.restore_checkpoint_after_setup and is_named(strategy.checkpoint_io, "TorchCheckpointIO"):
+        reads = "files"
+    else:
+        return
+    if kind == reads:
+        return
+    name = type(strategy).__name__
+    if kind == "none":
+        inside = max(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
+        pass_on = f"pass {inside}" if inside else "check the path given as ckpt_path"
+        raise ResumeError(f"the folder {path} is no checkpoint: neither {SHARDED} nor shards of DeepSpeed; {pass_on}")
+    whose = "FSDPStrategy or ModelParallelStrategy" if kind == "torch" else "DeepSpeedStrategy"
+    join = (
+        f" (one of FSDPStrategy can be joined to a file for it: python -m "
+        f"lightning.pytorch.utilities.consolidate_checkpoint {path})"
+        if (kind, reads) == ("torch", "files")
+        else ""
+    )
+    raise ResumeError(
+        f"the folder {path} is a distributed checkpoint of {whose}, which {name} does not read; train with the "
+        f"strategy that wrote it{join}"
+    )
+
+
 def forget_optimizers(trainer: Any) -> int:
     """Let Lightning restore weights and counters out of the checkpoint, and no optimizer or scheduler state.
 
@@ -241,8 +279,9 @@ def _read_early(path: str, state_key: str, given: OptimizerPlan | None) -> Conti
     if "://" not in path and not file.exists():
         raise ResumeError(f"there is no checkpoint at {path}; check the path given as ckpt_path")
     try:
-        checkpoint = read_checkpoint(file / _SHARDED_METADATA if file.is_dir() else file)
-    except Exception:  # noqa: BLE001  # whatever the strategy's own format brings; the side-car is there for it
+        # A folder of a format that is not known cannot be read as a file.
+        checkpoint = checkpoint_skeleton((beside_shards(file) if file.is_dir() else None) or file)
+    except (OSError, ResumeError):  # a format of the strategy's own; the side-car is there for it
         for sidecar in [] if given else sidecars_of(path):
             try:
                 return Continuation(path=path, recorded=True, plan=OptimizerPlan.load(sidecar))

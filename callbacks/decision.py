@@ -13,6 +13,7 @@ from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
 from optselect.callbacks.clipping import clip_sparse_gradients
 from optselect.callbacks.continuation import Continuation, continuation, optimizers_in, schedulers_in
+from optselect.callbacks.deepspeed import check_under_deepspeed
 from optselect.callbacks.equal_time import end_of, steps_behind
 from optselect.callbacks.fit_state import FitState
 from optselect.callbacks.lightning_names import lightning_of
@@ -24,6 +25,7 @@ from optselect.callbacks.workload import LightningWorkload
 from optselect.configuration import USER
 from optselect.configuration.goal import Mode
 from optselect.errors import ConfigurationError, PlanMismatchError, UnsupportedModuleError
+from optselect.optim.modes import ready_for_a_step
 from optselect.optim.rescaling import scaled
 from optselect.parameters.anatomy import anatomy_of
 from optselect.pipeline import Selection, make_selection
@@ -92,9 +94,11 @@ class FitRequest:
         configured = self.configure(plan, thawed=before.thawed)
         self.fit.built.ends_at = end_of(plan) if before.ends_at is None else before.ends_at
         schedulers = self.fit.built.schedulers or []
-        before.check_built(
-            optimizers_in(configured, lightning_of(self.trainer)), schedulers, asked_for=self.given is not None
-        )
+        optimizers = optimizers_in(configured, lightning_of(self.trainer))
+        before.check_built(optimizers, schedulers, asked_for=self.given is not None)
+        if plan is not None and plan.optimizer != USER and self.trainer.strategy.restore_checkpoint_after_setup:
+            # torch loads shards of states into states that it makes by a step.
+            ready_for_a_step(optimizers)
         return plan, configured
 
     def plan_at_hand(self, earlier: OptimizerPlan | None) -> OptimizerPlan | None:
@@ -179,6 +183,7 @@ class FitRequest:
         if self.fit.later and (obstacle := obstacle_to_thawing(self.trainer, self.module)):
             raise ConfigurationError(f"the plan freezes parts of the module, but {obstacle}")
         optimizer, scheduler = build_on(plan, self.module, thawed=thawed)
+        check_under_deepspeed(self.trainer.strategy, plan, optimizer)
         if scheduler is None and looks_schedulers_up(self.module):
             scheduler = standing_still(optimizer)
         self.fit.built.scheduler = scheduler

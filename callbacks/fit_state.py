@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.callbacks.attachment import Attachment
 from optselect.callbacks.clipping import unclip_sparse_gradients
+from optselect.callbacks.deepspeed import inside
 from optselect.callbacks.equal_time import TimeUp
 from optselect.callbacks.randomness import RandomNumbersToRestore
 from optselect.callbacks.schedules import ScheduleWatch
@@ -39,7 +40,7 @@ class Built:
     def to_dict(self) -> dict[str, Any]:
         """Say what was built, in builtins."""
         return {
-            "optimizers": implementations(self.optimizers) or None,
+            "optimizers": implementations(map(inside, self.optimizers)) or None,
             "schedulers": self.schedulers,
             "thawed": self.scheduler.thawed if isinstance(self.scheduler, ScheduledLR) else 0,
             **({"ends_at": self.ends_at} if self.ends_at is not None else {}),

@@ -135,23 +135,12 @@ class CompositeOptimizer(Optimizer):
                 "build the optimizer from the plan that the state was saved with"
             )
         groups = iter(state_dict["param_groups"])
-        offset = 0
         for child in self.children.values():
             own = [next(groups) for _ in child.param_groups]
-            count = sum(len(group["params"]) for group in own)
-            child.load_state_dict(
-                {
-                    "state": {
-                        index - offset: slots
-                        for index, slots in state_dict["state"].items()
-                        if offset <= index < offset + count
-                    },
-                    "param_groups": [
-                        {**group, "params": [index - offset for index in group["params"]]} for group in own
-                    ],
-                }
-            )
-            offset += count
+            # Numbers, or in distributed checkpoints the parameters' names.
+            keys = {key for group in own for key in group["params"]}
+            state = {key: slots for key, slots in state_dict["state"].items() if key in keys}
+            child.load_state_dict({"state": state, "param_groups": own})
 
     @property
     def has_modes(self) -> bool:

@@ -20,6 +20,18 @@ def to_training(optimizers: Iterable[Optimizer]) -> None:
             optimizer.train()  # type: ignore[attr-defined]  # asked for in has_modes
 
 
+def ready_for_a_step(optimizers: Iterable[Optimizer]) -> None:
+    """Switch those that have modes, and have made no step, to training; they still count as untouched.
+
+    Switching leaves an empty state for each parameter, by which torch takes an optimizer for one that has begun.
+    """
+    for optimizer in optimizers:
+        if has_modes(optimizer):
+            to_training([optimizer])
+            for parameter in [each for each, slots in optimizer.state.items() if not slots]:
+                del optimizer.state[parameter]
+
+
 def to_evaluation(optimizers: Iterable[Optimizer]) -> None:
     """Switch those that have modes to evaluation."""
     for optimizer in optimizers:

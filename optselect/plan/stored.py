@@ -18,8 +18,12 @@ CALLBACK_KEY = "AutoOptimizer"
 """Under which a checkpoint's "callbacks" hold the state of AutoOptimizer: Lightning takes the class's name."""
 
 
+SHARDED = "meta.pt"
+"""What FSDP and ModelParallel write beside the shards of one checkpoint: everything but weights and states."""
+
+
 def stored_plan(file: Path) -> OptimizerPlan:
-    """Read the plan in a plan.json or a checkpoint.
+    """Read the plan in a plan.json or a checkpoint, which may be a folder of shards.
 
     Raises `PlanFormatError` or `PlanVersionError` for what is no plan of ours, and `ResumeError` for a checkpoint that
     cannot be read or holds none.
@@ -28,6 +32,8 @@ def stored_plan(file: Path) -> OptimizerPlan:
         raise PlanFormatError(
             f"{file} is a config, which holds no plan; run optselect tune --config {file}, and pass its plan.json"
         )
+    if file.is_dir():
+        file = _file_of_shards(file)
     if not zipfile.is_zipfile(file) and file.suffix != ".ckpt":
         return OptimizerPlan.load(file)
     try:
@@ -45,6 +51,29 @@ def stored_plan(file: Path) -> OptimizerPlan:
     if plan is None:
         raise ResumeError(f"the checkpoint {file} holds no optimizer plan; pass one that was made with AutoOptimizer")
     return plan
+
+
+def beside_shards(folder: Path) -> Path | None:
+    """Find the file that holds what is no weight and no state in a distributed checkpoint; None: it is none.
+
+    That of Lightning beside torch's shards, or of the first process among DeepSpeed's.
+    """
+    if (lightnings := folder / SHARDED).is_file():
+        return lightnings
+    ranks = [
+        file
+        for pattern in ("*/mp_rank_00_model_states.pt", "*/zero_pp_rank_0_mp_rank_00_model_states.pt")
+        for file in folder.glob(pattern)
+    ]
+    return max(ranks, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def _file_of_shards(folder: Path) -> Path:
+    if (found := beside_shards(folder)) is not None:
+        return found
+    inside = sorted([*folder.glob("plan.json"), *folder.glob("*.ckpt")])
+    pass_on = f"pass {inside[0]}" if inside else "pass a plan.json or a checkpoint"
+    raise ResumeError(f"the folder {folder} is no distributed checkpoint (there is no {SHARDED} in it); {pass_on}")
 
 
 def read_checkpoint(file: Path | str) -> Any:
