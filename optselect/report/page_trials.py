@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from optselect.configuration import Trial
 from optselect.plan import OptimizerPlan
 from optselect.report import figures
-from optselect.report.importance import FEWEST, importance
+from optselect.report.importance import FEWEST, SURE, importance
 from optselect.report.markup import Html, element
 from optselect.report.pieces import figure, scrolling, table
 from optselect.report.trials import (
@@ -108,10 +108,11 @@ def _importance(plan: OptimizerPlan) -> Iterator[Html]:
         return
     shares = {_MATTERED.get(name, name.replace("_", " ")): share for name, share in found.shares.items()}
     title = f"What the order of {found.trials} trials after {found.rung:,} micro-batches has to do with"
+    doubt = " Of so few trials the first is mostly right, the order of the others not." if found.trials < SURE else ""
     picture = figure(
         "What mattered",
         f"{title}: each hyperparameter's share of what they explain one by one (fANOVA). A search tries most where it "
-        "is good, and what was hardly varied seems to matter little. Below a tenth, shares are in no sure order.",
+        f"is good, and what was hardly varied seems to matter little.{doubt}",
         lambda: figures.shares(shares, f"{title}; the numbers are in the table below"),
         table(title, ("hyperparameter", "share"), [(n, f"{share:.0%}") for n, share in shares.items()], numbers=(1,)),
     )
