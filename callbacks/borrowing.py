@@ -6,7 +6,6 @@ attributes return, the same objects with the same contents.
 
 from __future__ import annotations
 
-import copy
 import logging
 import signal
 from collections.abc import Iterator
@@ -52,8 +51,6 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
         trainer.fit_loop.epoch_loop.val_loop._results = made_for(lightning._ResultCollection, TrialResults)(
             training=False
         )
-        if getattr(precision, "scaler", None) is not None:
-            precision.scaler = copy.deepcopy(precision.scaler)
         clip_sparse_gradients(precision)
         connector.reset_metrics()
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -42,11 +43,13 @@ class LightningTraining(Training):
     batch_idx  batches of the present epoch behind it
     progress   the loops' counters, while it is put aside
     averages   of its weights, as the trainer's callbacks would keep them
+    scaler     of its loss, in half precision (None: there is none)
     """
 
     batch_idx: int = 0
     progress: Progress = ()
     averages: Sequence[TrialAverage] = ()
+    scaler: Any = None
 
     def torch_schedulers(self) -> list[LRScheduler]:
         """Return the schedulers that are in the configs now."""
@@ -72,6 +75,7 @@ class TrialLoop:
         self._hooks = {name: lightning_of(trainer).is_overridden(name, module) for name in _MODULE_HOOKS}
         self._takes_index = "batch_idx" in trainer.fit_loop.epoch_loop._build_kwargs(OrderedDict(), None, 0)
         self._leaves_batches = _moves_nothing(trainer, module)
+        self._scaler = getattr(trainer.precision_plugin, "scaler", None)
 
     @property
     def has_begun(self) -> bool:
@@ -93,6 +97,10 @@ class TrialLoop:
         """Let Lightning step this training's optimizers and schedulers from now on."""
         self._training = training
         strategy = self._trainer.strategy
+        if self._scaler is not None:
+            # Its scale moves with the gradients that overflow: each training has its own.
+            training.scaler = _copied(self._scaler) if training.scaler is None else training.scaler
+            self._trainer.precision_plugin.scaler = training.scaler
         strategy.optimizers = training.optimizers
         strategy.lr_scheduler_configs = training.schedulers
         forget_metrics(self._trainer)
@@ -119,11 +127,20 @@ class TrialLoop:
                 loss = loss_in(output)
                 if loss is not None:
                     strategy.backward(loss, strategy.optimizers[0])
+                    self._unscale()
         else:
             output = self._trainer.fit_loop.epoch_loop.manual_optimization.run(kwargs)
             loss = output.get("loss")
         self._leave_batch(output, batch, last=False)
         return math.nan if loss is None else float(loss.detach())
+
+    def _unscale(self) -> None:
+        """Divide gradients by what their loss was multiplied by, and let that move as in a step."""
+        (optimizer, *_), scaler = self._trainer.strategy.optimizers, self.training.scaler
+        gradients = (each.grad for group in optimizer.param_groups for each in group["params"])
+        if scaler is not None and any(gradient is not None for gradient in gradients):
+            scaler.unscale_(optimizer)
+            scaler.update()
 
     def train_batch(self) -> Tensor | None:
         """Train on the next batch; return its loss, or None where the module gave none."""
@@ -272,6 +289,12 @@ def in_hook(module: pl.LightningModule, name: str) -> Iterator[None]:
         yield
     finally:
         module._current_fx_name = before
+
+
+def _copied(scaler: Any) -> Any:
+    """Copy a scaler; one for shards shares its group of processes."""
+    group = getattr(scaler, "process_group", None)
+    return copy.deepcopy(scaler, {} if group is None else {id(group): group})
 
 
 def loss_in(output: Any) -> Any:

@@ -275,17 +275,18 @@ class LightningWorkload:
         trial.loop.attach(paused.training)
 
     def store(self) -> dict[str, Any] | None:
-        """Return optimizers, schedulers, counters and the model's state; None for one-shot streams and loss scaling."""
+        """Return optimizers, schedulers, counters and the model's state; None for one-shot streams."""
         trial, trainer = self._in_trial, self._trainer
         training = trial.loop.training
-        if self._data.replays or getattr(trainer.precision_plugin, "scaler", None) is not None:
+        if self._data.replays:
             return None
         if training.averages:
             return None
         stored = training.store(trial.model)
         if stored is None:
             return None
-        return {**stored, "progress": stored_progress(trainer), "at": [*stored["at"], training.batch_idx]}
+        scaling = {} if training.scaler is None else {"scaler": training.scaler.state_dict()}
+        return {**stored, "progress": stored_progress(trainer), "at": [*stored["at"], training.batch_idx], **scaling}
 
     def restore(self, stored: dict[str, Any], build: Build | None, scales: Mapping[str, float] = UNSCALED) -> None:
         """Go on with what was stored, with optimizers of the same kinds; the hooks at the beginning are behind it."""
@@ -296,6 +297,8 @@ class LightningWorkload:
         training.restore(trial.model, stored)
         restore_progress(self._trainer, stored["progress"])
         training.batch_idx = batch_idx
+        if training.scaler is not None:
+            training.scaler.load_state_dict(stored["scaler"])
 
     def paused_bytes(self) -> int:
         """Count the bytes of weights, buffers and optimizer states."""
