@@ -7,7 +7,7 @@ PACKAGES := .venv-packages
 PACKAGES_INSTALLED := $(PACKAGES)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-packages test-versions lint types pyright docs pictures build bench-data overhead scheduling storages clean
+.PHONY: help demo test test-all test-packages test-versions gpu-check lint types pyright docs pictures build bench-data overhead scheduling storages clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-versions:  ## a short suite with the oldest and the newest of what versions
 			pytest pytest-xdist tensorboard && \
 		$$environment/bin/python -m pytest -q -W ignore -m "not slow and not full" $(SHORT) || exit 1; \
 	done
+
+gpu-check: $(INSTALLED)  ## on one CUDA device, in minutes: no trace, fused, mixed precision, memory, time, compiled
+	$(BIN)/python -m tests.gpu.check
 
 lint: $(INSTALLED)  ## ruff: rules and format
 	$(BIN)/ruff check .
