@@ -68,7 +68,7 @@ class AutoOptimizer(AnyCallback):
         monitor: the logged value a trial is judged by; None: what ModelCheckpoint or EarlyStopping watches, else
             `val_loss` or the one validation loss, else the loss on training batches held back.
         mode: whether `monitor` should be small ("min") or large ("max").
-        budget: None: 2,000 steps, at most four trainings, at least a quarter of one; a number: a share of the
+        budget: None: 2,000 steps, at most four trainings, at least a twentieth of one; a number: a share of the
             training; a `Budget`: limits on steps, seconds, trials; 0: the rules alone.
         candidates: catalogue names (or "user") to choose from; None: what the rules propose.
         rules: "default", "classic" or a sequence of rules.

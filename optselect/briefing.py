@@ -17,13 +17,13 @@ from optselect.profile.measure import measure
 from optselect.profile.model import measured_anatomy
 from optselect.rules import Policy, Prior, Proposal, configuration, propose
 from optselect.rules import policies as policies_for
+from optselect.rules.length import rate_factor
 from optselect.search.brief import Brief
 from optselect.search.race import Race
 from optselect.search.race_for import arms_of, baseline_of, race_for, timeable
 from optselect.search.runner import PAUSED_BYTES, TIMING_COST, TrialRunner
 from optselect.search.stages import STAGES, Stage
 from optselect.search.tactics import TACTICS, Tactics
-from optselect.search.transfer import rate_factor
 from optselect.settings import Settings
 from optselect.study.identity import digest_of, measured_figures
 from optselect.study.opening import open_study

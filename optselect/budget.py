@@ -58,8 +58,8 @@ def resolve_budget(budget: float | Budget | None, horizon: int | None) -> Budget
     """Turn `budget` into the limits for a training of `horizon` micro-batches (None: not known).
 
     A number is a share of the training. None is the default: 2,000 micro-batches, but at most four
-    trainings and at least a quarter of one. So a tiny training is searched thoroughly, and a long one
-    pays a quarter of itself. Raises `BudgetError` on a negative number, and on a share of a training
+    trainings and at least a twentieth of one. So a tiny training is searched thoroughly, and a long one
+    pays a twentieth of itself. Raises `BudgetError` on a negative number, and on a share of a training
     whose length is not known.
     """
     if isinstance(budget, Budget):
@@ -84,4 +84,4 @@ def _is_amount(value: Any) -> bool:
 
 def default_steps(horizon: int) -> int:
     """Return how many micro-batches are spent by default on a training of `horizon` micro-batches."""
-    return int(min(max(2_000, horizon / 4), 4 * horizon))
+    return int(min(max(2_000, horizon / 20), 4 * horizon))

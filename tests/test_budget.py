@@ -14,9 +14,9 @@ from tests.support.cases import case
 
 @pytest.mark.parametrize(
     "horizon, steps",
-    [(10, 40), (400, 1_600), (500, 2_000), (2_000, 2_000), (8_000, 2_000), (8_004, 2_001), (100_000, 25_000)],
+    [(10, 40), (400, 1_600), (500, 2_000), (2_000, 2_000), (40_000, 2_000), (40_020, 2_001), (100_000, 5_000)],
 )
-def test_the_default_is_2000_steps_at_most_four_trainings_and_at_least_a_quarter_of_one(
+def test_the_default_is_2000_steps_at_most_four_trainings_and_at_least_a_twentieth_of_one(
     horizon: int, steps: int
 ) -> None:
     assert default_steps(horizon) == steps

@@ -51,7 +51,7 @@ def measure(workload: Workload, passes: int = 8, *, watch: Stopwatch | None = No
         )
         # Now it is known what runs last; and the first batch has told lazy modules their shapes.
         model = with_counts(model, anatomy_of(workload.model, order=execution.order, left_out=left_out))
-        return Profile(data=data, model=model, gradient=gradient, steps=workload.steps)
+        return Profile(data=data, model=model, gradient=gradient, steps=workload.steps, keeps_best=workload.keeps_best)
 
 
 def _recorded(backward: Backward, model: nn.Module, execution: Execution) -> Backward:

@@ -204,12 +204,17 @@ class GradientProfile(_Record):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Profile:
-    """All that was measured, and the optimizer steps to come (None: not known)."""
+    """All that was measured, and what the training is to be.
+
+    steps       optimizer steps to come (None: not known)
+    keeps_best  whether the weights of the best value are kept, not the last ones
+    """
 
     data: DataProfile
     model: ModelProfile
     gradient: GradientProfile
     steps: int | None = None
+    keeps_best: bool = False
 
     def __repr__(self) -> str:
         size = "a stream" if self.data.size is None else f"{self.data.size:,} samples"
@@ -239,7 +244,7 @@ class Profile:
             "model": self.model.to_dict(),
             "gradient": self.gradient.to_dict(),
         }
-        return {**parts, "steps": self.steps}
+        return {**parts, "steps": self.steps, "keeps_best": self.keeps_best}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Profile:
@@ -249,4 +254,5 @@ class Profile:
             model=ModelProfile.from_dict(data["model"]),
             gradient=GradientProfile.from_dict(data["gradient"]),
             steps=data["steps"],
+            keeps_best=data.get("keeps_best", False),
         )

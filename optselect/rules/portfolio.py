@@ -25,6 +25,7 @@ from optselect.configuration.schedule import ScheduleKind
 from optselect.profile.values import Profile
 from optselect.rules.features import distance_squared, features
 from optselect.rules.kinds import is_pretrained
+from optselect.rules.length import at_rate, rate_factor, repeats
 from optselect.rules.prior import WARMUP_STEPS_OF_AN_UNKNOWN_LENGTH
 from optselect.rules.rule import Answer, Evidence, rule, votes
 from optselect.space import Value
@@ -225,6 +226,11 @@ class Advice:
     picks: tuple[Pick, ...]
 
     @property
+    def steps(self) -> float:
+        """Steps of the recorded trainings: their geometric mean by weight."""
+        return math.pow(10.0, math.fsum(each.weight * (each.recorded.features["steps"] or 0.0) for each in self.alike))
+
+    @property
     def is_near(self) -> bool:
         """Whether any recorded training is like it at all."""
         return self.trust >= NEAR
@@ -271,11 +277,18 @@ def starts(profile: Profile, may: Callable[[str], bool]) -> list[Configuration]:
     """
     sparse = bool(profile.gradient.sparse)
     found = advice(profile, lambda point: may(point.optimizer) and not (sparse and point.optimizer == "momentum"))
-    return [at_home(pick.point, profile) for pick in found.picks] if found.is_near else []
+    return [at_home(pick.point, profile, found.steps) for pick in found.picks] if found.is_near else []
 
 
-def at_home(point: Point, profile: Profile) -> Configuration:
-    """Fit a point to the training of `profile`: its warmup, and its rate where weights were trained before."""
+def at_home(point: Point, profile: Profile, steps: float) -> Configuration:
+    """Fit a point that was recorded on trainings of some `steps` to the one of `profile`.
+
+    Its warmup is a share of the steps; its rate goes with their number, and with whether weights were trained before.
+    """
     made = point.configuration(profile.steps or 0, TRAINED_SCALE if is_pretrained(profile) else 1.0)
-    # A schedule that falls needs an end.
-    return made if profile.steps else replace(made, schedule=Schedule(warmup_steps=WARMUP_STEPS_OF_AN_UNKNOWN_LENGTH))
+    if not profile.steps:
+        # A schedule that falls needs an end.
+        return replace(made, schedule=Schedule(warmup_steps=WARMUP_STEPS_OF_AN_UNKNOWN_LENGTH))
+    recorded = steps / profile.steps
+    rate = (made.rate or 0.0) / rate_factor(made, profile, recorded)
+    return at_rate(made, rate, repeats=repeats(profile, min(recorded, 1.0)))

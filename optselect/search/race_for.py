@@ -11,11 +11,12 @@ from optselect.budget import UNKNOWN_LENGTH_STEPS
 from optselect.configuration import USER, Configuration
 from optselect.profile import Profile
 from optselect.rules import Policy, Proposal
+from optselect.rules.length import rate_factor, repeats
 from optselect.search.arms import arms, baseline, first_choices
 from optselect.search.brief import Brief
 from optselect.search.race import Race
 from optselect.search.tactics import TACTICS, Tactics
-from optselect.search.transfer import carried_over, rate_factor, search_horizon
+from optselect.search.transfer import carried_over, search_horizon
 
 # A trial put aside holds the weights and the optimizer's state, three times as much in the largest of torch's.
 _STATES = 4
@@ -106,7 +107,8 @@ def _at_length(configuration: Configuration, base: Configuration, profile: Profi
     """Move `configuration` to a training `ratio` times as long; the baseline stays as it is."""
     if configuration == base:
         return configuration
-    return carried_over(configuration, ratio, rate_factor(configuration, profile, ratio))
+    factor = rate_factor(configuration, profile, ratio)
+    return carried_over(configuration, ratio, factor, same_rows=repeats(profile, ratio))
 
 
 def _most_trials(race: Race) -> int:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from optselect.configuration import USER, Configuration, Trial
 from optselect.profile import Profile
-from optselect.rules.prior import REFERENCE_STEPS, length_factor
+from optselect.rules.length import REFERENCE_STEPS, at_rate, rate_factor, repeats
 from optselect.search import reasons
 from optselect.search.choice import Choice
 from optselect.search.race import Race
@@ -33,21 +33,18 @@ def search_horizon(training: int, steps: int | None) -> int:
     return max(steps, REFERENCE_STEPS)
 
 
-def rate_factor(configuration: Configuration, profile: Profile, ratio: float) -> float:
-    """Return the factor on a configuration's rate for a training `ratio` times as long as the one of `profile`."""
-    if configuration.optimizer == USER or not profile.steps:
-        return 1.0
-    there, here = (length_factor(configuration.optimizer, profile, profile.steps * each) for each in (ratio, 1.0))
-    return there / here
+def carried_over(
+    configuration: Configuration, ratio: float, factor: float, *, same_rows: bool = False
+) -> Configuration:
+    """Fit `configuration` to a training `ratio` times as long: its rate times `factor`, its warmup the same share.
 
-
-def carried_over(configuration: Configuration, ratio: float, factor: float) -> Configuration:
-    """Fit `configuration` to a training `ratio` times as long: its rate times `factor`, its warmup the same share."""
+    Where both trainings see the `same_rows`, the weight decay goes with the rate.
+    """
     if configuration.optimizer == USER or ratio == 1.0:
         return configuration
     schedule = replace(configuration.schedule, warmup_steps=round(configuration.schedule.warmup_steps * ratio))
     moved = replace(configuration, schedule=schedule)
-    return moved if moved.rate is None else moved.at_rate(moved.rate * factor)
+    return moved if moved.rate is None else at_rate(moved, moved.rate * factor, repeats=same_rows)
 
 
 def for_the_whole_training(
@@ -66,5 +63,6 @@ def for_the_whole_training(
         return choice
     ratio = race.training / race.horizon
     factor = 1 / rate_transfer(chosen, profile, 1 / ratio)
-    carried = replace(choice, configuration=carried_over(chosen, ratio, factor))
+    moved = carried_over(chosen, ratio, factor, same_rows=repeats(profile, 1 / ratio))
+    carried = replace(choice, configuration=moved)
     return carried.because(reasons.carried_over(race, factor))

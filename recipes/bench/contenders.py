@@ -56,8 +56,8 @@ def method(name: str) -> Method:
             number = float(amount)
         except ValueError as error:
             raise ConfigurationError(f"{name!r}: after the @ stands a number, but got {amount!r}") from error
-        if not 0 < number < math.inf or (kind in ("random", "tpe") and number < 1):
-            raise ConfigurationError(f"{name!r}: after the @ stands a number above 0, of trials from 1 on")
+        if not (1 if kind in ("random", "tpe") else 0) <= number < math.inf:
+            raise ConfigurationError(f"{name!r}: after the @ stands a number: of trainings from 0 on, of trials from 1")
         return functools.partial(SCALED[kind], amount=number)
     known = [*FIXED, *(f"{scaled}@NUMBER" for scaled in SCALED)]
     raise ConfigurationError(f"there is no method {name!r}.{nearest(name, known)} Known: {', '.join(known)}")

@@ -237,7 +237,7 @@ LONG: Mapping[str, Task] = {
 
 
 def named(names: Sequence[str]) -> list[Task]:
-    """Find the tasks of these names; "unseen", "other" and "long" mean all of their kind.
+    """Find the tasks of these names; "unseen", "other" and "long" mean all of their kind, "all" all but the long ones.
 
     Raises `ConfigurationError` on a name that is none.
     """
@@ -245,6 +245,7 @@ def named(names: Sequence[str]) -> list[Task]:
         "unseen": [*UNSEEN.values()],
         "other": [*STRANGE.values()],
         "long": [*LONG.values()],
+        "all": [*TASKS.values(), *UNSEEN.values(), *STRANGE.values()],
     }
     for name in names:
         if name not in known:

@@ -172,7 +172,7 @@ def command_parser() -> argparse.ArgumentParser:
     status.add_argument("--study", metavar="NAME", help="one of several searches in it")
     bench = add("bench", _bench, "compare ways to choose an optimizer on ten real tasks; resumable")
     bench.add_argument(
-        "--tasks", nargs="+", metavar="TASK", help="digits, letter, …, unseen or other for more; all ten without it"
+        "--tasks", nargs="+", metavar="TASK", help="digits, letter, …, unseen or other for more, all; ten without it"
     )
     bench.add_argument("--methods", nargs="+", metavar="METHOD", help="default, sweep, tpe@20, ours@0.25, …")
     bench.add_argument("--seeds", type=_count, default=3, help="searches of each method on each task (3)")
@@ -195,11 +195,14 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 
 def _add_portfolio(add: Callable[..., argparse.ArgumentParser]) -> None:
     portfolio = add("portfolio", _portfolio, "record trainings, and make and judge the prior that is learned from them")
-    portfolio.add_argument("action", choices=("record", "build", "judge"), help="what to do; record is resumable")
+    portfolio.add_argument("action", choices=("record", "build", "judge", "long"), help="record and long are resumable")
     portfolio.add_argument("--records", type=_file, metavar="FOLDER", help="of recorded trainings (the repository's)")
-    portfolio.add_argument("--workloads", nargs="+", metavar="NAME", help="to record these alone")
+    portfolio.add_argument(
+        "--workloads", nargs="+", metavar="NAME", help="to record, or to judge at length, these alone"
+    )
     portfolio.add_argument("--points", nargs="+", metavar="NAME", help="to record these configurations alone")
     portfolio.add_argument("--processes", type=_count, default=1, help="that record side by side (1)")
+    portfolio.add_argument("--seeds", type=_count, default=1, help="of searches of long trainings (1)")
     portfolio.add_argument("-o", "--output", type=_file, default=Path("portfolio.json"), help="what build writes")
 
 

@@ -65,10 +65,13 @@ class Outcome:
 
     def regret(self, point: str) -> float:
         """Return how far behind the best a point ended: 0 the best of all, 1 plain AdamW."""
-        losses = [self.loss(each) for each in self.trainings]
-        best = min(losses)
+        return self.regret_of(self.loss(point))
+
+    def regret_of(self, loss: float) -> float:
+        """Return how far a test loss is behind the best of all points, which is 0; 1 is plain AdamW's."""
+        best = min(self.loss(each) for each in self.trainings)
         gap = max(self.loss(BASELINE.name) - best, _LEAST_GAP * (self.untrained - best))
-        return min((self.loss(point) - best) / gap, _WORST) if gap > 0 else 0.0
+        return min((loss - best) / gap, _WORST) if gap > 0 else 0.0
 
 
 def read(folder: Path | None = None) -> list[Outcome]:

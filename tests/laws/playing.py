@@ -30,6 +30,7 @@ from optselect.parameters.anatomy import anatomy_of
 from optselect.plan import Reason
 from optselect.profile import Profile
 from optselect.rules import Proposal
+from optselect.rules.length import rate_factor, repeats
 from optselect.rules.voting import RULES_ALONE
 from optselect.search import reasons
 from optselect.search.arms import arms
@@ -37,7 +38,7 @@ from optselect.search.choice import choose, first_proposal
 from optselect.search.next_job import next_job
 from optselect.search.progress import Silent
 from optselect.search.race import Race
-from optselect.search.transfer import carried_over, for_the_whole_training, rate_factor, search_horizon
+from optselect.search.transfer import carried_over, for_the_whole_training, search_horizon
 from tests.laws.trainings import SEARCHED, Training, loader, own_optimizer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -81,7 +82,9 @@ def race_of(spec: Mapping[str, Any]) -> Race:
     if (searched := search_horizon(horizon, spec["steps"])) < horizon:
         ratio, profile = searched / horizon, profile_of(spec["profile"])
         contenders = tuple(
-            each if each == base else carried_over(each, ratio, rate_factor(each, profile, ratio))
+            each
+            if each == base
+            else carried_over(each, ratio, rate_factor(each, profile, ratio), same_rows=repeats(profile, ratio))
             for each in contenders
         )
     return Race(

@@ -37,7 +37,7 @@ class Digits:
         self.model = model or nn.Sequential(
             nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10)
         )
-        self.steps = 400
+        self.steps, self.keeps_best = 400, False
         self.stream = stream
         self.passes = 0
         self.heads: list[int] = []
@@ -133,11 +133,12 @@ class Unborrowed:
     """A workload that lets a lazy model keep the shapes it has taken."""
 
     def __init__(self, workload: Digits) -> None:
-        self.model, self.steps, self.source, self.backward = (
+        self.model, self.steps, self.source, self.backward, self.keeps_best = (
             workload.model,
             workload.steps,
             workload.source,
             workload.backward,
+            workload.keeps_best,
         )
 
     @contextmanager

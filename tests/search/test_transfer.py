@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 from optselect import TorchWorkload, select
 from optselect.configuration import USER, Configuration
 from optselect.configuration.schedule import Schedule
+from optselect.rules.length import rate_factor
 from optselect.search.progress import Silent
-from optselect.search.transfer import carried_over, rate_factor, search_horizon
+from optselect.search.transfer import carried_over, search_horizon
 from optselect.testing import PROFILES
 from tests.support.small import net, vectors
 
