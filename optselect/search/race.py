@@ -75,6 +75,7 @@ class Race:
     user_scales      whether trials may have the user's own optimizer at other rates
     user_passes      forward and backward passes of one micro-batch with the user's own optimizer
     first_choices    what the record and the rules put before all others (empty: the first arm)
+    recorded         whether the first arm is what recorded trainings like this one put first
     policies         ways to train the parts of a trained model, to try on the leader
     slowness         how many times as long as one of the baseline's a micro-batch takes, by optimizer, at least 1
                      (empty: trials are compared at equal steps)
@@ -95,6 +96,7 @@ class Race:
     training: int | None = None
     length_known: bool = True
     first_choices: tuple[Configuration, ...] = ()
+    recorded: bool = False
     policies: tuple[FineTuning, ...] = ()
     untrained: Evaluation | None = None
     risk: float = RISK
@@ -182,12 +184,15 @@ class Race:
     def layout(self) -> Layout:
         """How far the first stage goes, and with how many arms.
 
-        That is a quarter; of a training whose quarter is too short to tell anything, `least_rung` or a half, where
+        Where recorded trainings have a first choice and the budget is small, that and the baseline go as far as it
+        takes them. Else that is a quarter; of a training whose quarter is too short to tell anything, `least_rung` or a half, where
         four arms can go there. It may be a fifth short of that when so one more arm gets in.
         """
         tactics, judging = self.tactics, self.validation_cost
         wanted = len(self.first_arms if self.policies else self.arms)
         left = self.left if self.seconds is None else tactics.timed * self.left
+        if self.recorded and not self.policies and left < tactics.halving * self.horizon:
+            return Layout(rung=max(min(int(left / 2 - judging), self.horizon), 1), arms=min(2, wanted))
         quarter, later = max(self.horizon // 4, 1), min(self.least_rung, self.horizon // 2)
         if later > quarter and left >= tactics.first_arms * (later + judging):
             quarter = later

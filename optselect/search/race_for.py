@@ -58,6 +58,7 @@ def race_for(
         trials=budget.trials,
         spent=profile.gradient.passes + brief.timing,
         first_choices=firsts,
+        recorded=bool(proposals) and proposals[0].seat == "portfolio",
         policies=tuple(each.fine_tuning for each in policies),
         validation_cost=brief.validation_cost,
         goal=brief.goal,
