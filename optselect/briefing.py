@@ -259,7 +259,7 @@ def at_pace(
         return _at_equal_time(workload, brief, profile, proposals, runner=runner, study=study)
     if brief.budget.seconds is None or not brief.budget.searches:
         return brief
-    timed = timeable(brief, proposals)
+    timed = timeable(brief, profile, proposals)
     timing = TIMING_COST * len(timed)
     pace = max((runner.seconds_per_micro_batch(each) or 0.0 for each in timed), default=0.0)
     pace = workload.agree(pace if study is None else study.remember("seconds per micro-batch", pace))
@@ -293,7 +293,7 @@ def _at_equal_time(
     limit = brief.budget.at_pace(unit / passes, spent=0).steps
     slowness, timing = {base.optimizer: 1.0}, float(TIMING_COST)
     left_out: list[str] = []
-    for arm in arms_of(brief, proposals):
+    for arm in arms_of(brief, profile, proposals):
         if arm.optimizer in slowness or arm.optimizer in left_out:
             continue
         # The first in any case: there would be nothing to compare.

@@ -11,6 +11,7 @@ from optselect.budget import UNKNOWN_LENGTH_STEPS
 from optselect.configuration import USER, Configuration
 from optselect.profile import Profile
 from optselect.rules import Policy, Proposal
+from optselect.rules.kinds import is_pretrained
 from optselect.rules.length import rate_factor, repeats
 from optselect.search.arms import arms, baseline, first_choices
 from optselect.search.brief import Brief
@@ -38,7 +39,7 @@ def race_for(
     Of a training much longer than the budget a shorter one is searched, and rates are moved to its length.
     """
     base = baseline_of(brief)
-    contenders, firsts, budget = arms_of(brief, proposals), first_choices(proposals), brief.budget
+    contenders, firsts, budget = arms_of(brief, profile, proposals), first_choices(proposals), brief.budget
     searched = brief.horizon or budget.steps or UNKNOWN_LENGTH_STEPS
     if brief.horizon is not None and budget.searches:
         searched = search_horizon(brief.horizon, budget.steps)
@@ -76,14 +77,15 @@ def race_for(
     return replace(race, continues=continues, keeps_best=brief.keeps_best and continues)
 
 
-def arms_of(brief: Brief, proposals: Sequence[Proposal]) -> tuple[Configuration, ...]:
+def arms_of(brief: Brief, profile: Profile, proposals: Sequence[Proposal]) -> tuple[Configuration, ...]:
     """List the configurations of the first stage: other rates of the baseline's optimizer where that is a candidate.
 
     Where trials are compared at equal time, those whose pace is known.
     """
     base, candidates = baseline_of(brief), brief.settings.candidates
     may_be_chosen = candidates is None or base.optimizer in candidates
-    found = arms(proposals, base, sweeps_own=may_be_chosen and (base.optimizer != USER or brief.user_scales))
+    sweeps_own = may_be_chosen and (base.optimizer != USER or brief.user_scales)
+    found = arms(proposals, base, sweeps_own=sweeps_own, trained=is_pretrained(profile))
     return tuple(each for each in found if not brief.slowness or each.optimizer in brief.slowness)
 
 
@@ -94,14 +96,14 @@ def baseline_of(brief: Brief) -> Configuration:
     return base if base.optimizer == USER else replace(base, fine_tuning=brief.policy)
 
 
-def timeable(brief: Brief, proposals: Sequence[Proposal]) -> list[Configuration]:
+def timeable(brief: Brief, profile: Profile, proposals: Sequence[Proposal]) -> list[Configuration]:
     """List the two arms that every search begins with, as far as a micro-batch is one pass for them."""
 
     def is_one_pass(configuration: Configuration) -> bool:
         name = configuration.optimizer
         return brief.user_passes == 1 if name == USER else not catalogue.get(name).closure
 
-    return [each for each in arms_of(brief, proposals)[:2] if is_one_pass(each)]
+    return [each for each in arms_of(brief, profile, proposals)[:2] if is_one_pass(each)]
 
 
 def _at_length(configuration: Configuration, base: Configuration, profile: Profile, ratio: float) -> Configuration:

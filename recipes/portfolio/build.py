@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from optselect.profile.values import Profile
-from optselect.recipes.portfolio.grid import BASELINE, GRID, points_of
+from optselect.recipes.portfolio.grid import AT_LENGTH, BASELINE, GRID, points_of
 from optselect.recipes.portfolio.record import PACKED, PROFILES, TRAININGS, Training
 from optselect.recipes.portfolio.workloads import WORKLOADS
 from optselect.rules.features import features
@@ -26,6 +26,8 @@ _WITH_TORCH = [name for name, point in GRID.items() if comes_with_torch(point)]
 
 # A training that ends further behind than this is no worse for a choice.
 _WORST = 2.0
+# Where one of them was not run, another tells of its rates.
+_ADAMS_KIN = frozenset({"adamw", "nadam", "rmsprop"})
 # Of what the best gains on the untrained model, the gap to plain AdamW counts as this much at least: less is noise.
 _LEAST_GAP = 0.02
 
@@ -64,8 +66,20 @@ class Outcome:
         return worst if ended is None else min(ended, worst)
 
     def regret(self, point: str) -> float:
-        """Return how far behind the best a point ended: 0 the best of all, 1 plain AdamW."""
-        return self.regret_of(self.loss(point))
+        """Return how far behind the best a point ended: 0 the best of all, 1 plain AdamW.
+
+        At other lengths fewer points were run. There the nearest in rate of the same optimizer, or of Adam's kin,
+        stands for a point; where there is none, the mean of all.
+        """
+        if self.length == 1 or point in self.trainings:
+            return self.regret_of(self.loss(point))
+        wanted = GRID[point]
+        kin = _ADAMS_KIN if wanted.optimizer in _ADAMS_KIN else {wanted.optimizer}
+        alike = [each for name in self.trainings if (each := GRID[name]).optimizer in kin and each != BASELINE]
+        if not alike:
+            return statistics.fmean(self.regret_of(self.loss(each)) for each in self.trainings)
+        nearest = min(alike, key=lambda each: abs(math.log(each.rate / wanted.rate)))
+        return self.regret_of(self.loss(nearest.name))
 
     def regret_of(self, loss: float) -> float:
         """Return how far a test loss is behind the best of all points, which is 0; 1 is plain AdamW's."""
@@ -107,21 +121,21 @@ def outcomes(profiles: Iterable[Mapping[str, Any]], trainings: Sequence[Training
 
 
 def build(found: Iterable[Outcome], *, reach: float = REACH, everywhere: float = EVERYWHERE) -> Portfolio:
-    """Make the portfolio out of the workloads at their own length, and the points that all of them were run with.
+    """Make the portfolio out of the workloads, and the points that all of them were run with at their own length.
 
     Those that come with torch are asked of each workload; those of other packages count once all have them.
     """
-    whole = [each for each in found if each.length == 1 and each.has(_WITH_TORCH)]
-    points = [point for name, point in GRID.items() if all(each.has([name]) for each in whole)]
+    whole = [each for each in found if each.has(_WITH_TORCH if each.length == 1 else AT_LENGTH[each.length])]
+    points = [point for name, point in GRID.items() if all(each.has([name]) for each in whole if each.length == 1)]
     recorded = tuple(
         Recorded(
-            name=each.name,
+            name=each.name if each.length == 1 else f"{each.name} x{each.length}",
             family=each.family,
             summary=WORKLOADS[each.name].summary,
             features={name: _short(value) for name, value in features(each.profile).items()},
             regrets=tuple(round(each.regret(point.name), 3) for point in points),
         )
-        for each in sorted(whole, key=lambda each: each.name)
+        for each in sorted(whole, key=lambda each: (each.name, each.length))
     )
     return Portfolio(
         points=tuple(points),

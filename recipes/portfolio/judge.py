@@ -41,13 +41,29 @@ class Design:
     budget: float
     stages: tuple[tuple[int, float], ...]
 
+    @property
+    def words(self) -> str:
+        """How many points go how far: `7 @ 0.25, 2 @ 0.5`."""
+        return ", ".join(f"{count} @ {fraction:g}" for count, fraction in self.stages) or "the first"
+
 
 DESIGNS = (
     Design(budget=0.0, stages=()),
     Design(budget=0.05, stages=((1, 0.02),)),
     Design(budget=0.25, stages=((1, 0.125),)),
-    Design(budget=1.0, stages=((3, 0.25),)),
+    Design(budget=1.0, stages=((1, 0.5),)),
+    Design(budget=2.0, stages=((1, 1.0),)),
     Design(budget=4.0, stages=((7, 0.25), (2, 0.5), (1, 1.0))),
+)
+# What else the same budgets would pay for: more arms, not as far.
+BROADER = (
+    Design(budget=0.5, stages=((1, 0.25),)),
+    Design(budget=0.5, stages=((3, 0.125),)),
+    Design(budget=1.0, stages=((1, 0.5),)),
+    Design(budget=1.0, stages=((3, 0.25),)),
+    Design(budget=2.0, stages=((1, 1.0),)),
+    Design(budget=2.0, stages=((3, 0.5),)),
+    Design(budget=2.0, stages=((7, 0.25),)),
 )
 
 Order = Callable[[Outcome], list[str]]
@@ -179,7 +195,7 @@ class Score:
     """How far behind the best the chosen ones ended, over all workloads: 0 the best point of each, 1 plain AdamW."""
 
     way: str
-    budget: float
+    design: Design
     regrets: tuple[float, ...]
 
     @property
@@ -187,28 +203,34 @@ class Score:
         """A line of a table: mean, median, worst, and the share of harm."""
         harm = sum(regret > 1 + _NOISE for regret in self.regrets) / len(self.regrets)
         mean, median = statistics.fmean(self.regrets), statistics.median(self.regrets)
-        return f"| {self.way} | {self.budget:g} | {mean:.2f} | {median:.2f} | {max(self.regrets):.2f} | {harm:.0%} |"
+        figures = f"{mean:.2f} | {median:.2f} | {max(self.regrets):.2f} | {harm:.0%}"
+        return f"| {self.way} | {self.design.budget:g} | {self.design.words} | {figures} |"
 
 
-def judged(found: Sequence[Outcome], ways: Mapping[str, Way] = WAYS) -> list[Score]:
+def judged(
+    found: Sequence[Outcome], ways: Mapping[str, Way] = WAYS, designs: Sequence[Design] = DESIGNS
+) -> list[Score]:
     """Judge `ways` on all workloads at their own length, each by what was recorded of other families."""
-    known = [each for each in found if each.length == 1 and BASELINE.name in each.trainings]
+    known = [each for each in found if BASELINE.name in each.trainings]
+    scored = [each for each in known if each.length == 1]
     scores = []
     for name, way in ways.items():
         orders: dict[str, list[str]] = {}
-        for family in sorted({each.family for each in known}):
+        for family in sorted({each.family for each in scored}):
             order = way([each for each in known if each.family != family])
-            orders |= {each.name: order(each) for each in known if each.family == family}
-        for design in DESIGNS:
-            regrets = tuple(each.regret(chosen(each, orders[each.name], design)) for each in known)
-            scores.append(Score(way=name, budget=design.budget, regrets=regrets))
+            orders |= {each.name: order(each) for each in scored if each.family == family}
+        for design in designs:
+            regrets = tuple(each.regret(chosen(each, orders[each.name], design)) for each in scored)
+            scores.append(Score(way=name, design=design, regrets=regrets))
     return scores
 
 
 def report(found: Sequence[Outcome]) -> str:
     """Judge all ways and write the table."""
-    whole = [each for each in found if each.length == 1]
-    families = len({each.family for each in whole})
-    head = f"{len(whole)} workloads of {families} families, each judged by the others' families."
-    lines = ["| way | budget | mean | median | worst | harm |", "|---|--:|--:|--:|--:|--:|"]
-    return "\n".join([head, "", *lines, *(score.row for score in judged(whole))])
+    scored = [each for each in found if each.length == 1]
+    families = len({each.family for each in scored})
+    head = f"{len(scored)} workloads of {families} families, each judged by the others' families."
+    lines = ["| way | budget | points | mean | median | worst | harm |", "|---|--:|---|--:|--:|--:|--:|"]
+    broader = judged(found, {"neighbours": neighbours}, BROADER)
+    rows = (score.row for score in judged(found))
+    return "\n".join([head, "", *lines, *rows, "", *lines, *(score.row for score in broader)])

@@ -38,6 +38,14 @@ def test_the_first_choice_comes_first_then_ones_own_at_two_rates_then_the_second
     assert found[:6] == (MUON.configuration, base, higher, NADAM.configuration, highest, ADAM.configuration)
 
 
+def test_of_weights_that_were_trained_before_ones_own_goes_down_first() -> None:
+    base = baseline(has_user_optimizer=True)
+
+    found = arms([MUON, NADAM, ADAM], base, trained=True)
+
+    assert [arm.rate for arm in found if arm.optimizer == USER] == pytest.approx([1.0, 10**-0.5, 10**0.5])
+
+
 def test_other_rates_of_the_baseline_are_left_out_where_it_is_no_candidate() -> None:
     base = baseline(has_user_optimizer=True)
 
