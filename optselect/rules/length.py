@@ -17,10 +17,11 @@ from optselect.rules.regimes import regime
 REFERENCE_STEPS = 800
 """The length that the catalogue's centres are for."""
 
-# Powers of the length in the best rate. With Adam's, a transformer's 3e-3 of 800 steps becomes 5.8e-4 for the
-# 187,000 steps of AlgoPerf's ViT, whose tuned value is 8.4e-4 (arXiv:2306.07179; power law: arXiv:2409.19913).
+# The power of the length in the best rate where rows are seen a few times and the rate falls to the end: between Adam's
+# on language models (0 to -.1; NAdam's -.18, Muon's -.23, SOAP's -.27, Kron's -.40: `large_trainings`, marin.*.rate)
+# and what carries a small transformer over: with it 3e-3 of 800 steps becomes 5.8e-4 for the 187,000 of AlgoPerf's ViT,
+# whose tuned value is 8.4e-4 (arXiv:2306.07179). Half the best rate costs a third of what twice of it does.
 EXPONENT = 0.3
-EXPONENTS: Mapping[str, float] = {}
 LIMITS = (0.1, 2.0)
 
 # SGD's .1 holds from 200 steps (measured here) to ImageNet's 450,000 (arXiv:1706.02677); the rest have no learning rate
@@ -29,20 +30,27 @@ LIMITS = (0.1, 2.0)
 LENGTH_FREE = frozenset({"sgd", "momentum", "asgd", "adadelta", "lbfgs", "rprop", "prodigy", "schedulefree_sgd"})
 
 # Where rows are seen again and again there is less and less to learn from them: a row's worth is spent after some
-# fifteen passes (Muennighoff et al. 2023, arXiv:2305.16264). Whatever goes on at the same rate fits noise. So beyond
-# ten passes the sum of the steps is kept: the rate falls as one over the length where steps stay of one size, and as
-# one over its root where they shrink as Adagrad's do. Best rates of the benchmark's grid, at a length and ten times it:
-# Muon .01 and .001 (letter, 7 and 73 passes; digits, 26 and 256), Adagrad .1 and .03 (MovieLens-100k, 3 and 26).
-# Adam and its kin do not do so on the same tasks (letter .03 and .03, digits flat, MovieLens-100k .01 and .001).
+# fifteen passes (Muennighoff et al. 2023, arXiv:2305.16264). Whatever goes on at the same rate fits noise, and the last
+# weights show it. Powers of the length beyond ten passes, between those of trainings that overfit (constant rates, last
+# weights: -1.2 to -1.3, best weights kept: 0 to -.6: `large_trainings`, deepobs.*.overfitting) and of those that do
+# not. On recorded workloads of 128 and 960 passes with a cosine: AdamW -1.4 and -.5, momentum -.6 and -.3, Muon -1.1
+# and -1.0; on the benchmark's tasks at ten times their length: Muon -1.0 (letter, digits), Adagrad -.5
+# (MovieLens-100k), AdamW 0, 0 and -1.0.
 MANY_PASSES = 10
-OVER_MANY_PASSES: Mapping[str, float] = {"muon": 1.0, "adagrad": 0.5}
+OVER_MANY_PASSES: Mapping[str, float] = {
+    "muon": 1.0,
+    **dict.fromkeys(("adagrad", "adam", "amsgrad", "adamw", "nadam", "rmsprop"), 0.5),
+    **dict.fromkeys(("sgd", "momentum"), 0.3),
+}
+LEAST = 0.01
+"""No length makes a rate smaller than by this factor."""
 
 
 def length_factor(optimizer: str, profile: Profile, steps: float) -> float:
     """Return the factor of a training's length on a learning rate: 1 after `REFERENCE_STEPS`, less after more."""
     if not regime(profile).horizon:
         return 1.0
-    exponent = 0.0 if optimizer in LENGTH_FREE else EXPONENTS.get(optimizer, EXPONENT)
+    exponent = 0.0 if optimizer in LENGTH_FREE else EXPONENT
     low, high = LIMITS
     factor: float = min(max((REFERENCE_STEPS / steps) ** exponent, low), high)
     batches = profile.data.batches or 0
@@ -50,7 +58,7 @@ def length_factor(optimizer: str, profile: Profile, steps: float) -> float:
     overfits = optimizer in OVER_MANY_PASSES and not profile.keeps_best
     if overfits and batches > 1 and steps > MANY_PASSES * batches:
         factor *= (MANY_PASSES * batches / steps) ** (OVER_MANY_PASSES[optimizer] - exponent)
-    return factor
+    return max(factor, LEAST)
 
 
 def rate_factor(configuration: Configuration, profile: Profile, ratio: float) -> float:

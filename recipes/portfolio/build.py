@@ -28,6 +28,8 @@ _WITH_TORCH = [name for name, point in GRID.items() if comes_with_torch(point)]
 _WORST = 2.0
 # Where one of them was not run, another tells of its rates.
 _ADAMS_KIN = frozenset({"adamw", "nadam", "rmsprop"})
+# What was run is preferred to what was not.
+_NOT_RUN = 0.1
 # Of what the best gains on the untrained model, the gap to plain AdamW counts as this much at least: less is noise.
 _LEAST_GAP = 0.02
 
@@ -69,7 +71,7 @@ class Outcome:
         """Return how far behind the best a point ended: 0 the best of all, 1 plain AdamW.
 
         At other lengths fewer points were run. There the nearest in rate of the same optimizer, or of Adam's kin,
-        stands for a point; where there is none, the mean of all.
+        stands for a point, and counts as a little behind; where there is none, the mean of all.
         """
         if self.length == 1 or point in self.trainings:
             return self.regret_of(self.loss(point))
@@ -79,7 +81,7 @@ class Outcome:
         if not alike:
             return statistics.fmean(self.regret_of(self.loss(each)) for each in self.trainings)
         nearest = min(alike, key=lambda each: abs(math.log(each.rate / wanted.rate)))
-        return self.regret_of(self.loss(nearest.name))
+        return min(self.regret_of(self.loss(nearest.name)) + _NOT_RUN, _WORST)
 
     def regret_of(self, loss: float) -> float:
         """Return how far a test loss is behind the best of all points, which is 0; 1 is plain AdamW's."""

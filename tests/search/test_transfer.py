@@ -64,6 +64,28 @@ def test_a_rate_is_carried_over_by_the_priors_power_of_the_length(optimizer: str
     assert factor == pytest.approx(8.0**exponent)
 
 
+@pytest.mark.parametrize("optimizer, exponent", [("muon", -1.0), ("adamw", -0.5), ("momentum", -0.3)])
+def test_beyond_ten_passes_rates_fall_faster_unless_the_best_weights_are_kept(optimizer: str, exponent: float) -> None:
+    seen_often = replace(FRESH, data=replace(FRESH.data, batches=40), steps=800)
+    configuration = replace(NADAM, optimizer=optimizer)
+
+    last = rate_factor(configuration, seen_often, 8.0)
+    best = rate_factor(configuration, replace(seen_often, keeps_best=True), 8.0)
+
+    assert last == pytest.approx(8.0**exponent)
+    assert best == pytest.approx(1.0 if optimizer == "momentum" else 8.0**-0.3)
+
+
+def test_decoupled_decay_goes_with_the_rate_where_the_same_rows_are_seen() -> None:
+    decaying = replace(NADAM, hyperparameters={"lr": 1e-2, "weight_decay": 1e-2})
+
+    same = carried_over(decaying, 4.0, 0.5, same_rows=True).hyperparameters
+    fresh = carried_over(decaying, 4.0, 0.5).hyperparameters
+
+    assert (same["lr"], same["weight_decay"]) == pytest.approx((5e-3, 2e-2))
+    assert (fresh["lr"], fresh["weight_decay"]) == pytest.approx((5e-3, 1e-2))
+
+
 def test_a_long_training_is_searched_within_its_budget_and_the_plan_says_how_it_was_carried_over() -> None:
     loader = DataLoader(vectors(), batch_size=16, shuffle=True)
     workload = TorchWorkload(net(), nn.functional.cross_entropy, loader, loader, steps=4_000)
@@ -78,4 +100,4 @@ def test_a_long_training_is_searched_within_its_budget_and_the_plan_says_how_it_
     assert plan.optimizer == "nadam"
     assert len(carried) == 1
     assert plan.configuration.rate is not None
-    assert min(abs(plan.configuration.rate * 5**0.3 / rate - 1) for rate in tried if rate) < 1e-6
+    assert min(abs(plan.configuration.rate * 5**0.5 / rate - 1) for rate in tried if rate) < 1e-6
