@@ -58,7 +58,7 @@ def _log(value: float | None) -> float | None:
 def distance_squared(
     one: Mapping[str, float | None], other: Mapping[str, float | None], spread: Mapping[str, float]
 ) -> float:
-    """Return the mean square of what two differ by, features in units of their `spread`; unknown ones count nothing."""
+    """Return the mean square of what two differ by, features in their units, `spread`; unknown ones count nothing."""
     apart = [
         ((one[name] - other[name]) / spread[name]) ** 2  # type: ignore[operator]  # neither is None
         for name in spread

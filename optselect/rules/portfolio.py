@@ -105,7 +105,7 @@ class Pick:
 class Portfolio:
     """Recorded trainings with the points that all of them were run with.
 
-    spread      standard deviation of each feature over the trainings
+    spread      unit of each feature: its standard deviation over the trainings, a third of it for steps and passes
     reach       distance, in those, at which a training counts exp(-1/2) as much as one that is no different
     everywhere  how much all trainings together count, however different, beside one that is no different
     """
