@@ -16,6 +16,7 @@ from optselect.callbacks.clipping import clip_sparse_gradients
 from optselect.callbacks.counters import loops_of
 from optselect.callbacks.lightning_names import lightning_of, made_for
 from optselect.callbacks.muting import SilentProfiler, TrialResults, muted, silent
+from optselect.callbacks.sharding import cuts_the_model
 from optselect.workload.borrowed_model import attributes_restored
 
 _log = logging.getLogger("optselect")
@@ -51,7 +52,9 @@ def trainer_borrowed(trainer: Any) -> Iterator[None]:
         trainer.fit_loop.epoch_loop.val_loop._results = made_for(lightning._ResultCollection, TrialResults)(
             training=False
         )
-        clip_sparse_gradients(precision)
+        if not cuts_the_model(strategy):
+            # There a norm is one over all processes, as the strategy has it; and no gradient is sparse.
+            clip_sparse_gradients(precision)
         connector.reset_metrics()
         yield
 

@@ -19,7 +19,7 @@ from optselect.callbacks.fit_state import FitState
 from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.other_callbacks import is_named, is_tuning
 from optselect.callbacks.schedules import looks_schedulers_up, standing_still
-from optselect.callbacks.sharding import build_on, check_fits, fits
+from optselect.callbacks.sharding import build_on, check_fits, fits, trained_model
 from optselect.callbacks.thawing import later_parameters, obstacle_to_thawing
 from optselect.callbacks.workload import LightningWorkload
 from optselect.configuration import USER
@@ -72,6 +72,10 @@ class FitRequest:
     announce: Callable[[OptimizerPlan], None]
     progress: bool = True
 
+    @property
+    def _model(self) -> Any:
+        return trained_model(self.trainer, self.module)
+
     def continuation(self) -> Continuation | None:
         """Find what the fit goes on from, and put its random numbers back; None: nothing was decided or trained before.
 
@@ -90,7 +94,7 @@ class FitRequest:
         """
         plan = before.plan_to_go_on_with(self.given)
         if plan is not None:
-            check_fits(plan, self.module)
+            check_fits(plan, self._model)
         configured = self.configure(plan, thawed=before.thawed)
         self.fit.built.ends_at = end_of(plan) if before.ends_at is None else before.ends_at
         schedulers = self.fit.built.schedulers or []
@@ -107,9 +111,9 @@ class FitRequest:
         Raises `PlanMismatchError` for a given one that is for another module, unless that is to be searched for anew.
         """
         if self.given is not None and self.on_mismatch == "error":
-            check_fits(self.given, self.module)
+            check_fits(self.given, self._model)
         plan = earlier if self.given is None else self.given
-        return plan if plan is not None and fits(plan, self.module) else None
+        return plan if plan is not None and fits(plan, self._model) else None
 
     def search(self, steps_done: int) -> Selection | None:
         """Search for a choice, `steps_done` optimizer steps after the beginning; None: nothing can be searched for.
@@ -165,7 +169,7 @@ class FitRequest:
         if self.user is not None:
             return self.user()
         plain = baseline(has_user_optimizer=False)
-        optimizer, _ = build_groups(param_groups(anatomy_of(self.module), plain), plain.schedule, self.module, None)
+        optimizer, _ = build_groups(param_groups(anatomy_of(self._model), plain), plain.schedule, self._model, None)
         return {"optimizer": optimizer}
 
     def _built_from(self, plan: OptimizerPlan, *, thawed: int) -> Any:
@@ -182,7 +186,7 @@ class FitRequest:
         self.fit.later = later_parameters(plan, self.module)
         if self.fit.later and (obstacle := obstacle_to_thawing(self.trainer, self.module)):
             raise ConfigurationError(f"the plan freezes parts of the module, but {obstacle}")
-        optimizer, scheduler = build_on(plan, self.module, thawed=thawed)
+        optimizer, scheduler = build_on(plan, self._model, thawed=thawed)
         check_under_deepspeed(self.trainer.strategy, plan, optimizer)
         if scheduler is None and looks_schedulers_up(self.module):
             scheduler = standing_still(optimizer)

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from optselect.callbacks.lightning_names import lightning_of
 from optselect.callbacks.other_callbacks import leaves_length_open
+from optselect.callbacks.sharding import refuse_unrestorable
 from optselect.errors import UnsupportedModuleError
 from optselect.workload.identity import plain
 
@@ -20,15 +21,11 @@ if TYPE_CHECKING:
 
 def refuse_unsearchable(trainer: Any, module: pl.LightningModule) -> None:
     """Raise `UnsupportedModuleError` where trials could not choose their batches, or not be undone."""
-    strategy = trainer.strategy
     if lightning_of(trainer).is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True):
         raise UnsupportedModuleError(
             "training_step takes the loader's iterator, so trials could not choose its batches"
         )
-    if strategy.restore_checkpoint_after_setup or strategy.handles_gradient_accumulation:
-        raise UnsupportedModuleError(
-            f"{type(strategy).__name__} shards the model, so its weights cannot be put back after a trial"
-        )
+    refuse_unrestorable(trainer.strategy)
 
 
 def steps_to_come(trainer: Any, callbacks: Iterable[Any], steps_done: int) -> int | None:

@@ -93,6 +93,15 @@ class TrialLoop:
         """Have no training to go on with."""
         self._training = None
 
+    def drop(self) -> None:
+        """Have no training to go on with, and free its optimizers' states.
+
+        Optimizers and schedulers hold each other, so their memory would wait for Python's collector.
+        """
+        for optimizer in self._training.optimizers if self._training is not None else ():
+            optimizer.state.clear()
+        self._training = None
+
     def attach(self, training: LightningTraining) -> None:
         """Let Lightning step this training's optimizers and schedulers from now on."""
         self._training = training

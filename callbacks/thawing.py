@@ -8,6 +8,7 @@ import torch
 
 from optselect.callbacks.monitoring import USUAL
 from optselect.callbacks.other_callbacks import is_named
+from optselect.callbacks.sharding import cuts_the_model
 from optselect.configuration.goal import Mode
 from optselect.errors import MetricNotLoggedError
 from optselect.optim.scheduler import ScheduledLR
@@ -29,6 +30,11 @@ def obstacle_to_thawing(trainer: Any, module: pl.LightningModule) -> str | None:
             f"{type(strategy).__name__} wraps the module before its optimizer is made, and a parameter frozen after "
             "that leaves its gradients waiting; pass strategy='ddp_find_unused_parameters_true' (or "
             "find_unused_parameters=True), or freeze it in the module's __init__"
+        )
+    if cuts_the_model(strategy):
+        return (
+            f"{type(strategy).__name__} lays the parts of the model out before its optimizer is made, with what is "
+            "frozen then; freeze it in the module's __init__ or configure_model"
         )
     return None
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -36,6 +37,7 @@ from optselect.callbacks.schedules import (
     obstacle_to_scheduling,
     standing_still,
 )
+from optselect.callbacks.sharding import trained_model
 from optselect.callbacks.thawing import obstacle_to_thawing
 from optselect.configuration.evaluation import Evaluation
 from optselect.configuration.goal import Mode
@@ -44,6 +46,7 @@ from optselect.errors import UnsupportedModuleError
 from optselect.optim.modes import to_training
 from optselect.optim.rescaling import scaled
 from optselect.parameters.compilation import compilations_forgotten
+from optselect.parameters.sharding import is_cut, local
 from optselect.study.identity import Identity
 from optselect.workload.borrowed_model import BorrowedModel, training_bytes
 from optselect.workload.class_state import classes_restored
@@ -51,6 +54,8 @@ from optselect.workload.identity import model_identity, optimizer_facts, plain
 from optselect.workload.own_optimizer import own_optimizer_of
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
+from optselect.workload.room import Free, Room, free_for, room_for
+from optselect.workload.shelf import BESIDE, ShelvedStates
 from optselect.workload.training import Paused
 
 if TYPE_CHECKING:
@@ -92,7 +97,8 @@ class LightningWorkload:
         steps_done: int = 0,
     ) -> None:
         check_unmixed(trainer, module, "the module")
-        self.model = module
+        self._module = module
+        self.model = trained_model(trainer, module)
         self.mode: Mode = mode
         # Much of a trainer is set by its connectors, which type checkers do not see.
         self._trainer = cast(Any, trainer)
@@ -103,6 +109,7 @@ class LightningWorkload:
         self._own_facts: Any = None
         self._judge = Judge(trainer, module, monitor=monitor, mode=mode, callbacks=self._callbacks)
         self._steps_done = steps_done
+        self.room: Room | None = None
         self._moves = ModulesMoves()
         self._override: str | None = None
         self._looks_up = looks_schedulers_up(module)
@@ -146,12 +153,12 @@ class LightningWorkload:
     @property
     def obstacle_to_thawing(self) -> str | None:
         """Manual optimization, a module that DDP has wrapped already, and whatever keeps a schedule from moving."""
-        return obstacle_to_thawing(self._trainer, self.model) or self.obstacle_to_scheduling
+        return obstacle_to_thawing(self._trainer, self._module) or self.obstacle_to_scheduling
 
     @property
     def obstacle_to_scheduling(self) -> str | None:
         """What moves a scheduler here otherwise than once a step; known when the profile is."""
-        return obstacle_to_scheduling(self.model, self._callbacks, self._moves, self._override)
+        return obstacle_to_scheduling(self._module, self._callbacks, self._moves, self._override)
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -171,7 +178,7 @@ class LightningWorkload:
             "length": (self.steps, self._data.epoch_batches),
             "judgement": (self.monitor, self.mode, self.validation_batches, self.keeps_best),
             "own optimizer": self._own_facts,
-            "hyperparameters": plain(getattr(self.model, "hparams", {})),
+            "hyperparameters": plain(getattr(self._module, "hparams", {})),
             "trainer": trainer_facts(self._trainer, self._callbacks),
         }
         return model_identity(self.model).joined(facts).merged(self._data.identity())
@@ -182,7 +189,7 @@ class LightningWorkload:
         if self._borrowed is not None:
             yield
             return
-        trainer, module = self._trainer, self.model
+        trainer, module = self._trainer, self._module
         refuse_unsearchable(trainer, module)
         with ExitStack() as stack:
             stack.callback(self._replay_streams)
@@ -194,7 +201,11 @@ class LightningWorkload:
             pinned = [trainer, trainer.strategy, *trainer.loggers, *self._callbacks]
             silent = dict(zip(map(id, loggers), trainer.loggers, strict=True))
             pinned += [trainer.datamodule] if trainer.datamodule is not None else []
-            model = BorrowedModel(module, pinned=pinned, instead=silent, kept=KEPT_ATTRIBUTES)
+            self.room = self._found_room()
+            shelf, aside = (BESIDE, BESIDE) if self.room is None else (self.room.shelf, self.room.aside)
+            model = BorrowedModel(
+                self.model, pinned=pinned, instead=silent, kept=KEPT_ATTRIBUTES, shelf=shelf, aside=aside
+            )
             stack.callback(self._give_back, model)
             progress = progress_of(trainer)
             model.begin()
@@ -229,13 +240,14 @@ class LightningWorkload:
 
     def _prepare(self, build: Build | None, seed: int, scales: Mapping[str, float]) -> None:
         trial = self._in_trial
+        self._free_states(trial.loop)
         trial.model.begin()
         fresh_progress(trial.progress)
         self._trainer.should_stop = False
         seed_rng(seed)
         self._data.batches.of(seed)  # now: a training that is restored goes on with other random numbers
         if build is None:
-            optimizers, schedulers = scaled(users_optimizers(self.model, self._user), **scales)
+            optimizers, schedulers = scaled(users_optimizers(self._module, self._user), **scales)
         else:
             optimizer, scheduler = build(self.model)
             if scheduler is None and self._looks_up:
@@ -244,7 +256,7 @@ class LightningWorkload:
             config = lightning_of(self._trainer).LRSchedulerConfig
             schedulers = [config(scheduler, interval="step")] if scheduler is not None else []
         to_training(optimizers)
-        averages = trial_averages(self._callbacks, self.model)
+        averages = trial_averages(self._callbacks, self._module)
         trial.loop.attach(LightningTraining(optimizers=optimizers, schedulers=schedulers, seed=seed, averages=averages))
 
     def train(self, micro_batches: int) -> Sequence[float | None]:
@@ -265,12 +277,23 @@ class LightningWorkload:
         trial = self._in_trial
         training = trial.loop.training
         training.progress = progress_of(self._trainer)
-        return Paused(training=training, model=trial.model.pause())
+        if self.room is None:
+            return Paused(training=training, model=trial.model.pause())
+        if not self._trainer.fit_loop.epoch_loop._should_accumulate():
+            # The next step clears them anyway, and they are as large as the weights.
+            for parameter in self.model.parameters():
+                parameter.grad = None
+        states = ShelvedStates.of(training.optimizers, self.room.aside)
+        trial.loop.forget()
+        return Paused(training=training, model=trial.model.pause(), states=states)
 
     def resume(self, paused: Paused[LightningTraining]) -> None:
         """Go on with a paused training."""
         trial = self._in_trial
+        self._free_states(trial.loop)
         trial.model.resume(paused.model)
+        if paused.states is not None:
+            paused.states.take_back()
         set_progress(paused.training.progress)
         trial.loop.attach(paused.training)
 
@@ -301,8 +324,24 @@ class LightningWorkload:
             training.scaler.load_state_dict(stored["scaler"])
 
     def paused_bytes(self) -> int:
-        """Count the bytes of weights, buffers and optimizer states."""
-        return training_bytes(self.model, self._in_trial.loop.training.optimizers)
+        """Count the bytes of weights, buffers and optimizer states, those of the process that has most."""
+        own = training_bytes(self.model, self._in_trial.loop.training.optimizers)
+        return own if self.room is None else max(self._everywhere(own))
+
+    def _everywhere(self, value: T) -> list[T]:
+        """Return what each of the processes says."""
+        return [self._trainer.strategy.broadcast(value, rank) for rank in range(self.processes)]
+
+    def _found_room(self) -> Room | None:
+        """Find room for copies of a model that is cut over processes, the same on all; None: it is not cut."""
+        if not is_cut(self.model):
+            return None
+        root = str(self._trainer.default_root_dir)
+        folder = None if "://" in root else Path(root)
+        first = next(self.model.parameters())
+        free = free_for(self._trainer.num_devices, local(first).device, folder)
+        copy = max(self._everywhere(training_bytes(self.model)))
+        return room_for(copy, Free.least(self._everywhere(free)), folder)
 
     def agree(self, value: T) -> T:
         """Return what rank 0 says."""
@@ -316,8 +355,15 @@ class LightningWorkload:
         return self._borrowed
 
     def _give_back(self, model: BorrowedModel) -> None:
+        if self._borrowed is not None:
+            self._free_states(self._borrowed.loop)
         model.restore()
         self._borrowed = None
+
+    def _free_states(self, loop: TrialLoop) -> None:
+        """Let go of a trial that nobody put aside, where there is little room for two."""
+        if self.room is not None:
+            loop.drop()
 
     def _replay_streams(self) -> None:
         if (data := getattr(self, "_data", None)) is not None:
@@ -326,13 +372,13 @@ class LightningWorkload:
             data.replays.clear()
 
     def _trials_of(self, model: BorrowedModel, progress: Progress) -> _Borrowed:
-        loop = TrialLoop(self._trainer, self.model, self._data, self._judge.end_epoch)
+        loop = TrialLoop(self._trainer, self._module, self._data, self._judge.end_epoch)
         return _Borrowed(model=model, loop=loop, progress=progress)
 
     def _look_at_override(self, model: BorrowedModel, progress: Progress) -> str | None:
         if (
-            not lightning_of(self._trainer).is_overridden("lr_scheduler_step", self.model)
-            or not self.model.automatic_optimization
+            not lightning_of(self._trainer).is_overridden("lr_scheduler_step", self._module)
+            or not self._module.automatic_optimization
         ):
             return None
         self._borrowed = self._trials_of(model, progress)
@@ -360,7 +406,7 @@ class LightningWorkload:
             self.own_optimizer = own_optimizer_of(model, self._only_optimizer)
 
     def _only_optimizer(self) -> tuple[Optimizer, list[LRScheduler]]:
-        optimizers, schedulers = users_optimizers(self.model, self._user)
+        optimizers, schedulers = users_optimizers(self._module, self._user)
         if len(optimizers) != 1:
             raise UnsupportedModuleError(
                 f"configure_optimizers returns {len(optimizers)} optimizers; a search chooses exactly one"

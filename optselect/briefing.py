@@ -31,6 +31,7 @@ from optselect.study.study import TrialStudy
 from optselect.workload.borrowed_model import requires_grad_restored, training_bytes
 from optselect.workload.own_optimizer import left_out_by
 from optselect.workload.protocol import Workload
+from optselect.workload.room import obstacle_to_trials, room_of
 from optselect.workload.stopwatch import Stopwatch
 
 # Backward passes of the profile; one for so many micro-batches where the whole search is short; without any trial.
@@ -75,6 +76,9 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
     """
     horizon = None if workload.steps is None else workload.steps * workload.accumulate
     budget = resolve_budget(settings.budget, horizon)
+    if budget.searches and (obstacle := obstacle_to_trials(workload)):
+        _log.warning("the rules' choice is taken without trials: %s", obstacle)
+        budget = replace(budget, steps=0)
     if USER in (settings.candidates or ()) and not workload.has_user_optimizer:
         raise ConfigurationError(
             f"{USER!r} is among the candidates, but the training brings no optimizer of its own; give it one or "
@@ -97,7 +101,8 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
         user_scales=own is None or not own.one,
         user_called="" if own is None else own.called,
         keeps_best=workload.keeps_best,
-        training_bytes=training_bytes(workload.model),
+        # Parts of a model differ a little from process to process, and all lay out the same race.
+        training_bytes=workload.agree(training_bytes(workload.model)),
         policy=policy,
     )
 
@@ -215,10 +220,14 @@ def with_room(
     """
     free = profile.model.memory_free
     room = method.paused_bytes if free is None else min(method.paused_bytes, int(_SHARE_OF_FREE * free))
+    if (own := room_of(workload)) is not None:
+        room = own.aside_bytes
+        if brief.budget.searches and study is not None:
+            _log.info("%s", own.said)
     if study is not None:
         room = int(study.remember("bytes for trials put aside", room))
     room = workload.agree(room)
-    if brief.budget.searches and study is not None and brief.training_bytes > room * _WORTH_SAYING:
+    if own is None and brief.budget.searches and study is not None and brief.training_bytes > room * _WORTH_SAYING:
         _log.info(
             "trials that are put aside take up to %.2f GiB of memory (at most %.0f %% of what is free, the model %.2f)",
             room / 2**30,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from optselect.building.groups import param_groups
 from optselect.configuration import USER, Trial
 from optselect.parameters.anatomy import Anatomy
+from optselect.parameters.sharding import whole
 from optselect.plan import ModelFingerprint, OptimizerPlan, Reason
 from optselect.plan.neighbour import neighbours_of
 from optselect.plan.versions import versions
@@ -17,6 +18,7 @@ from optselect.search.choice import Choice
 from optselect.search.pace import as_trained, count_in_time, in_time
 from optselect.search.race import Race
 from optselect.workload.protocol import Workload
+from optselect.workload.room import obstacle_to_trials
 
 
 def planned(
@@ -57,7 +59,7 @@ def planned(
         trials=tuple(as_trained(race, trial) for trial in trials),
         search_steps=round(race.spent_with(trials)),
         search_seconds=round(sum(trial.seconds for trial in trials), 3),
-        model_fingerprint=ModelFingerprint.of(workload.model, profile.model.left_out),
+        model_fingerprint=ModelFingerprint.of(whole(workload.model), profile.model.left_out),
         sparse=profile.gradient.sparse,
         monitor=workload.monitor,
         mode=workload.mode,
@@ -70,5 +72,7 @@ def _remarks(workload: Workload, *, tried: bool) -> Iterator[Reason]:
     yield from reasons.own_optimizer(workload.own_optimizer)
     if tried:
         yield from map(reasons.caveat, workload.caveats)
+    elif (obstacle := obstacle_to_trials(workload)) is not None:
+        yield reasons.caveat(f"nothing was tried, for {obstacle}")
     if workload.obstacle_to_scheduling is not None:
         yield reasons.no_schedule(workload.obstacle_to_scheduling)

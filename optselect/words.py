@@ -113,3 +113,9 @@ def some(names: Sequence[str], most: int = 5) -> str:
     """List the first few of `names`, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
+
+
+def format_gibibytes(size: int) -> str:
+    """Write a number of bytes in GiB, with two significant digits or as a whole number."""
+    amount = size / 2**30
+    return f"{amount:.0f} GiB" if amount >= 9.95 else f"{amount:.2g} GiB"

@@ -20,7 +20,7 @@ from optselect.optim.composite import CompositeOptimizer
 from optselect.optim.rescaling import scaled
 from optselect.optim.scheduler import ScheduledLR
 from optselect.optim.thawing import Phase, Thawing, join
-from optselect.parameters.names import named_parameters
+from optselect.parameters.sharding import Sharding, sharding_of, whole
 from optselect.plan import Joining, OptimizerPlan, ParamGroup
 from optselect.workload.protocol import Build
 
@@ -34,7 +34,7 @@ def build(
     thawed: int = 0,
 ) -> tuple[Optimizer, LRScheduler | None]:
     """Build the optimizer and the scheduler of `plan` for `model`; see `OptimizerPlan.build`."""
-    plan.model_fingerprint.check(model)
+    plan.model_fingerprint.check(whole(model))
     if plan.optimizer == USER:
         if own is None:
             raise UnsupportedModuleError(
@@ -74,14 +74,17 @@ def build_groups(
 
     The scheduler is None when the schedule never changes the rate and nothing joins later. Groups that join
     later, or never, are frozen here; `thawed` of the phases are joined at once. Raises `PlanMismatchError` when a
-    parameter named in a group is not in `model`.
+    parameter named in a group is not in `model`, and `UnsupportedModuleError` where the model is cut over processes and
+    an optimizer cannot train the parts.
     """
-    parameters = dict(named_parameters(model))
+    sharding = sharding_of(model)
+    parameters = sharding.parameters
     if missing := [name for group in groups for name in group.parameters if name not in parameters]:
         raise PlanMismatchError(
             f"the plan's groups name {', '.join(missing[:5])}, which the model does not have; "
             "use the model the plan was made for"
         )
+    _refuse_cut(groups, sharding)
     children = {name: _Child(name, own, parameters) for name, own in _by_optimizer(groups).items()}
     first = {name: optimizer for name, child in children.items() if (optimizer := child.begin()) is not None}
     optimizer = next(iter(first.values())) if len(children) == 1 else CompositeOptimizer(first)
@@ -92,6 +95,22 @@ def build_groups(
     if schedule.kind == "constant" and not schedule.warmup_steps and not phases:
         return optimizer, None
     return optimizer, ScheduledLR(optimizer, schedule, total_steps, thawing=thawing)
+
+
+def _refuse_cut(groups: Sequence[ParamGroup], sharding: Sharding) -> None:
+    if not sharding.is_cut:
+        return
+    names = sorted({group.optimizer for group in groups if not group.frozen})
+    if sharding.is_flat and (blind := [name for name in names if "flat" not in catalogue.get(name).parts]):
+        raise UnsupportedModuleError(
+            f"{' and '.join(blind)} looks at whole weights, and the strategy has cut them into stretches of vectors; "
+            "use ModelParallelStrategy, which keeps their shape, or a plan for another optimizer"
+        )
+    if not sharding.is_flat and (lost := [name for name in names if "tensors" not in catalogue.get(name).parts]):
+        raise UnsupportedModuleError(
+            f"{' and '.join(lost)} takes steps that torch cannot do on tensors of which each process holds a part; "
+            "use a plan for another optimizer"
+        )
 
 
 def _by_optimizer(groups: Iterable[ParamGroup]) -> dict[str, list[ParamGroup]]:

@@ -16,6 +16,7 @@ from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError
 from optselect.parameters.anatomy import anatomy_of
 from optselect.parameters.names import named_parameters
+from optselect.parameters.sharding import whole
 from optselect.plan import OptimizerPlan
 
 Group = dict[str, Any]
@@ -27,7 +28,7 @@ AnOptimizer = TypeVar("AnOptimizer", bound=Optimizer)
 
 def groups_of(plan: OptimizerPlan, model: nn.Module, optimizer: str | None = None) -> list[Group]:
     """Return the groups of `plan` that `optimizer` trains; see `OptimizerPlan.param_groups_of`."""
-    plan.model_fingerprint.check(model)
+    plan.model_fingerprint.check(whole(model))
     if plan.optimizer == USER:
         raise ConfigurationError(
             f"the plan keeps {plan.configuration.describe()}, whose groups are those of the module's own "

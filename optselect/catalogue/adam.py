@@ -9,7 +9,7 @@ won at .03, so the bound is .1.
 
 from __future__ import annotations
 
-from optselect.catalogue.spec import OptimizerSpec, slots
+from optselect.catalogue.spec import EITHER, OptimizerSpec, slots
 from optselect.space import SearchSpace, log_uniform, near_one
 
 _LR = log_uniform(1e-5, 1e-1, centre=8e-3)
@@ -31,6 +31,7 @@ ADAM = OptimizerSpec(
     factory="torch.optim:Adam",
     space=SearchSpace({"lr": _LR, **_BETAS, "weight_decay": _L2}),
     state=slots(2),
+    parts=EITHER,
     cites=(_ADAM,),
 )
 
@@ -41,6 +42,7 @@ AMSGRAD = OptimizerSpec(
     fixed={"amsgrad": True},
     space=SearchSpace({"lr": _LR, **_BETAS, "weight_decay": _L2}),
     state=slots(3),
+    parts=EITHER,
     cites=("Reddi et al. 2018, arXiv:1904.09237",),
 )
 
@@ -51,6 +53,7 @@ ADAMW = OptimizerSpec(
     space=SearchSpace({"lr": _LR, **_BETAS, "weight_decay": _DECOUPLED}),
     decoupled=True,
     state=slots(2),
+    parts=EITHER,
     cites=(_DECOUPLING, _ADAM),
 )
 
@@ -62,6 +65,7 @@ NADAM = OptimizerSpec(
     space=SearchSpace({"lr": _LR, **_BETAS, "weight_decay": _DECOUPLED}),
     decoupled=True,
     state=slots(2),
+    parts=EITHER,
     cites=(
         "Dozat 2016, ICLR workshop, openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ",
         "Dahl et al. 2023, arXiv:2306.07179 (5 of 8 AlgoPerf targets)",
@@ -77,6 +81,7 @@ RADAM = OptimizerSpec(
     space=SearchSpace({"lr": log_uniform(1e-5, 1e-1, centre=1e-2), **_BETAS, "weight_decay": _DECOUPLED}),
     decoupled=True,
     state=slots(2),
+    parts=EITHER,
     cites=("Liu et al. 2020, arXiv:1908.03265",),
 )
 
@@ -88,6 +93,7 @@ ADAMAX = OptimizerSpec(
     # the lr.
     space=SearchSpace({"lr": log_uniform(1e-5, 1e-1, centre=6e-3), **_BETAS, "weight_decay": _L2}),
     state=slots(2),
+    parts=EITHER,
     cites=(_ADAM,),
 )
 

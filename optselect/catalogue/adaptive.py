@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from optselect.catalogue.spec import OptimizerSpec, slots
+from optselect.catalogue.spec import EITHER, OptimizerSpec, slots
 from optselect.space import SearchSpace, log_uniform, near_one
 
 _L2 = log_uniform(1e-7, 1e-2, centre=1e-5)
@@ -24,6 +24,7 @@ RMSPROP = OptimizerSpec(
         }
     ),
     state=slots(1),
+    parts=EITHER,
     cites=("Tieleman & Hinton 2012, Coursera lecture 6.5", "Graves 2013, arXiv:1308.0850"),
 )
 
@@ -35,6 +36,7 @@ ADAGRAD = OptimizerSpec(
     space=SearchSpace({"lr": log_uniform(1e-3, 1.0, centre=3e-2), "weight_decay": _L2}),
     sparse=True,
     state=slots(1),
+    parts=EITHER,
     cites=("Duchi et al. 2011, JMLR 12",),
 )
 
@@ -50,6 +52,7 @@ ADADELTA = OptimizerSpec(
         }
     ),
     state=slots(2),
+    parts=EITHER,
     cites=("Zeiler 2012, arXiv:1212.5701",),
 )
 

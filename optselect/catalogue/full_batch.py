@@ -37,6 +37,7 @@ RPROP = OptimizerSpec(
     decay=None,
     schedulable=False,
     state=slots(2),
+    parts=("flat",),
     cites=("Riedmiller & Braun 1993, IEEE ICNN",),
 )
 

@@ -26,6 +26,7 @@ MUON = OptimizerSpec(
     partner="adamw",
     state=slots(1),
     cost="matrix",
+    parts=("tensors",),
     cites=(
         "Jordan et al. 2024, kellerjordan.github.io/posts/muon",
         "Liu et al. 2025, arXiv:2502.16982 (matching AdamW's update size)",

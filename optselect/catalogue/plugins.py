@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from optselect.catalogue.spec import OptimizerSpec, slots
+from optselect.catalogue.spec import EITHER, OptimizerSpec, slots
 from optselect.space import SearchSpace, log_uniform, near_one
 
 _DECOUPLED = log_uniform(1e-4, 1.0, centre=3e-2)
@@ -27,6 +27,7 @@ SCHEDULEFREE_ADAMW = OptimizerSpec(
     schedulable=False,
     state=slots(2),
     extra="plugins",
+    parts=EITHER,
     cites=(
         "Defazio et al. 2024, arXiv:2405.15682",
         "Kasimbeg et al. 2025, arXiv:2502.15015 (AlgoPerf centre)",
@@ -50,6 +51,7 @@ SCHEDULEFREE_SGD = OptimizerSpec(
     schedulable=False,
     state=slots(1),
     extra="plugins",
+    parts=EITHER,
     cites=("Defazio et al. 2024, arXiv:2405.15682",),
 )
 
@@ -92,6 +94,7 @@ LION = OptimizerSpec(
     decoupled=True,
     state=slots(1),
     extra="plugins",
+    parts=EITHER,
     cites=("Chen et al. 2023, arXiv:2302.06675",),
 )
 
@@ -146,6 +149,7 @@ ADEMAMIX = OptimizerSpec(
     complex=False,
     state=slots(3),
     extra="plugins",
+    parts=EITHER,
     cites=("Pagliardini et al. 2024, arXiv:2409.03137",),
 )
 

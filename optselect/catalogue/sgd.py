@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optselect.catalogue.spec import OptimizerSpec, slots
+from optselect.catalogue.spec import EITHER, OptimizerSpec, slots
 from optselect.space import SearchSpace, choice, log_uniform, near_one
 
 # Momentum and weight decay: the ranges of the AlgoPerf target-setting runs (arXiv:2306.07179).
@@ -21,6 +21,7 @@ SGD = OptimizerSpec(
     space=SearchSpace({"lr": _PLAIN_LR, "weight_decay": _DECAY}),
     sparse=True,
     state=slots(0),
+    parts=EITHER,
     cites=("Robbins & Monro 1951, Annals of Mathematical Statistics 22(3)",),
 )
 
@@ -38,6 +39,7 @@ MOMENTUM = OptimizerSpec(
     ),
     sparse=True,
     state=slots(1),
+    parts=EITHER,
     cites=(
         "Sutskever et al. 2013, ICML (momentum and Nesterov's form of it)",
         "Goyal et al. 2017, arXiv:1706.02677 (lr .1 at batch 256)",
@@ -53,6 +55,7 @@ ASGD = OptimizerSpec(
     # shorter trainings the weights are those of plain SGD, decayed by lambd.
     space=SearchSpace({"lr": _PLAIN_LR, "weight_decay": _DECAY}),
     state=slots(1),
+    parts=EITHER,
     cites=("Polyak & Juditsky 1992, SIAM Journal on Control and Optimization 30(4)",),
 )
 

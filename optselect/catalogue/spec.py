@@ -13,6 +13,12 @@ from optselect.space import SearchSpace, Value
 
 StepCost = Literal["elementwise", "matrix", "closure"]
 
+Cut = Literal["flat", "tensors"]
+"""How a weight is cut over processes: into stretches of its flattened numbers (FSDP's first version), or into parts
+that know their whole (DTensors of FSDP2 and tensor parallelism)."""
+
+EITHER: tuple[Cut, ...] = ("flat", "tensors")
+
 PARTNER_LR_RATIO = "partner_lr_ratio"
 """A hyperparameter of a configuration, of no optimizer: the learning rate of the partner over its own (1 where it is
 not told). It is not among what is searched."""
@@ -40,6 +46,8 @@ class OptimizerSpec:
     single_group    whether it refuses more than one param group
     group_rates     whether param groups may have learning rates of their own
     schedulable     whether decaying its learning rate is of use (schedule-free and parameter-free ones: no)
+    parts           under which ways of cutting a weight over processes its steps are those on the whole weight: each
+                    number by itself trains in stretches of any length, a matrix only where it knows its whole
     partner         catalogue name of the optimizer for the parameters this one cannot train
     state           optimizer state in bytes for one parameter, from its shape and its bytes per element
     cost            class of the cost of one step
@@ -65,6 +73,7 @@ class OptimizerSpec:
     single_group: bool = False
     group_rates: bool = True
     schedulable: bool = True
+    parts: tuple[Cut, ...] = ()
     partner: str | None = None
     state: Callable[[Sequence[int], int], int] = field(default=lambda _shape, _itemsize: 0)
     cost: StepCost = "elementwise"

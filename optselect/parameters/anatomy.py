@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from optselect.parameters.describe import ParamInfo, describe_params
+from optselect.parameters.sharding import whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,8 @@ def anatomy_of(
     head: Collection[str] | None = None,
     left_out: Collection[str] = (),
 ) -> Anatomy:
-    """Describe every parameter of `model`; the arguments are those of `describe_params`."""
+    """Describe every parameter of `model`, whole where it is cut over processes; see `describe_params`."""
+    model = whole(model)
     return Anatomy(
         parameters=tuple(describe_params(model, sparse=sparse, order=order, head=head, left_out=left_out)),
         order=tuple(order),

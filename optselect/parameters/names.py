@@ -1,7 +1,8 @@
-"""Names of modules and parameters as they are in the model that was written, whether it is compiled or not.
+"""Names of modules and parameters as they are in the model that was written, whatever torch has put around it.
 
 `torch.compile(module)` gives a wrapper that holds the module under a name of its own, and puts that name into those of
-all parameters inside. Plans, patterns and studies do without it, so that they serve both.
+all parameters inside; so do FSDP's first version and activation checkpointing. Plans, patterns and studies do without
+them, so that they serve all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 WRAPPED = "_orig_mod"
 """Under which a compiled wrapper holds the module that it was made of."""
+
+# The same of FSDP's first version and of activation checkpointing. They take them out of state dicts themselves.
+_AROUND = (WRAPPED, "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 P_co = TypeVar("P_co", covariant=True)
 
@@ -28,7 +32,9 @@ class HasParameters(Protocol[P_co]):
 
 def own_name(name: str) -> str:
     """Return `net.0.weight` for `net._orig_mod.0.weight`."""
-    return ".".join(part for part in name.split(".") if part != WRAPPED) if WRAPPED in name else name
+    if not any(around in name for around in _AROUND):
+        return name
+    return ".".join(part for part in name.split(".") if part not in _AROUND)
 
 
 def named_parameters(model: HasParameters[P_co]) -> Iterator[tuple[str, P_co]]:
@@ -38,28 +44,28 @@ def named_parameters(model: HasParameters[P_co]) -> Iterator[tuple[str, P_co]]:
 
 
 def named_modules(model: nn.Module, *, remove_duplicate: bool = True) -> Iterator[tuple[str, nn.Module]]:
-    """Yield what `model.named_modules()` does, by the own names and without compiled wrappers."""
+    """Yield what `model.named_modules()` does, by the own names and without wrappers."""
     for name, module in model.named_modules(remove_duplicate=remove_duplicate):
         if not is_wrapper(module):
             yield own_name(name), module
 
 
 def named_children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the children of `module`, and for a compiled wrapper what it was made of."""
+    """Yield the children of `module`, and for a wrapper what it was made of."""
     for name, child in module.named_children():
         yield name, unwrapped(child)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Return what a compiled wrapper was made of; any other module as it is."""
-    while is_wrapper(module):
-        module = _held(module)[WRAPPED]
+    """Return what a wrapper was made of; any other module as it is."""
+    while (within := _within(module)) is not None:
+        module = within[1]
     return module
 
 
 def is_wrapper(module: nn.Module) -> bool:
-    """Tell whether `module` is what `torch.compile(module)` gives."""
-    return WRAPPED in _held(module)
+    """Tell whether `module` is what `torch.compile(module)` gives, or another wrapper of torch's."""
+    return _within(module) is not None
 
 
 def name_in(model: nn.Module, name: str) -> str:
@@ -67,12 +73,18 @@ def name_in(model: nn.Module, name: str) -> str:
     found: list[str] = []
     module: nn.Module | None = model
     for part in own_name(name).split("."):
-        while module is not None and is_wrapper(module):
-            found.append(WRAPPED)
-            module = _held(module)[WRAPPED]
+        while module is not None and (within := _within(module)) is not None:
+            around, module = within
+            found += [around] if around == WRAPPED else []
         found.append(part)
         module = None if module is None else _held(module).get(part)
     return ".".join(found)
+
+
+def _within(module: nn.Module) -> tuple[str, nn.Module] | None:
+    """Return the module inside a wrapper, and the name it has there; None: `module` is none."""
+    held = _held(module)
+    return next(((around, held[around]) for around in _AROUND if around in held), None)
 
 
 def _held(module: nn.Module) -> dict[str, nn.Module]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +48,18 @@ class Verdict:
     fresh: tuple[str, ...] = ()
 
 
+Read = Callable[[Tensor], Tensor]
+"""Gives the content of a parameter; where it is cut over processes it is put together, a step that all take part in."""
+
+
+def _here(parameter: Tensor) -> Tensor:
+    return parameter
+
+
 @torch.no_grad()
-def at_initialisation(model: nn.Module, infos: Sequence[ParamInfo], share: float | None) -> Verdict | None:
+def at_initialisation(
+    model: nn.Module, infos: Sequence[ParamInfo], share: float | None, read: Read = _here
+) -> Verdict | None:
     """Judge whether `model` looks untrained, by the first witness that speaks (OPTIMIZERS.md § 5); None: none does.
 
     Adapters; mostly frozen; BatchNorm statistics that have moved; norm weights that differ within a layer;
@@ -57,13 +67,13 @@ def at_initialisation(model: nn.Module, infos: Sequence[ParamInfo], share: float
     a pretrained model: both are not at initialisation, and no more is claimed. Of such a model the verdict names
     the parts that are as they were made.
     """
-    verdict = _vote(model, infos, share)
+    verdict = _vote(model, infos, share, read)
     if verdict is None or verdict.untrained:
         return verdict
-    return Verdict(untrained=False, because=verdict.because, fresh=fresh_modules(model, infos))
+    return Verdict(untrained=False, because=verdict.because, fresh=fresh_modules(model, infos, read))
 
 
-def _vote(model: nn.Module, infos: Sequence[ParamInfo], share: float | None) -> Verdict | None:
+def _vote(model: nn.Module, infos: Sequence[ParamInfo], share: float | None, read: Read) -> Verdict | None:
     if _has_adapters(model, infos):
         return Verdict(untrained=False, because="it carries adapters")
     scalars = sum(info.numel for info in infos)
@@ -73,7 +83,7 @@ def _vote(model: nn.Module, infos: Sequence[ParamInfo], share: float | None) -> 
     if any(_has_moved(module) for module in model.modules()):
         return Verdict(untrained=False, because="its BatchNorm layers have seen data")
     norms = [module for module in model.modules() if _norm_weight(module) is not None]
-    varying = sum(map(_was_trained, norms))
+    varying = sum(_was_trained(norm, read) for norm in norms)
     if norms and varying >= VARYING_NORMS * len(norms):
         return Verdict(untrained=False, because=f"{varying} of {len(norms)} norm layers have weights that differ")
     if share is not None:
@@ -108,10 +118,10 @@ def _norm_weight(module: nn.Module) -> Tensor | None:
     return weight if usable else None
 
 
-def _was_trained(norm: nn.Module) -> bool:
+def _was_trained(norm: nn.Module, read: Read) -> bool:
     """Tell whether its weights differ, and its biases: initialisations that draw weights (DCGAN) leave those at 0."""
     weight, bias = _norm_weight(norm), getattr(norm, "bias", None)
-    return weight is not None and _varies(weight) and (not isinstance(bias, Tensor) or _varies(bias))
+    return weight is not None and _varies(read(weight)) and (not isinstance(bias, Tensor) or _varies(read(bias)))
 
 
 def _varies(weight: Tensor) -> bool:
@@ -144,14 +154,15 @@ def _told_by_hyperparameters(model: nn.Module) -> str | None:
 # --- the spectrum -------------------------------------------------------------------------------------------
 
 
-def trained_share(model: nn.Module, infos: Sequence[ParamInfo]) -> float | None:
+def trained_share(model: nn.Module, infos: Sequence[ParamInfo], read: Read = _here) -> float | None:
     """Return the share of matrices and flattened convolutions whose largest singular value is no random one's.
 
     From at most 32 of them, evenly spread over the model; None when there is none of at least 16 by 16.
     """
     parameters = dict(named_parameters(model))
     names = [info.name for info in infos if info.kind not in {"norm", "other"} and _flat_side(info) >= _SMALLEST_SIDE]
-    ratios = [ratio for name in evenly(names, _MATRICES) if (ratio := _spectral_ratio(parameters[name])) is not None]
+    spread = (_spectral_ratio(read(parameters[name])) for name in evenly(names, _MATRICES))
+    ratios = [ratio for ratio in spread if ratio is not None]
     return sum(ratio > TRAINED_RATIO for ratio in ratios) / len(ratios) if ratios else None
 
 
@@ -204,7 +215,7 @@ _DEVIATIONS = 4.0
 _NORMAL, _UNIFORM = (3.0, math.sqrt(24)), (1.8, 1.1)
 
 
-def fresh_modules(model: nn.Module, infos: Sequence[ParamInfo]) -> tuple[str, ...]:
+def fresh_modules(model: nn.Module, infos: Sequence[ParamInfo], read: Read = _here) -> tuple[str, ...]:
     """Name the outermost modules that are as they were made, in the model's order; none when all are.
 
     A matrix or convolution is taken for new when its entries are distributed as the usual initialisations draw
@@ -218,7 +229,7 @@ def fresh_modules(model: nn.Module, infos: Sequence[ParamInfo]) -> tuple[str, ..
         own = {name: each for name, each in module.named_parameters(prefix, recurse=False) if name in known}
         if any(known[name].kind == "embedding" or known[name].adapter or not known[name].numel for name in own):
             continue
-        if (verdict := _as_made(module, list(own.values()))) is not None:
+        if (verdict := _as_made(module, list(own.values()), read)) is not None:
             found[prefix] = verdict
     if all(found.values()):
         return ()
@@ -234,11 +245,12 @@ def fresh_modules(model: nn.Module, infos: Sequence[ParamInfo]) -> tuple[str, ..
     return tuple(outermost)
 
 
-def _as_made(module: nn.Module, own: Sequence[Tensor]) -> bool | None:
+def _as_made(module: nn.Module, own: Sequence[Tensor], read: Read) -> bool | None:
     """Tell whether the parameters that `module` itself holds are as they were made; None: that cannot be told."""
     if _norm_weight(module) is not None:
         # One that does not vary may be a trained model's all the same.
-        return False if _has_moved(module) or _was_trained(module) else None
+        return False if _has_moved(module) or _was_trained(module, read) else None
+    own = [read(each) for each in own]
     matrices = [(each, _bounds(each, module)) for each in own if each.ndim >= 2]
     vectors = [each for each in own if each.ndim == 1]
     entries = sum(each.numel() for each, _ in matrices)

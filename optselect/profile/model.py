@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,8 +15,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.parameters.describe import is_muon_matrix
 from optselect.parameters.names import named_parameters
+from optselect.parameters.sharding import sharding_of
 from optselect.profile.initialisation import at_initialisation, trained_share
 from optselect.profile.values import ModelProfile, Profile
+from optselect.workload.room import memory_free
 
 
 @torch.no_grad()
@@ -30,8 +30,9 @@ def profile_model(model: nn.Module, left_out: Sequence[str] = ()) -> ModelProfil
     training's own optimizer leaves out (`left_out`) counts as frozen.
     """
     anatomy = anatomy_of(model, left_out=left_out)
-    share = trained_share(model, anatomy.parameters)
-    verdict = at_initialisation(model, anatomy.parameters, share)
+    sharding = sharding_of(model)
+    share = trained_share(sharding.model, anatomy.parameters, sharding.read)
+    verdict = at_initialisation(sharding.model, anatomy.parameters, share, sharding.read)
     first = next(model.parameters(), None)
     profile = ModelProfile(
         parameters=0,
@@ -43,6 +44,7 @@ def profile_model(model: nn.Module, left_out: Sequence[str] = ()) -> ModelProfil
         fresh=verdict.fresh if verdict else (),
         trained_share=share,
         left_out=tuple(left_out),
+        cut=("flat" if sharding.is_flat else "tensors") if sharding.is_cut else None,
         memory_free=memory_free(torch.device("cpu") if first is None else first.device),
     )
     return with_counts(profile, anatomy)
@@ -91,29 +93,3 @@ def _dropout(module: nn.Module) -> float:
         return float(module.p)
     inner = module.dropout if isinstance(module, nn.MultiheadAttention | nn.RNNBase) else 0.0
     return float(inner)
-
-
-# --- memory -------------------------------------------------------------------------------------------------
-
-
-def memory_free(device: torch.device) -> int | None:
-    """Return the bytes free on `device`; for the CPU what Linux calls available. None: not known."""
-    try:
-        if device.type == "cuda":
-            return int(torch.cuda.mem_get_info(device)[0])
-        if device.type == "cpu":
-            return _host_memory_free()
-    except (OSError, RuntimeError, ValueError):
-        return None
-    return None
-
-
-def _host_memory_free() -> int:
-    # MemAvailable counts the page cache, which the kernel gives back; SC_AVPHYS_PAGES does not, and is always
-    # small on a machine that has read files.
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

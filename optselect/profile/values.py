@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from html import escape
 from typing import Any, Literal, Self
 
+from optselect.catalogue.spec import Cut
 from optselect.errors import PlanFormatError
 
 LabelKind = Literal["binary", "multiclass", "multilabel", "continuous", "tokens", "unknown"]
@@ -112,6 +113,8 @@ class ModelProfile(_Record):
     adapters          scalars in LoRA matrices and other adapters
     executed          modules in the order in which they run, one that runs again twice (none: not known)
     memory_free       bytes free where the model lives (None: not known)
+    cut               how the weights are cut over processes: into "flat" stretches of vectors (FSDP's first version) or
+                      parts of "tensors" that know their whole (FSDP2, tensor parallelism); None: not at all
     left_out          names of the parameters that the training's own optimizer does not train, though they are not
                       frozen: no other optimizer trains them, either
     """
@@ -137,6 +140,7 @@ class ModelProfile(_Record):
     adapters: int = 0
     executed: tuple[str, ...] = ()
     memory_free: int | None = None
+    cut: Cut | None = None
     left_out: tuple[str, ...] = ()
 
     @property

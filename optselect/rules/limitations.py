@@ -6,6 +6,7 @@ import math
 
 from optselect import catalogue
 from optselect.catalogue import OptimizerSpec
+from optselect.catalogue.spec import Cut
 from optselect.profile.values import Profile
 from optselect.rules.rule import Answer, Evidence, Rule, Vote, rule
 
@@ -66,6 +67,25 @@ def the_state_does_not_fit_the_memory(profile: Profile) -> Answer:
     ]
 
 
+@rule(cites=_CHECKED, strength="measured")
+def weights_are_cut_into_flat_pieces(profile: Profile) -> Answer:
+    """FSDP's first version leaves each process a stretch of a vector: no matrix, and no norm, is there to be seen."""
+    return _veto_cut(profile, "flat")
+
+
+@rule(cites=_CHECKED, strength="measured")
+def weights_are_distributed_tensors(profile: Profile) -> Answer:
+    """Some optimizers take steps that torch cannot do on tensors of which each process holds a part."""
+    return _veto_cut(profile, "tensors")
+
+
+def _veto_cut(profile: Profile, cut: Cut) -> list[Vote] | None:
+    if profile.model.cut != cut:
+        return None
+    because = Evidence(quantity="model.cut", value=cut)
+    return [_veto(name, because) for name in catalogue.names() if cut not in catalogue.get(name).parts]
+
+
 def state_bytes(spec: OptimizerSpec, profile: Profile, itemsize: int = 4) -> int:
     """Count the bytes of state that `spec` keeps for the model: what it cannot train by its shape is its partner's."""
     # A profile written by hand may lack the shapes: then a square matrix of as many numbers stands for them.
@@ -88,4 +108,6 @@ FACTS: tuple[Rule, ...] = (
     no_hidden_matrix_is_there,
     a_parameter_is_complex,
     the_state_does_not_fit_the_memory,
+    weights_are_cut_into_flat_pieces,
+    weights_are_distributed_tensors,
 )

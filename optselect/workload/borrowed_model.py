@@ -25,7 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from optselect.errors import UnsupportedModuleError
 from optselect.parameters.names import named_parameters
+from optselect.parameters.sharding import bookkeeping, bookkeeping_names, is_cut, keeps_its_attributes, local, settle
 from optselect.workload.rng import RngState, rng_state, set_rng_state
+from optselect.workload.shelf import BESIDE, Kept, Shelf
 from optselect.workload.stored import NotPlainError, plain, unchanged, unplain
 
 # A compiled wrapper keeps its compiler's state in these: caches, whose deep copies fail.
@@ -38,9 +40,14 @@ _ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch
 
 @dataclass(frozen=True, kw_only=True)
 class ModelState:
-    """A model's parameters, buffers and Python attributes at one moment of one training."""
+    """A model's parameters, buffers and Python attributes at one moment of one training.
 
-    tensors: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    tensors   the parameters and buffers, and
+    contents  what is here of each
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    contents: Kept
     grads: tuple[tuple[nn.Parameter, bool, torch.Tensor | None], ...]
     attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]
     rng: RngState
@@ -51,8 +58,10 @@ class BorrowedModel:
 
     `pinned` objects (a trainer, loggers) are shared by the stand-ins instead of copied; so are data
     sets, loaders, modules, parameters and buffers; for an object whose id is in `instead` they hold another one.
-    Attributes named in `kept` are the module's own during trials too. Raises `UnsupportedModuleError`, before anything
-    is changed, when an attribute of a module cannot be copied or a parameter has no shape yet.
+    Attributes named in `kept` are the module's own during trials too. What the model began with lies on `shelf`, paused
+    trainings on `aside`; without a shelf the parameters are not put aside, so nothing may move them. Raises
+    `UnsupportedModuleError`, before anything is changed, when an attribute of a module cannot be copied or a parameter
+    has no shape yet.
     """
 
     def __init__(
@@ -62,23 +71,33 @@ class BorrowedModel:
         pinned: Iterable[object] = (),
         instead: Mapping[int, object] = MappingProxyType({}),
         kept: Iterable[str] = (),
+        shelf: Shelf | None = BESIDE,
+        aside: Shelf = BESIDE,
     ) -> None:
         _refuse_lazy(model)
+        settle(model)
         self.model = model
         self._instead = dict(instead)
-        self._kept = _COMPILER_CACHES.union(kept)
+        self._torchs = bookkeeping_names(model)
+        self._kept = _COMPILER_CACHES.union(kept, self._torchs)
         self._pins = [
             *pinned,
             *model.modules(),
             *model.parameters(),
             *model.buffers(),
             *_shared_objects(model),
+            *bookkeeping(model),
             *self._instead.values(),
         ]
-        self._originals = [(module, dict(vars(module))) for module in model.modules()]
+        self._originals = [
+            (module, {name: value for name, value in vars(module).items() if not self._is_torchs(module, name)})
+            for module in model.modules()
+        ]
         memo = self._memo()
         self._pristine = tuple((module, _stand_ins(module, self._present(module), memo)) for module in model.modules())
-        self._start = self._read(self._pristine)
+        self._aside = aside
+        self._cut = is_cut(model)
+        self._start = self._read(self._pristine, shelf or BESIDE, [] if shelf is None else model.parameters())
         self._grad_contents = [(grad, grad.detach().clone()) for _, _, grad in self._start.grads if grad is not None]
 
     def begin(self) -> None:
@@ -92,7 +111,8 @@ class BorrowedModel:
 
     def pause(self) -> ModelState:
         """Return the present state. Attributes are handed over, not copied: the next `begin` makes new ones."""
-        return self._read(tuple((module, self._present(module)) for module in self.model.modules()))
+        settle(self.model)
+        return self._read(self._attributes_now(), self._aside, self.model.parameters())
 
     def resume(self, state: ModelState) -> None:
         """Go back to a paused state."""
@@ -105,25 +125,31 @@ class BorrowedModel:
     def unmoved(self, but: Iterable[torch.Tensor] = ()) -> Iterator[None]:
         """Return to the present state on leaving, the contents of some buffers excepted.
 
-        Attributes are stand-ins inside; one that cannot be copied is shared.
+        Attributes are stand-ins inside; one that cannot be copied is shared. The parameters of a model that is cut over
+        processes have to stay as they are inside: where it is cut there is seldom room for one more of them.
         """
-        state = self.pause()
+        settle(self.model)
+        state = self._read(self._attributes_now(), BESIDE, [] if self._cut else self.model.parameters())
         memo = self._memo()
         memo.update((id(each), each) for each in (*self.model.modules(), *self.model.parameters()))
         memo.update((id(each), each) for each in self.model.buffers())
         left = frozenset(map(id, but))
-        tensors = tuple((tensor, content) for tensor, content in state.tensors if id(tensor) not in left)
+        pairs = [pair for pair in zip(state.tensors, state.contents, strict=True) if id(pair[0]) not in left]
+        tensors, contents = tuple(tensor for tensor, _ in pairs), [content for _, content in pairs]
         inside = tuple((module, _stand_ins(module, values, memo, share=True)) for module, values in state.attributes)
-        self._write(replace(state, tensors=(), attributes=inside))
+        self._write(replace(state, tensors=(), contents=(), attributes=inside))
         try:
             yield
         finally:
-            self.resume(replace(state, tensors=tensors))
+            self.resume(replace(state, tensors=tensors, contents=contents))
 
     def restore(self) -> None:
         """Put everything back as it was when borrowed: the same objects with the same contents."""
+        settle(self.model)
         for module, values in self._originals:
+            torchs = {name: value for name, value in vars(module).items() if self._is_torchs(module, name)}
             vars(module).clear()
+            vars(module).update(torchs)
             vars(module).update(values)
         self._write(replace(self._start, attributes=()))
         for parameter, requires_grad, grad in self._start.grads:
@@ -135,9 +161,10 @@ class BorrowedModel:
 
     def store(self) -> dict[str, Any]:
         """Return the present state in builtins and tensors. Raises `NotPlainError` when these cannot say it."""
+        settle(self.model)
         tensors = [*self.model.parameters(), *self.model.buffers()]
         writable = [tensor for tensor in tensors if _is_writable(tensor)]
-        if list(map(id, writable)) != [id(tensor) for tensor, _ in self._start.tensors]:
+        if list(map(id, writable)) != list(map(id, self._start.tensors)):
             raise NotPlainError("the model has other parameters or buffers than at first")
         pinned = frozenset(map(id, self._pins))
         attributes = []
@@ -152,7 +179,7 @@ class BorrowedModel:
             }
             attributes.append(plain(changed))
         return {
-            "tensors": [tensor.detach() for tensor in writable],
+            "tensors": [local(tensor) for tensor in writable],
             "grads": [(p.requires_grad, p.grad) for p in self.model.parameters()],
             "attributes": attributes,
             "rng": rng_state().to_dict(),
@@ -165,36 +192,51 @@ class BorrowedModel:
             (module, {**self._present(module), **unplain(changed)})
             for (module, _), changed in zip(self._pristine, stored["attributes"], strict=True)
         )
-        tensors = tuple(
-            (tensor, content) for (tensor, _), content in zip(self._start.tensors, stored["tensors"], strict=True)
-        )
         rng = RngState.from_dict(stored["rng"])
         grads = tuple((p, *saved) for p, saved in zip(self.model.parameters(), stored["grads"], strict=True))
-        self.resume(ModelState(tensors=tensors, grads=grads, attributes=attributes, rng=rng))
+        tensors, contents = self._start.tensors, stored["tensors"]
+        self.resume(ModelState(tensors=tensors, contents=contents, grads=grads, attributes=attributes, rng=rng))
 
     def _present(self, module: nn.Module) -> dict[str, Any]:
-        return {name: value for name, value in vars(module).items() if name not in self._kept}
+        return {name: value for name, value in vars(module).items() if not self._is_kept(module, name)}
+
+    def _is_kept(self, module: nn.Module, name: str) -> bool:
+        return name in self._kept or self._is_torchs(module, name)
+
+    def _is_torchs(self, module: nn.Module, name: str) -> bool:
+        """Tell whether torch keeps there how it has cut the model over processes: that goes on from trial to trial."""
+        return name in self._torchs or (name != "training" and keeps_its_attributes(module))
 
     def _memo(self) -> dict[int, Any]:
         return {**{id(pin): pin for pin in self._pins}, **self._instead}
 
-    def _read(self, attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]) -> ModelState:
-        tensors = [*self.model.parameters(), *self.model.buffers()]
+    def _attributes_now(self) -> tuple[tuple[nn.Module, dict[str, Any]], ...]:
+        return tuple((module, self._present(module)) for module in self.model.modules())
+
+    def _read(
+        self,
+        attributes: tuple[tuple[nn.Module, dict[str, Any]], ...],
+        shelf: Shelf,
+        parameters: Iterable[nn.Parameter],
+    ) -> ModelState:
+        tensors = tuple(tensor for tensor in (*parameters, *self.model.buffers()) if _is_writable(tensor))
         return ModelState(
-            tensors=tuple((tensor, tensor.detach().clone()) for tensor in tensors if _is_writable(tensor)),
+            tensors=tensors,
+            contents=shelf.keep(tensors),
             grads=tuple((p, p.requires_grad, p.grad) for p in self.model.parameters()),
             attributes=attributes,
             rng=rng_state(),
         )
 
     def _write(self, state: ModelState) -> None:
+        settle(self.model)
         for module, values in state.attributes:
-            kept = {name: value for name, value in vars(module).items() if name in self._kept}
+            kept = {name: value for name, value in vars(module).items() if self._is_kept(module, name)}
             vars(module).clear()
             vars(module).update(kept)
             vars(module).update(values)
         with torch.no_grad():
-            for tensor, content in state.tensors:
+            for tensor, content in zip(state.tensors, state.contents, strict=True):
                 _put_back(tensor, content)
         set_rng_state(state.rng)
 
@@ -223,10 +265,11 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def training_bytes(model: nn.Module, optimizers: Iterable[Optimizer] = ()) -> int:
-    """Count the bytes in the parameters and buffers of `model` and in the states of `optimizers`."""
+    """Count the bytes in the parameters and buffers of `model` and in the states of `optimizers`, as far as here."""
     slots = (slot for optimizer in optimizers for state in optimizer.state.values() for slot in state.values())
     states = (slot for slot in slots if isinstance(slot, torch.Tensor))
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers(), *states))
+    here = map(local, (*model.parameters(), *model.buffers(), *states))
+    return sum(tensor.numel() * tensor.element_size() for tensor in here)
 
 
 @contextmanager
@@ -285,8 +328,9 @@ def _shared_objects(model: nn.Module) -> list[object]:
 
 
 def _put_back(tensor: torch.Tensor, content: torch.Tensor) -> None:
-    if tensor.shape == content.shape and tensor.dtype == content.dtype:
-        tensor.copy_(content)
+    part = local(tensor)
+    if part.shape == content.shape and part.dtype == content.dtype:
+        part.copy_(content)
     else:
         # Resized in place, as the observers of quantization-aware training do with their buffers.
         tensor.data = content.clone()

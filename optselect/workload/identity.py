@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 from optselect.parameters.names import named_modules, named_parameters
+from optselect.parameters.sharding import local, whole
 from optselect.study.identity import Figure, Identity
 from optselect.workload.code import code_digest, is_users_own
 from optselect.workload.loaders import loader_generators
@@ -39,9 +40,11 @@ _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 def model_identity(model: nn.Module) -> Identity:
     """Of the model alone: its modules and their settings, its parameters, its code."""
-    modules = [(name, type(module).__qualname__, _settings_of(module)) for name, module in named_modules(model)]
-    shapes = [(name, list(each.shape), each.requires_grad) for name, each in named_parameters(model) if _there(each)]
-    classes = dict.fromkeys(type(module) for _, module in named_modules(model))
+    before = whole(model)
+    modules = [(name, type(module).__qualname__, _settings_of(module)) for name, module in named_modules(before)]
+    known = [(name, each) for name, each in named_parameters(before) if not is_lazy(each)]
+    shapes = [(name, list(each.shape), each.requires_grad) for name, each in known]
+    classes = dict.fromkeys(type(module) for _, module in named_modules(before))
     facts = {"model": [modules, shapes], "code": code_digest(classes)}
     return Identity().joined(facts, {"weights": _weight_figures(model)})
 
@@ -152,12 +155,12 @@ def _there(parameter: Tensor) -> bool:
 
 
 def _weight_figures(model: nn.Module) -> tuple[Figure, ...]:
-    """Figures of all parameters and buffers; those of many add up."""
+    """Figures of all parameters and buffers, as far as they are here; those of many add up."""
     sums = [[0.0, 0.0] for _ in range(_WEIGHT_FIGURES)]
     named = [*model.named_parameters(), *model.named_buffers()]
     for place, (_, tensor) in enumerate(named):
         if _there(tensor):
-            value, scale = _figure(_spread(tensor.detach()))
+            value, scale = _figure(_spread(local(tensor)))
             sums[place % _WEIGHT_FIGURES][0] += value
             sums[place % _WEIGHT_FIGURES][1] += scale
     return tuple((value, scale) for value, scale in sums[: len(named)])

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optselect.workload.batch_norm import RECALIBRATION_BATCHES
 from optselect.workload.borrowed_model import BorrowedModel, ModelState
+from optselect.workload.shelf import ShelvedStates
 from optselect.workload.stored import (
     NotPlainError,
     restore_optimizer,
@@ -72,7 +73,11 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Paused(Generic[SomeTraining]):
-    """A training put aside, with its model's state."""
+    """A training put aside, with its model's state.
+
+    states  of its optimizers, where they lie elsewhere (None: they are where they were)
+    """
 
     training: SomeTraining
     model: ModelState
+    states: ShelvedStates | None = None

@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from optselect.profile.initialisation import FORWARDS_WHILE_BUILT
-from optselect.profile.model import memory_free, profile_model
+from optselect.profile.model import profile_model
 from optselect.profile.values import ModelProfile
+from optselect.workload.room import memory_free
 
 
 @pytest.fixture(autouse=True)

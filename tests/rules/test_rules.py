@@ -332,6 +332,8 @@ THRESHOLDS: list[tuple[Rule, Profile, Profile, str]] = [
         "muon",
     ),
     (limitations.a_parameter_is_complex, profile(), profile(of_model={"complex": True}), "adafactor"),
+    (limitations.weights_are_cut_into_flat_pieces, profile(), profile(of_model={"cut": "flat"}), "muon"),
+    (limitations.weights_are_distributed_tensors, profile(), profile(of_model={"cut": "tensors"}), "soap"),
     (
         limitations.the_state_does_not_fit_the_memory,
         profile(of_model={"parameters": 10_000, "memory_free": 80_000}),
@@ -448,3 +450,13 @@ def test_what_muon_cannot_train_counts_as_its_partners_state() -> None:
     vectors = profile(of_model={"parameters": 100, "memory_free": 799, "shapes": {"100": 1}})
 
     assert "muon" in weights(limitations.the_state_does_not_fit_the_memory, vectors)
+
+
+def test_muon_may_train_distributed_tensors_and_no_flat_pieces() -> None:
+    either = {
+        cut: {name for rule in FACTS for name in weights(rule, profile(of_model={"cut": cut, "muon_share": 0.5}))}
+        for cut in ("flat", "tensors")
+    }
+
+    assert "muon" in either["flat"] - either["tensors"]
+    assert {"adamw", "lion", "momentum"}.isdisjoint(either["flat"] | either["tensors"])
