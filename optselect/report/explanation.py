@@ -80,9 +80,7 @@ def proposal_item(proposal: Proposal) -> Item:
 
 def because(plan: OptimizerPlan) -> list[Reason]:
     """List the reasons for the choice: what it cost is none, and no remark."""
-    # Several proposals of one optimizer bring the same votes: one is enough.
-    said = dict.fromkeys(reason for reason in plan.reasons if reason.kind not in ("cost", *_REMARKS))
-    return list(said)
+    return [reason for reason in plan.reasons if reason.kind not in ("cost", *_REMARKS)]
 
 
 def remarks(plan: OptimizerPlan) -> list[Reason]:

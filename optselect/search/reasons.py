@@ -19,6 +19,10 @@ BEST_COUNTS = Reason(
 )
 
 
+# A step so many times as long is worth a word on how to count time.
+_SLOW = 1.5
+
+
 # --- the rules alone ------------------------------------------------------------------------------
 
 
@@ -35,10 +39,10 @@ def without_trials() -> Reason:
 
 
 def votes(winner: Configuration, proposals: Sequence[Proposal]) -> Iterator[Reason]:
-    """Yield what the rules say for the optimizer of `winner`."""
-    for proposal in proposals:
-        if proposal.optimizer == winner.optimizer:
-            yield from votes_for(proposal)
+    """Yield what the rules say for the optimizer of `winner`; each of its proposals brings the same votes."""
+    proposal = next((each for each in proposals if each.optimizer == winner.optimizer), None)
+    if proposal is not None:
+        yield from votes_for(proposal)
 
 
 def votes_for(proposal: Proposal) -> Iterator[Reason]:
@@ -237,10 +241,12 @@ def pace(chosen: Configuration, race: Race, trials: Sequence[Trial], accumulate:
     alike = chosen.optimizer == race.baseline.optimizer and chosen.fine_tuning == race.baseline.fine_tuning
     base, own = (pace_of(each, trials) for each in (race.baseline, chosen))
     if not alike and base and own:
+        slower = own / base >= _SLOW and race.compare == "steps"
         yield Reason(
             kind="pace",
             text=f"a step with it takes {format_times(own / base)} times as long as with the baseline "
-            f"({format_seconds(own * accumulate)}, {format_seconds(base * accumulate)})",
+            f"({format_seconds(own * accumulate)}, {format_seconds(base * accumulate)})"
+            + ('; compare="seconds" compares at equal time' if slower else ""),
             value=own / base,
         )
 

@@ -22,7 +22,7 @@ from optselect import OptimizerPlan, catalogue
 from optselect.configuration import Configuration, Trial
 from optselect.report import Run, figures, is_page_of, write_report
 from optselect.report.code import as_python
-from optselect.report.explanation import because, claim, speakers
+from optselect.report.explanation import claim, speakers
 from optselect.report.markup import visible
 from optselect.report.page import as_html
 from optselect.report.trials import is_chosen, ranked, rungs, short
@@ -328,14 +328,6 @@ def test_a_choice_that_is_not_in_the_picture_is_said() -> None:
     page = as_html(replace(plan, trials=(chosen, *others)))
 
     assert "The chosen one was judged at other rungs alone" in page
-
-
-def test_a_reason_that_several_proposals_bring_is_said_once() -> None:
-    plan = PLANS["searched"]()
-    twice = replace(plan, reasons=(*plan.reasons, *plan.reasons_of("vote")))
-
-    assert as_html(twice).count('class="reasons"') == 1
-    assert because(twice) == because(plan)
 
 
 def test_recorded_trainings_like_it_are_shown_with_what_did_best_there() -> None:

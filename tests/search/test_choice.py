@@ -156,6 +156,14 @@ def test_what_went_further_than_the_baseline_says_so_and_its_lead_is_where_both_
     assert choice.lead == pytest.approx(0.4)
 
 
+def test_votes_that_several_proposals_bring_are_said_once() -> None:
+    proposal = next(each for each in PROPOSALS if each.because)
+
+    once, twice = (list(reasons.votes(proposal.configuration, [proposal] * count)) for count in (1, 2))
+
+    assert once == twice != []
+
+
 def test_the_winners_votes_are_among_its_reasons() -> None:
     trials = ended({("base", 0): {25: 1.0}, ("other", 0): {25: 0.5}})
 
