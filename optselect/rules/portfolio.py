@@ -70,6 +70,7 @@ class Point:
 class Recorded:
     """One recorded training: what it was like, and how far behind the best each point of the portfolio ended.
 
+    length   how many times as long as its workload is by itself
     regrets  0: the best of all points; 1: plain AdamW
     """
 
@@ -78,6 +79,12 @@ class Recorded:
     summary: str
     features: Mapping[str, float | None]
     regrets: tuple[float, ...]
+    length: int = 1
+
+    @property
+    def workload(self) -> str:
+        """What was trained, at whatever length."""
+        return self.name.removesuffix(f" x{self.length}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +112,7 @@ class Pick:
 class Portfolio:
     """Recorded trainings with the points that all of them were run with.
 
-    spread      unit of each feature: its standard deviation over the trainings, a third of it for steps and passes
+    spread      unit of each feature: its standard deviation over the trainings, half of it for steps and passes
     reach       distance, in those, at which a training counts exp(-1/2) as much as one that is no different
     everywhere  how much all trainings together count, however different, beside one that is no different
     """
@@ -117,15 +124,29 @@ class Portfolio:
     everywhere: float
 
     def like(self, profile: Profile) -> list[Likeness]:
-        """Weigh the recorded trainings by how much they are like that of `profile`."""
+        """Weigh the recorded trainings by how much they are like that of `profile`.
+
+        Of each workload that one counts whose length is nearest.
+        """
         here = features(profile)
-        near = [self._nearness(here, each.features) for each in self.trainings]
+        known = self._nearest_in_length(here["steps"])
+        near = [self._nearness(here, each.features) for each in known]
         total = math.fsum(near) + self.everywhere
-        least = self.everywhere / len(self.trainings)
+        least = self.everywhere / len(known)
         return [
-            Likeness(recorded=each, weight=(weight + least) / total)
-            for each, weight in zip(self.trainings, near, strict=True)
+            Likeness(recorded=each, weight=(weight + least) / total) for each, weight in zip(known, near, strict=True)
         ]
+
+    def _nearest_in_length(self, steps: float | None) -> list[Recorded]:
+        """Choose one training of each workload; its own length where that of the training at hand is not known."""
+
+        def apart(each: Recorded) -> float:
+            return each.length if steps is None else abs((each.features["steps"] or 0.0) - steps)
+
+        found: dict[str, Recorded] = {}
+        for each in self.trainings:
+            found[each.workload] = min(found.get(each.workload, each), each, key=apart)
+        return list(found.values())
 
     def _nearness(self, here: Mapping[str, float | None], there: Mapping[str, float | None]) -> float:
         # What weights that were trained before want tells nothing of random ones, nor the other way round.

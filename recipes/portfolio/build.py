@@ -24,7 +24,7 @@ REACH, EVERYWHERE = 0.7, 0.3
 
 # How long a training is, and how often it sees its rows, tells more of what it wants than any other feature does: with
 # these so many times as far apart, long ones are picked for by long ones (docs/reference/portfolio.md).
-_TELLING = {"steps": 3.0, "passes": 3.0}
+_TELLING = {"steps": 2.0, "passes": 2.0}
 
 _WITH_TORCH = [name for name, point in GRID.items() if comes_with_torch(point)]
 
@@ -140,6 +140,7 @@ def build(found: Iterable[Outcome], *, reach: float = REACH, everywhere: float =
             summary=WORKLOADS[each.name].summary,
             features={name: _short(value) for name, value in features(each.profile).items()},
             regrets=tuple(round(each.regret(point.name), 3) for point in points),
+            length=each.length,
         )
         for each in sorted(whole, key=lambda each: (each.name, each.length))
     )

@@ -70,6 +70,17 @@ def test_the_more_a_training_is_like_it_the_more_it_weighs() -> None:
     assert found["same"] > found["near"] > found["far"] > 0
 
 
+def test_of_each_workload_the_length_counts_that_is_nearest_or_its_own() -> None:
+    steps = PERCEPTRON.steps
+    assert steps is not None
+    longer = replace(recorded("same x16", 1.0, 0.0, 2.0, steps=math.log10(16 * steps)), length=16)
+    known = of(SAME, longer, FAR)
+
+    for given, counts in ((steps, "same"), (3 * steps, "same"), (6 * steps, "same x16"), (None, "same")):
+        with case(given):
+            assert [*weights(known, replace(PERCEPTRON, steps=given))] == [counts, "far"]
+
+
 def test_what_is_not_known_of_either_counts_for_nothing() -> None:
     spread = {"rows": 1.0, "noise": 1.0}
 
