@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from optselect import catalogue
-from optselect.configuration import LR_SCALE, USER, USER_SPACE, Configuration
+from optselect.configuration import LR_SCALE, USER, USER_SPACE, Configuration, Schedule
 from optselect.rules import BASELINE, Proposal
 from optselect.search.board import distinct
 from optselect.search.tactics import HALF_DECADE
+from optselect.space import Value
 
 _CAUTION = 0.1
+# Two first arms whose rates and decays are so near to each other would tell the same.
+_ALIKE_DECADES, _MOVED_TOGETHER = 0.15, ("lr", LR_SCALE, "weight_decay")
 
 
 def baseline(*, has_user_optimizer: bool, called: str = "") -> Configuration:
@@ -53,13 +58,38 @@ def arms(
         others = [*ruled[:1], *recorded[1:2], *far, *classic, *recorded]
     else:
         others = [*second, *far, *classic, *cautious, *bold]
-    return tuple(distinct([*first, base, *near, *others, *wanted]))
+    return tuple(_unlike([*first, base, *near, *others, *wanted], base))
 
 
 def first_choices(proposals: Sequence[Proposal]) -> tuple[Configuration, ...]:
     """Return what goes before all others: of what was recorded, and of the rules."""
     recorded, ruled = _by_source(proposals)
     return (*recorded[:1], *ruled[:1])
+
+
+def _unlike(configurations: Sequence[Configuration], base: Configuration) -> list[Configuration]:
+    """Leave out what is another again but for a little of its rate and decay."""
+    found: list[Configuration] = []
+    for each in distinct(configurations):
+        if each == base or not any(_is_alike(each, other) for other in found):
+            found.append(each)
+    return found
+
+
+def _is_alike(one: Configuration, other: Configuration) -> bool:
+    near = all(_is_near(one.hyperparameters.get(name), other.hyperparameters.get(name)) for name in _MOVED_TOGETHER)
+    return near and _rest_of(one) == _rest_of(other)
+
+
+def _is_near(one: Value | None, other: Value | None) -> bool:
+    if not one or not other:
+        return one == other
+    return abs(math.log10(float(one) / float(other))) <= _ALIKE_DECADES
+
+
+def _rest_of(configuration: Configuration) -> Configuration:
+    rest = {name: value for name, value in configuration.hyperparameters.items() if name not in _MOVED_TOGETHER}
+    return replace(configuration, hyperparameters=rest, schedule=Schedule(kind=configuration.schedule.kind))
 
 
 def _by_source(proposals: Sequence[Proposal]) -> tuple[list[Configuration], list[Configuration]]:

@@ -185,14 +185,16 @@ class Race:
         """How far the first stage goes, and with how many arms.
 
         Where recorded trainings have a first choice and the budget is small, that and the baseline go as far as it
-        takes them. Else that is a quarter; of a training whose quarter is too short to tell anything, `least_rung` or
-        a half, where four arms can go there. It may be a fifth short of that when so one more arm gets in.
+        takes them, if that is `least_rung` at least. Else that is a quarter; of a training whose quarter is too short
+        to tell anything, `least_rung` or a half, where four arms can go there. It may be a fifth short of that when so
+        one more arm gets in.
         """
         tactics, judging = self.tactics, self.validation_cost
         wanted = len(self.first_arms if self.policies else self.arms)
         left = self.left if self.seconds is None else tactics.timed * self.left
-        if self.recorded and not self.policies and left < tactics.halving * self.horizon:
-            return Layout(rung=max(min(int(left / 2 - judging), self.horizon), 1), arms=min(2, wanted))
+        both = min(int(left / 2 - judging), self.horizon) if left < tactics.halving * self.horizon else 0
+        if self.recorded and not self.policies and both >= self.least_rung:
+            return Layout(rung=both, arms=min(2, wanted))
         quarter, later = max(self.horizon // 4, 1), min(self.least_rung, self.horizon // 2)
         if later > quarter and left >= tactics.first_arms * (later + judging):
             quarter = later

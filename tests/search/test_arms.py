@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from optselect import catalogue
@@ -72,6 +74,16 @@ def test_one_arm_is_cautious_and_one_is_bold() -> None:
     ]
 
     assert rates == pytest.approx([0.02, 0.002, 0.02 * 10**0.5])
+
+
+def test_what_is_another_again_but_for_a_little_of_its_rate_is_left_out() -> None:
+    base = baseline(has_user_optimizer=True)
+    rate = MUON.configuration.rate
+    assert rate is not None
+    near, apart = (replace(MUON, configuration=MUON.configuration.at_rate(rate * factor)) for factor in (1.2, 1.6))
+
+    assert near.configuration not in arms([MUON, near], base)
+    assert apart.configuration in arms([MUON, apart], base)
 
 
 def test_every_rate_lies_inside_its_bounds() -> None:
