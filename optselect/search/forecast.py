@@ -16,15 +16,17 @@ class PrefixError:
     any_rival     of whatever leads
     first_choice  of the prior's first choice over the baseline, where that is less
     two_falling   of one rival over another where both rates fall to the end: they err alike
+    seeds         at the end, of what another seed would change, where one alone was run: as a share of the progress
     """
 
     any_rival: float
     first_choice: float
     two_falling: float = 0.005
+    seeds: float = 0.0025
 
 
 PREFIX_ERROR = PrefixError(any_rival=0.02, first_choice=0.022)
-"""What the recorded trainings fit: `optselect bench --calibration`. `two_falling`: docs/reference/portfolio.md."""
+"""What the recorded trainings fit: `optselect bench --calibration`. The last two: docs/reference/portfolio.md."""
 
 
 def prefix_error(fraction: float, *, first_choice: bool = False, of: PrefixError = PREFIX_ERROR) -> float:
@@ -48,12 +50,11 @@ def error_at_the_end(
     None where nothing says how much a prefix may mislead: no progress is known.
     """
     if fraction >= 1.0:
-        return lead.error
-    return (
-        None
-        if lead.scale is None
-        else math.hypot(lead.error, prefix_error(fraction, first_choice=first_choice, of=of) * lead.scale)
-    )
+        share = of.seeds if lead.seeds == 1 else 0.0
+        return math.hypot(lead.error, share * (lead.scale or 0.0))
+    if lead.scale is None:
+        return None
+    return math.hypot(lead.error, prefix_error(fraction, first_choice=first_choice, of=of) * lead.scale)
 
 
 def chance_behind(lead: Lead, fraction: float, *, first_choice: bool = False, of: PrefixError = PREFIX_ERROR) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import replace
 
 import pytest
 
-from optselect.search.forecast import chance_behind, expected_gain, is_apart, is_sure, prefix_error
+from optselect.search.forecast import PREFIX_ERROR, chance_behind, expected_gain, is_apart, is_sure, prefix_error
 from optselect.search.lead import Lead
 
 FRACTIONS = (0.02, 0.05, 0.125, 0.25, 0.5, 0.75, 1.0)
@@ -32,10 +34,13 @@ def test_a_larger_lead_is_a_surer_one() -> None:
         assert chances == sorted(chances, reverse=True)
 
 
-def test_at_the_end_the_error_of_the_validation_data_is_all_there_is() -> None:
+def test_at_the_end_the_errors_of_the_validation_data_and_of_one_seed_are_all_there_is() -> None:
     assert prefix_error(1.0) == 0.0
     # One standard error is the noise it may be behind by, and 1.645 of them are one in twenty.
-    assert chance_behind(lead(0.65 * 0.01), 1.0) < 0.05 < chance_behind(lead(0.64 * 0.01), 1.0)
+    one = 1.645 * math.hypot(0.01, PREFIX_ERROR.seeds) - 0.01
+    assert chance_behind(lead(one + 1e-4), 1.0) < 0.05 < chance_behind(lead(one - 1e-4), 1.0)
+    two = [replace(lead(each * 0.01), seeds=2) for each in (0.65, 0.64)]
+    assert chance_behind(two[0], 1.0) < 0.05 < chance_behind(two[1], 1.0)
     assert chance_behind(lead(0.1, error=0.0, progress=None), 1.0) == 0.0
 
 
