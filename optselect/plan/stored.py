@@ -32,7 +32,7 @@ def stored_plan(file: Path) -> OptimizerPlan:
         raise PlanFormatError(
             f"{file} is a config, which holds no plan; run optselect tune --config {file}, and pass its plan.json"
         )
-    if file.is_dir():
+    if _is_folder(file):
         file = _file_of_shards(file)
     if not zipfile.is_zipfile(file) and file.suffix != ".ckpt":
         return OptimizerPlan.load(file)
@@ -98,3 +98,10 @@ def plan_in(state: Mapping[str, Any]) -> OptimizerPlan | None:
     """
     plan = state.get("plan")
     return None if plan is None else OptimizerPlan.from_dict(plan)
+
+
+def _is_folder(file: Path) -> bool:
+    try:
+        return file.is_dir()
+    except OSError:  # a name too long: whoever opens it says so
+        return False

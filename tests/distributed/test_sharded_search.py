@@ -75,7 +75,7 @@ def test_a_model_in_shards_is_searched_as_one_that_every_process_has_whole(kind:
     assert cut.param_groups == whole.param_groups
     assert cut.model_fingerprint == whole.model_fingerprint
     assert tried(cut).keys() == tried(whole).keys()
-    assert all(values == pytest.approx(tried(whole)[name], rel=1e-5) for name, values in tried(cut).items())
+    assert all(values == pytest.approx(tried(whole)[name], rel=1e-4) for name, values in tried(cut).items())
 
 
 def test_a_tensor_parallel_model_is_searched_as_on_one_process(folder: Path) -> None:
