@@ -139,9 +139,16 @@ class Judge:
             self._recalibrated(loop, model, left),
         ):
             value, batches = self._validated() if self.judged.validated else self._held_back_value(loop)
-        # Each process saw its own share of the validation set.
-        mean = float(self._trainer.strategy.reduce(torch.tensor(value, dtype=torch.float64), reduce_op="mean"))
-        return Evaluation.of(mean, self._of_all_processes(batches))
+        return Evaluation.of(self._over_all_processes(value), self._of_all_processes(batches))
+
+    def _over_all_processes(self, value: float) -> float:
+        """Return the mean over processes: each saw its own share of the validation set."""
+        strategy = self._trainer.strategy
+        if self._trainer.world_size == 1:
+            return value
+        # Where the processes meet: NCCL takes no tensor of the CPU.
+        share = torch.tensor(value, dtype=torch.float64, device=strategy.root_device)
+        return float(strategy.reduce(share, reduce_op="mean"))
 
     def _of_all_processes(self, batches: Batches) -> Batches:
         """Join what the processes saw; what all of them saw, where their shares are the whole, counts once."""
