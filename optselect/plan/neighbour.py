@@ -87,8 +87,7 @@ class Neighbour:
 def neighbours_of(profile: Profile) -> tuple[Neighbour, ...]:
     """List the recorded trainings that are most like that of `profile`, the nearest first."""
     known = portfolio()
-    alike = sorted(known.like(profile), key=lambda each: (-each.weight, each.recorded.name))
-    return tuple(_neighbour(each, known.points) for each in alike[:NEIGHBOURS])
+    return tuple(_neighbour(each, known.points) for each in known.like(profile)[:NEIGHBOURS])
 
 
 def _neighbour(alike: Likeness, points: tuple[Point, ...]) -> Neighbour:

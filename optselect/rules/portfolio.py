@@ -124,7 +124,7 @@ class Portfolio:
     everywhere: float
 
     def like(self, profile: Profile) -> list[Likeness]:
-        """Weigh the recorded trainings by how much they are like that of `profile`.
+        """Weigh the recorded trainings by how much they are like that of `profile`, the most like it first.
 
         Of each workload that one counts whose length is nearest.
         """
@@ -133,9 +133,10 @@ class Portfolio:
         near = [self._nearness(here, each.features) for each in known]
         total = math.fsum(near) + self.everywhere
         least = self.everywhere / len(known)
-        return [
+        found = [
             Likeness(recorded=each, weight=(weight + least) / total) for each, weight in zip(known, near, strict=True)
         ]
+        return sorted(found, key=lambda each: (-each.weight, each.recorded.name))
 
     def _nearest_in_length(self, steps: float | None) -> list[Recorded]:
         """Choose one training of each workload; its own length where that of the training at hand is not known."""
@@ -267,8 +268,8 @@ def advice(profile: Profile, may: Callable[[Point], bool], *, of: Portfolio | No
     known = portfolio() if of is None else of
     alike = known.like(profile)
     return Advice(
-        alike=tuple(sorted(alike, key=lambda each: (-each.weight, each.recorded.name))),
-        trust=1 - len(alike) * min(each.weight for each in alike),
+        alike=tuple(alike),
+        trust=1 - len(alike) * alike[-1].weight,
         picks=tuple(known.picks(alike, PICKS, may)),
     )
 

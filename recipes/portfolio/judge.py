@@ -187,6 +187,12 @@ def _judged(outcome: Outcome, point: str, fraction: float) -> float:
     return values[at] if at < len(values) else math.inf
 
 
+def figures(regrets: Sequence[float]) -> list[str]:
+    """Write mean, median, worst, and the share of harm."""
+    harm = sum(regret > 1 + _NOISE for regret in regrets) / len(regrets)
+    return [*(f"{of(regrets):.2f}" for of in (statistics.fmean, statistics.median, max)), f"{harm:.0%}"]
+
+
 # --- to judge -------------------------------------------------------------------------------------------------
 
 
@@ -201,10 +207,7 @@ class Score:
     @property
     def row(self) -> str:
         """A line of a table: mean, median, worst, and the share of harm."""
-        harm = sum(regret > 1 + _NOISE for regret in self.regrets) / len(self.regrets)
-        mean, median = statistics.fmean(self.regrets), statistics.median(self.regrets)
-        figures = f"{mean:.2f} | {median:.2f} | {max(self.regrets):.2f} | {harm:.0%}"
-        return f"| {self.way} | {self.design.budget:g} | {self.design.words} | {figures} |"
+        return f"| {self.way} | {self.design.budget:g} | {self.design.words} | {' | '.join(figures(self.regrets))} |"
 
 
 def judged(

@@ -19,13 +19,12 @@ from optselect.recipes.bench.task import default_cache
 from optselect.recipes.bench.training import Lines, Trainings, by_hand
 from optselect.recipes.portfolio.build import Outcome
 from optselect.recipes.portfolio.grid import AT_LENGTH, BASELINE
+from optselect.recipes.portfolio.judge import figures
 from optselect.recipes.portfolio.record import Job, task_of
 from optselect.recipes.portfolio.workloads import LONGER, WORKLOADS
 
 LENGTH = max(AT_LENGTH)
 FILE = "long.jsonl"
-# Further behind than plain AdamW than one seed may differ by.
-_HARM = 1.02
 
 
 def cosine(_: Arena) -> Choice:
@@ -119,12 +118,6 @@ def report(scores: Sequence[Score]) -> str:
         regrets = [score.regret for score in of]
         by_name = [[score.regret for score in of if score.workload == name] for name in names]
         cells = [f"{statistics.fmean(some):.2f}" if some else "" for some in by_name]
-        figures = [
-            f"{statistics.fmean(score.cost for score in of):.2f}",
-            f"{statistics.fmean(regrets):.2f}",
-            f"{statistics.median(regrets):.2f}",
-            f"{max(regrets):.2f}",
-            f"{sum(regret > _HARM for regret in regrets) / len(regrets):.0%}",
-        ]
-        lines.append(f"| {' | '.join([each, *figures, *cells])} |")
+        cost = f"{statistics.fmean(score.cost for score in of):.2f}"
+        lines.append(f"| {' | '.join([each, cost, *figures(regrets), *cells])} |")
     return "\n".join(lines)
