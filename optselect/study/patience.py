@@ -28,12 +28,13 @@ _draw = random.Random()
 _log = logging.getLogger("optselect")
 
 
-def _asked(name: str) -> Any:
-    """Make the method `name`, which asks the storage behind until it answers."""
+def _asked(name: str, *, behind: bool = False) -> Any:
+    """Make the method `name`, which asks the storage, or what is behind its cache, until it answers."""
 
     @functools.wraps(getattr(BaseStorage, name), updated=())
     def method(self: PatientStorage, *args: Any, **options: Any) -> Any:
-        return self.patiently(functools.partial(getattr(self.storage, name), *args, **options))
+        asked = self._backend if behind else self.storage
+        return self.patiently(functools.partial(getattr(asked, name), *args, **options))
 
     return method
 
@@ -85,6 +86,7 @@ class PatientStorage(BaseStorage):
     set_trial_system_attr = _told("set_trial_system_attr")
     get_trial_id_from_study_id_trial_number = _asked("get_trial_id_from_study_id_trial_number")
     get_trial = _asked("get_trial")
+    get_trial_number_from_id = _asked("get_trial_number_from_id", behind=True)
     get_all_trials = _asked("get_all_trials")
     get_best_trial = _asked("get_best_trial")
 

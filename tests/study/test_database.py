@@ -171,19 +171,53 @@ def test_another_thread_that_writes_meanwhile_waits_for_nobody(tmp_path: Path) -
 def test_a_row_that_another_has_written_first_is_an_error_and_nothing_of_the_rest_stays(url: str) -> None:
     storage = database_storage(url)
     study, trial = running(storage)
-    twice = sqlalchemy.text("INSERT INTO trial_intermediate_values SELECT 1, 1, 1, 0.25, 'FINITE'")
+    twice = sqlalchemy.text("INSERT INTO study_user_attributes VALUES (1, :study, 'name', '1')")
 
     def overtaken(session: Any, *_: Any) -> None:
         # Stands for another process that writes between the look and the write.
         if session.new:
-            session.connection().execute(twice)
+            session.connection().execute(twice, {"study": study})
 
     event.listen(storage.scoped_session.session_factory, "before_flush", overtaken)
     with pytest.raises(sqlalchemy.exc.IntegrityError), storage.together():  # noqa: PT012  # it comes with the block's end
-        storage.set_trial_intermediate_value(trial, 1, 0.5)
+        storage.set_study_user_attr(study, "name", 2)
         storage.set_trial_user_attr(trial, "one", 1)
 
     assert storage.get_all_trials(study)[0].user_attrs == {}
+    assert storage.get_study_user_attrs(study) == {}
+
+
+def test_what_is_written_again_of_a_trial_is_written_over(url: str) -> None:
+    storage = database_storage(url)
+    study, trial = running(storage)
+
+    for value in (0.25, float("inf"), 0.5):
+        storage.set_trial_intermediate_value(trial, 1, value)
+        storage.set_trial_user_attr(trial, "one", value)
+
+    assert told(storage.get_all_trials(study)) == told(RDBStorage(url).get_all_trials(study))
+    assert storage.get_all_trials(study)[0].intermediate_values == {1: 0.5}
+
+
+def test_of_several_who_set_a_waiting_trial_running_one_does(url: str) -> None:
+    storages = [database_storage(url) for _ in range(2)]
+    study = storages[0].create_new_study([optuna.study.StudyDirection.MINIMIZE], "study")
+    trial = storages[0].create_new_trial(study, create_trial(state=TrialState.WAITING))
+
+    assert [storage.set_trial_state_values(trial, TrialState.RUNNING) for storage in storages] == [True, False]
+
+
+def test_a_trial_that_another_has_run_meanwhile_is_read_anew(url: str) -> None:
+    ours, others = (storage_of(url) for _ in range(2))
+    study = ours.create_new_study([optuna.study.StudyDirection.MINIMIZE], "study")
+    trial = ours.create_new_trial(study, create_trial(state=TrialState.RUNNING))
+    ours.set_trial_state_values(trial, TrialState.WAITING)
+
+    for step in range(3):
+        assert list(ours.get_all_trials(study)[0].intermediate_values) == list(range(step))
+        assert others.set_trial_state_values(trial, TrialState.RUNNING)
+        others.set_trial_intermediate_value(trial, step, 0.5)
+        others.set_trial_state_values(trial, TrialState.WAITING)
 
 
 def test_a_report_is_one_transaction_of_a_database(url: str) -> None:
