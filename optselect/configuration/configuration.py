@@ -25,6 +25,8 @@ USER_SPACE = SearchSpace(
 )
 """Where the user's own optimizer may be searched: three decades around its rate, two around its weight decay."""
 
+_SORTED = json.JSONEncoder(sort_keys=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
@@ -69,7 +71,7 @@ class Configuration:
     def key(self) -> str:
         """A short digest: equal configurations have equal keys, on every machine."""
         known = {name: value for name, value in self.to_dict().items() if name != "called"}
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(_SORTED.encode(known).encode()).hexdigest()[:12]
 
     def describe(self) -> str:
         """Put it in words: `adamw lr=0.003 weight_decay=0.01, cosine after 20 warmup steps`."""

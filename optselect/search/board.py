@@ -271,7 +271,7 @@ class Board:
         share = race.tactics.worth_a_trial
         worth = share**2 * progress[0] if ahead is None else share * ahead.difference
         others = distinct(trial.configuration for trial in self.trials if trial.configuration != chosen)
-        leads = [lead for each in others if (lead := self.lead(chosen, each)) is not None]
+        leads = (lead for each in others if (lead := self.lead(chosen, each)) is not None)
         return all(expected_gain(lead, race.fraction(lead.rung)) < worth for lead in leads)
 
     # --- how things stand ---------------------------------------------------------------------------

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import weakref
-from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
 
 import sqlalchemy
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from optselect.study.rows import (
+    INSERT,
+    JUDGED,
+    LISTED,
+    NUMBER,
+    ONE_STUDY,
+    PARAM,
+    ROWS,
+    ROWS_LISTED,
+    SYSTEM,
+    TRIAL,
+    USER,
+    VALUE,
+    Part,
+    local,
+    read_trials,
+    require_open,
+    set_state,
+    stored_judged,
+    utc,
+    write_row,
+)
 
 # SQLite's own five seconds are few where several processes write.
 _SQLITE_WAIT_SECONDS = 60
@@ -37,10 +54,6 @@ _LINK = {
     "tcp_user_timeout": 30_000,
 }
 _WAIT, _WRITES_AHEAD = "PRAGMA synchronous={}", "writes ahead"
-# Where a row can be written over another of its key in one statement; elsewhere Optuna's own methods write.
-_INSERT: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-# So many trials are asked for by their names; more by a range.
-_LISTED = 500
 
 
 def database_storage(url: str) -> LastingDatabase:
@@ -64,7 +77,7 @@ def take_row(database: RDBStorage, trial_id: int) -> bool:
     Optuna reads the state first and writes then; between the two, SQLite lets another do the same.
     """
     with database.engine.begin() as connection:
-        return _set_state(connection, trial_id, TrialState.RUNNING)
+        return set_state(connection, trial_id, TrialState.RUNNING)
 
 
 class LastingDatabase(RDBStorage):
@@ -128,32 +141,32 @@ class LastingDatabase(RDBStorage):
         """Return one trial. Raises `KeyError` where there is none of that id."""
         with self.scoped_session() as session:
             connection = session.connection()
-            rows = connection.execute(_ROWS_LISTED, {"listed": [trial_id]}).all()
+            rows = connection.execute(ROWS_LISTED, {"listed": [trial_id]}).all()
             if not rows:
                 raise KeyError(models.NOT_FOUND_MSG)
-            return _read(connection, rows)[0]
+            return read_trials(connection, rows)[0]
 
     def get_trial_number_from_id(self, trial_id: int) -> int:
         """Return the number of a trial. Raises `KeyError` where there is none of that id."""
         with self.scoped_session() as session:
-            number = session.connection().execute(_NUMBER, {"trial": trial_id}).scalar()
+            number = session.connection().execute(NUMBER, {"trial": trial_id}).scalar()
         if number is None:
             raise KeyError(models.NOT_FOUND_MSG)
         return int(number)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Set an attribute. Raises `KeyError` where there is no such trial, and Optuna's error for one that ended."""
-        if self.engine.name not in _INSERT:
+        if self.engine.name not in INSERT:
             super().set_trial_user_attr(trial_id, key, value)
             return
-        self._put(_USER, trial_id, (key, json.dumps(value)))
+        self._put(USER, trial_id, (key, json.dumps(value)))
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Set a value on the way. Raises as `set_trial_user_attr`."""
-        if self.engine.name not in _INSERT:
+        if self.engine.name not in INSERT:
             super().set_trial_intermediate_value(trial_id, step, intermediate_value)
             return
-        self._put(_JUDGED, trial_id, (step, *_stored_judged(intermediate_value)))
+        self._put(JUDGED, trial_id, (step, *stored_judged(intermediate_value)))
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Set the state in one statement, and tell whether it was this one that did: of several, one.
@@ -161,17 +174,17 @@ class LastingDatabase(RDBStorage):
         Raises as `set_trial_user_attr`. Optuna reads the state first and writes then; between the two, SQLite lets
         another do the same.
         """
-        if self.engine.name not in _INSERT:
+        if self.engine.name not in INSERT:
             return super().set_trial_state_values(trial_id, state, values)
         with self._transaction() as connection:
             for objective, value in enumerate(values or ()):
-                _write(connection, _VALUE, trial_id, (objective, *models.TrialValueModel.value_to_stored_repr(value)))
-            return _set_state(connection, trial_id, state)
+                write_row(connection, VALUE, trial_id, (objective, *models.TrialValueModel.value_to_stored_repr(value)))
+            return set_state(connection, trial_id, state)
 
-    def _put(self, part: _Part, trial_id: int, row: Sequence[Any]) -> None:
+    def _put(self, part: Part, trial_id: int, row: Sequence[Any]) -> None:
         with self._transaction() as connection:
-            _require_open(connection, trial_id)
-            _write(connection, part, trial_id, row)
+            require_open(connection, trial_id)
+            write_row(connection, part, trial_id, row)
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         """Add a trial with all its parts, one statement for each kind; Optuna has two or three for each part."""
@@ -179,28 +192,28 @@ class LastingDatabase(RDBStorage):
             return super()._create_new_trial(study_id, template_trial)
         made = copy.copy(template_trial)
         kinds = made.distributions
-        parts: Mapping[_Part, list[tuple[Any, ...]]] = {
-            _PARAM: [
+        parts: Mapping[Part, list[tuple[Any, ...]]] = {
+            PARAM: [
                 (name, kinds[name].to_internal_repr(value), distribution_to_json(kinds[name]))
                 for name, value in made.params.items()
             ],
-            _USER: [(key, json.dumps(value)) for key, value in made.user_attrs.items()],
-            _SYSTEM: [(key, json.dumps(value)) for key, value in made.system_attrs.items()],
-            _JUDGED: [(step, *_stored_judged(value)) for step, value in made.intermediate_values.items()],
+            USER: [(key, json.dumps(value)) for key, value in made.user_attrs.items()],
+            SYSTEM: [(key, json.dumps(value)) for key, value in made.system_attrs.items()],
+            JUDGED: [(step, *stored_judged(value)) for step, value in made.intermediate_values.items()],
         }
-        times = {"datetime_start": _utc(made.datetime_start), "datetime_complete": _utc(made.datetime_complete)}
+        times = {"datetime_start": utc(made.datetime_start), "datetime_complete": utc(made.datetime_complete)}
         with self._transaction() as connection:
             # Trials are counted to be numbered: one is made at a time.
-            if connection.execute(_ONE_STUDY, {"study": study_id}).first() is None:
+            if connection.execute(ONE_STUDY, {"study": study_id}).first() is None:
                 raise KeyError(models.NOT_FOUND_MSG)
             row = {"study_id": study_id, "state": made.state, **times}
-            (number,) = connection.execute(_TRIAL.insert(), row).inserted_primary_key
-            before = (_TRIAL.c.study_id == study_id) & (_TRIAL.c.trial_id < number)
+            number = int(connection.execute(TRIAL.insert(), row).inserted_primary_key[0])  # type: ignore[index]  # one row
+            before = (TRIAL.c.study_id == study_id) & (TRIAL.c.trial_id < number)
             made.number = connection.execute(
-                sqlalchemy.select(sqlalchemy.func.count()).select_from(_TRIAL).where(before)
+                sqlalchemy.select(sqlalchemy.func.count()).select_from(TRIAL).where(before)
             ).scalar_one()
-            mine = _TRIAL.c.trial_id == number
-            connection.execute(_TRIAL.update().where(mine).values(number=made.number))
+            mine = TRIAL.c.trial_id == number
+            connection.execute(TRIAL.update().where(mine).values(number=made.number))
             for part, rows in parts.items():
                 if rows:
                     added = [dict(zip(part.names, (number, *each), strict=True)) for each in rows]
@@ -217,27 +230,27 @@ class LastingDatabase(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        wanted = _TRIAL.c.study_id == study_id
+        wanted = TRIAL.c.study_id == study_id
         known = {each for each in included_trial_ids if each <= trial_id_greater_than}
         if trial_id_greater_than >= 0:
-            later = _TRIAL.c.trial_id > trial_id_greater_than
+            later = TRIAL.c.trial_id > trial_id_greater_than
             # A list of thousands is beyond what some databases take in one statement.
-            among = _TRIAL.c.trial_id >= min(known, default=0) if len(known) > _LISTED else _TRIAL.c.trial_id.in_(known)
+            among = TRIAL.c.trial_id >= min(known, default=0) if len(known) > LISTED else TRIAL.c.trial_id.in_(known)
             wanted &= (later | among) if known else later
         if states is not None:
-            wanted &= _TRIAL.c.state.in_([state for state in TrialState if state in states])
+            wanted &= TRIAL.c.state.in_([state for state in TrialState if state in states])
         with self.scoped_session() as session:
             connection = session.connection()
             rows = [
                 row
-                for row in connection.execute(_ROWS.where(wanted)).all()
+                for row in connection.execute(ROWS.where(wanted)).all()
                 if row.trial_id > trial_id_greater_than or row.trial_id in known
             ]
-            if not rows and connection.execute(_ONE_STUDY, {"study": study_id}).first() is None:
+            if not rows and connection.execute(ONE_STUDY, {"study": study_id}).first() is None:
                 raise KeyError(models.NOT_FOUND_MSG)
             waiting = {row.trial_id: self._waiting[row.trial_id] for row in rows if self._still_waits(row)}
             others = [row for row in rows if row.trial_id not in waiting]
-            read = {trial._trial_id: trial for trial in _read(connection, others, wanted)}  # noqa: SLF001  # no other name
+            read = {trial._trial_id: trial for trial in read_trials(connection, others, wanted)}  # noqa: SLF001  # no other name
         self._waiting |= {
             number: trial
             for number, trial in read.items()
@@ -248,7 +261,7 @@ class LastingDatabase(RDBStorage):
     def _still_waits(self, row: Any) -> bool:
         """Tell whether a trial is as it was read: who sets one running, and writes to it then, sets its start anew."""
         known = self._waiting.get(row.trial_id)
-        return known is not None and row.state == known.state and known.datetime_start == _local(row.datetime_start)
+        return known is not None and row.state == known.state and known.datetime_start == local(row.datetime_start)
 
 
 class _HeldSession(Session):
@@ -271,151 +284,6 @@ class _HeldSession(Session):
     def close(self) -> None:
         if not self.held:
             super().close()
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A table of what belongs to a trial, and its columns, the first of which tells those of a trial apart."""
-
-    table: Any
-    columns: tuple[str, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all columns that a row is written with."""
-        return ("trial_id", *self.columns)
-
-    @functools.cached_property
-    def rows(self) -> Any:
-        """The statement that reads rows in the order in which they were written: objectives, parameters have one."""
-        columns = (self.table.c[name] for name in self.names)
-        return sqlalchemy.select(*columns).order_by(*self.table.primary_key)
-
-    @functools.cached_property
-    def listed(self) -> Any:
-        """The same for trials whose ids are `listed`."""
-        return self.rows.where(self.table.c.trial_id.in_(_LIST))
-
-
-# Tables, not what is mapped to them: that has an object for each row, and takes ten times as long.
-_TRIAL, _STUDY = models.TrialModel.__table__, models.StudyModel.__table__
-_VALUE = _Part(models.TrialValueModel.__table__, ("objective", "value", "value_type"))
-_JUDGED = _Part(
-    models.TrialIntermediateValueModel.__table__, ("step", "intermediate_value", "intermediate_value_type")
-)
-_PARAM = _Part(models.TrialParamModel.__table__, ("param_name", "param_value", "distribution_json"))
-_USER = _Part(models.TrialUserAttributeModel.__table__, ("key", "value_json"))
-_SYSTEM = _Part(models.TrialSystemAttributeModel.__table__, ("key", "value_json"))
-
-_stored_judged = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
-_LIST = sqlalchemy.bindparam("listed", expanding=True)
-_ROWS = sqlalchemy.select(
-    *(_TRIAL.c[name] for name in ("trial_id", "number", "state", "datetime_start", "datetime_complete"))
-).order_by(_TRIAL.c.trial_id)
-_ROWS_LISTED = _ROWS.where(_TRIAL.c.trial_id.in_(_LIST))
-_THIS = _TRIAL.c.trial_id == sqlalchemy.bindparam("trial")
-_NUMBER, _STATE = sqlalchemy.select(_TRIAL.c.number).where(_THIS), sqlalchemy.select(_TRIAL.c.state).where(_THIS)
-_ONE_STUDY = (
-    sqlalchemy.select(_STUDY.c.study_id).where(_STUDY.c.study_id == sqlalchemy.bindparam("study")).with_for_update()
-)
-
-
-def _require_open(connection: Connection, trial_id: int) -> None:
-    """Raise `KeyError` where there is no such trial, and `UpdateFinishedTrialError` for one that has ended."""
-    state = connection.execute(_STATE, {"trial": trial_id}).scalar()
-    if state is None:
-        raise KeyError(models.NOT_FOUND_MSG)
-    if state.is_finished():
-        raise UpdateFinishedTrialError(f"Trial with id {trial_id} has already finished and can not be updated.")
-
-
-def _set_state(connection: Connection, trial_id: int, state: TrialState) -> bool:
-    """Set the state of a trial that has not ended, or to run of one that waits, and tell whether that was done."""
-    from_states = [TrialState.WAITING] if state == TrialState.RUNNING else [TrialState.WAITING, TrialState.RUNNING]
-    wanted = (_TRIAL.c.trial_id == trial_id) & _TRIAL.c.state.in_(from_states)
-    values: dict[str, Any] = {"state": state}
-    if state == TrialState.RUNNING or state.is_finished():
-        name = "datetime_start" if state == TrialState.RUNNING else "datetime_complete"
-        values[name] = datetime.now(UTC).replace(tzinfo=None)
-    if connection.execute(_TRIAL.update().where(wanted).values(values)).rowcount == 1:
-        return True
-    _require_open(connection, trial_id)
-    return False
-
-
-def _write(connection: Connection, part: _Part, trial_id: int, row: Sequence[Any]) -> None:
-    """Write one row of what belongs to a trial, over the one of the same name where there is one."""
-    told = dict(zip(part.names, (trial_id, *row), strict=True))
-    connection.execute(_upsert(connection.dialect.name, part), told)
-
-
-@functools.cache
-def _upsert(dialect: str, part: _Part) -> Any:
-    """Make the statement that writes a row over the one of the same key, where there is one."""
-    rows = _INSERT[dialect](part.table)
-    key, told = part.names[:2], part.names[2:]
-    return rows.on_conflict_do_update(index_elements=key, set_={name: rows.excluded[name] for name in told})
-
-
-def _read(connection: Connection, rows: Sequence[Any], wanted: Any = None) -> list[FrozenTrial]:
-    """Read the trials of `rows`, which are among those that are `wanted`.
-
-    In this order another process may write meanwhile: a trial that has ended has all its parts, and what is kept of a
-    value is there where the value is.
-    """
-    listed = [row.trial_id for row in rows]
-    if not listed:
-        return []
-
-    def parts(part: _Part) -> dict[int, list[Any]]:
-        of: dict[int, list[Any]] = defaultdict(list)
-        if wanted is None or len(listed) <= _LISTED:
-            found = connection.execute(part.listed, {"listed": listed})
-        else:
-            joined = part.rows.join(_TRIAL, _TRIAL.c.trial_id == part.table.c.trial_id)
-            found = connection.execute(joined.where(wanted))
-        for row in found.all():
-            of[row[0]].append(row)
-        return of
-
-    values, judged, params, user, system = map(parts, (_VALUE, _JUDGED, _PARAM, _USER, _SYSTEM))
-    value_of = models.TrialValueModel.stored_repr_to_value
-    judged_of = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
-    return [
-        FrozenTrial(
-            trial_id=trial_id,
-            number=number,
-            state=state,
-            value=None,
-            values=[value_of(value, kind) for _, _, value, kind in values[trial_id]] or None,
-            datetime_start=_local(started),
-            datetime_complete=_local(completed),
-            params={
-                name: _distribution(kind).to_external_repr(value) for _, name, value, kind in params[trial_id]
-            },
-            distributions={name: _distribution(kind) for _, name, _, kind in params[trial_id]},
-            user_attrs={key: json.loads(text) for _, key, text in user[trial_id]},
-            system_attrs={key: json.loads(text) for _, key, text in system[trial_id]},
-            intermediate_values={step: judged_of(value, kind) for _, step, value, kind in judged[trial_id]},
-        )
-        for trial_id, number, state, started, completed in rows
-    ]
-
-
-@functools.lru_cache(maxsize=256)
-def _distribution(written: str) -> BaseDistribution:
-    """Read a distribution, of which thousands of trials have the same few."""
-    return json_to_distribution(written)
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    """Return a time of Optuna's trials as its database has it."""
-    return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None)
-
-
-def _local(moment: datetime | None) -> datetime | None:
-    """Return a time of a database, which is UTC without saying so, as Optuna's trials have it."""
-    return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
 def _link_options(url: str) -> dict[str, int]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, get_args
 
 import optuna
@@ -35,6 +34,7 @@ from optselect.study.reading import (
     number_in,
     seed_of,
     trial_of,
+    without_collecting,
 )
 from optselect.study.storage import TrialEndedError, storage_errors, take_waiting
 
@@ -45,6 +45,7 @@ BIRTHMARK, USED = "optselect:birthmark", "optselect:used"
 _CLAIM = "optselect:claim"
 # In the first trial of a search: what its race was laid out by.
 _BASIS = "optselect:basis"
+_ENDED = frozenset(state for state in TrialState if state.is_finished())
 # In words, for those who look at the study with other tools.
 _CANDIDATE = "candidate"
 _UNTRAINED = "optselect:untrained"
@@ -67,9 +68,13 @@ class TrialStudy:
         # Optuna has no public way to these two, and its own ways to begin a trial and to report read the whole study.
         self._storage, self._id = study._storage, study._study_id  # noqa: SLF001  # as the line above says
         self._where = where
-        # What was judged stays as it is: a study of thousands is read again before every job.
-        self._known: dict[Key, tuple[Any, Trial]] = {}
-        self._whose: dict[int, tuple[Configuration, int]] = {}
+        # A study of thousands is looked at before every job, and few of its trials have changed since. Storages put
+        # another object in the place of a trial that is written to, so the same object says the same.
+        self._seen: dict[int, FrozenTrial] = {}
+        self._keys: dict[int, Key] = {}
+        self._groups: dict[Key, dict[int, FrozenTrial]] = {}
+        self._known: dict[Key, Trial] = {}
+        self._lost: dict[int, OpenTrial] = {}
         self._told_of: set[int] = set()
         self._basis: Mapping[str, Any] | None = None
         self._own: dict[str, Any] = {}
@@ -80,21 +85,33 @@ class TrialStudy:
 
     def look(self) -> Look:
         """Read all that it holds."""
+        with nullcontext() if self._seen else without_collecting():
+            return self._looked()
+
+    def _looked(self) -> Look:
         frozen = self._frozen()
-        groups: dict[Key, list[FrozenTrial]] = defaultdict(list)
-        for trial in frozen:
-            if CONFIGURATION in trial.user_attrs:
-                groups[self._key(trial)].append(trial)
-        known = {key: self._read(key, kept) for key, group in groups.items() if (kept := not_given_back(group))}
-        ours = sorted((trial for group in groups.values() for trial in group), key=lambda trial: trial.number)
-        running = (trial for trial in ours if trial.state == TrialState.RUNNING and _CLAIM in trial.user_attrs)
+        changed = [trial for trial in frozen if self._seen.get(trial.number) is not trial]
+        for key in dict.fromkeys(key for trial in changed if (key := self._filed(trial)) is not None):
+            self._read(key)
+        going = [trial for trial in frozen if trial.state not in _ENDED and CONFIGURATION in trial.user_attrs]
         return Look(
-            trials=list(known.values()),
-            open=[_open(trial) for trial in running],
-            lost=[_open(trial) for trial in ours if trial.state == TrialState.FAIL and _is_lost(trial)],
-            free={self._key(trial): trial.number for trial in reversed(ours) if trial.state == TrialState.WAITING},
+            trials=[self._known[key] for key in self._groups if key in self._known],
+            open=[_open(trial) for trial in going if trial.state == TrialState.RUNNING and _CLAIM in trial.user_attrs],
+            lost=[self._lost[number] for number in sorted(self._lost)],
+            free={self._key(trial): trial.number for trial in reversed(going) if trial.state == TrialState.WAITING},
             latest=frozen[-1].number if frozen else -1,
         )
+
+    def _filed(self, trial: FrozenTrial) -> Key | None:
+        """Put what was not seen before to the trials of its configuration and seed; None: it is not ours."""
+        self._seen[trial.number] = trial
+        if CONFIGURATION not in trial.user_attrs:
+            return None
+        key = self._key(trial)
+        self._groups.setdefault(key, {})[trial.number] = trial
+        if trial.state == TrialState.FAIL and _is_lost(trial):
+            self._lost[trial.number] = _open(trial)
+        return key
 
     def _tell_of_foreign(self, trial: FrozenTrial) -> None:
         """Say what optselect does not write: what is not finite counts as the worst value seen."""
@@ -110,22 +127,22 @@ class TrialStudy:
         return self._where
 
     def _key(self, trial: FrozenTrial) -> Key:
-        known = self._whose.get(trial.number)
+        known = self._keys.get(trial.number)
         if known is None:
             with self._as_written(trial.number):
-                known = self._whose[trial.number] = (configuration_of(trial), seed_of(trial))
-        return known[0].key, known[1]
+                known = self._keys[trial.number] = (configuration_of(trial).key, seed_of(trial))
+        return known
 
-    def _read(self, key: Key, group: Sequence[FrozenTrial]) -> Trial:
+    def _read(self, key: Key) -> None:
         """Read as one what was run of a configuration with a seed."""
-        signature = [(trial.number, trial.state, len(trial.intermediate_values)) for trial in group]
-        before = self._known.get(key)
-        if before is None or before[0] != signature:
-            for trial in group:
-                self._tell_of_foreign(trial)
-            with self._as_written(group[-1].number):
-                before = self._known[key] = (signature, trial_of(group, *self._whose[group[0].number]))
-        return before[1]
+        group = not_given_back([trial for _, trial in sorted(self._groups[key].items())])
+        if not group:
+            self._known.pop(key, None)
+            return
+        for trial in group:
+            self._tell_of_foreign(trial)
+        with self._as_written(group[-1].number):
+            self._known[key] = trial_of(group, configuration_of(group[0]), seed_of(group[0]))
 
     @contextmanager
     def _as_written(self, number: int) -> Iterator[None]:
