@@ -39,6 +39,9 @@ BASELINE = Proposal(
 
 FEWEST = 3
 
+# A vote this far below zero: what others' trainings gave does not speak against it.
+_WARNING = -4.0
+
 # What is left when no rule speaks for anything: the common choice, and one that no fact of ours forbids.
 _SAFE = ("adamw", "sgd")
 
@@ -134,8 +137,14 @@ def _without_the_record(cast: Iterable[Vote]) -> tuple[Vote, ...]:
 
 
 def _may_be_tried(votes: Mapping[str, tuple[Vote, ...]]) -> Callable[[str], bool]:
-    """Return whether an optimizer comes with torch and no fact forbids it."""
-    return lambda name: catalogue.get(name).extra is None and not _vetoed(votes.get(name, ()))
+    """Return whether an optimizer comes with torch, no fact forbids it, and no rule warns of it."""
+
+    def may(name: str) -> bool:
+        cast = votes.get(name, ())
+        warned = any(vote.weight <= _WARNING for vote in cast)
+        return catalogue.get(name).extra is None and not _vetoed(cast) and not warned
+
+    return may
 
 
 def _ask(rule: Rule, profile: Profile) -> tuple[Vote, ...]:
