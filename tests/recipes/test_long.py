@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from optselect.recipes.bench.training import Run
+from optselect.recipes.bench.training import Run, Trainings
 from optselect.recipes.portfolio import long
 from optselect.recipes.portfolio.build import Outcome
 from optselect.recipes.portfolio.grid import AT_LENGTH, BASELINE
@@ -41,7 +41,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(task.name)
         return Run(val=0.8, test=0.8, seconds=1.0)
 
-    monkeypatch.setattr(long.Trainings, "run", ends)
+    monkeypatch.setattr(Trainings, "run", ends)
     return names
 
 
