@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -56,6 +56,7 @@ from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
 from optselect.workload.room import Free, Room, free_for, room_for
 from optselect.workload.shelf import BESIDE, ShelvedStates
+from optselect.workload.stopwatch import Stopwatch
 from optselect.workload.training import Paused
 
 if TYPE_CHECKING:
@@ -203,10 +204,13 @@ class LightningWorkload:
             pinned += [trainer.datamodule] if trainer.datamodule is not None else []
             self.room = self._found_room()
             shelf, aside = (BESIDE, BESIDE) if self.room is None else (self.room.shelf, self.room.aside)
-            model = BorrowedModel(
-                self.model, pinned=pinned, instead=silent, kept=KEPT_ATTRIBUTES, shelf=shelf, aside=aside
-            )
+            watch = Stopwatch(self.model)
+            with watch.over(1):
+                model = BorrowedModel(
+                    self.model, pinned=pinned, instead=silent, kept=KEPT_ATTRIBUTES, shelf=shelf, aside=aside
+                )
             stack.callback(self._give_back, model)
+            self.room = None if self.room is None else replace(self.room, seconds=watch.pace)
             progress = progress_of(trainer)
             model.begin()
             self._data = TrialData(trainer, stack)

@@ -19,6 +19,7 @@ from optselect.rules import Policy, Prior, Proposal, configuration, propose
 from optselect.rules import policies as policies_for
 from optselect.rules.length import rate_factor
 from optselect.search.brief import Brief
+from optselect.search.progress import Preview
 from optselect.search.race import Race
 from optselect.search.race_for import arms_of, baseline_of, race_for, timeable
 from optselect.search.runner import PAUSED_BYTES, TIMING_COST, TrialRunner
@@ -148,6 +149,12 @@ def proposed(
     return with_policy(found, brief.policy, anatomy, asked_for=asked_for), []
 
 
+def previewed(workload: Workload, brief: Brief, proposals: Sequence[Proposal], pace: float | None) -> Preview:
+    """Gather what is known before the first trial, for whoever is told; `pace` in seconds per micro-batch."""
+    monitor, goal, room = brief.monitor, brief.goal, room_of(workload)
+    return Preview(proposals=proposals, monitor=monitor, goal=goal, pace=pace, room=room)
+
+
 def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | None:
     """Open the study of this training; one of another training, other candidates or another seed is never continued.
 
@@ -222,8 +229,6 @@ def with_room(
     room = method.paused_bytes if free is None else min(method.paused_bytes, int(_SHARE_OF_FREE * free))
     if (own := room_of(workload)) is not None:
         room = own.aside_bytes
-        if brief.budget.searches and study is not None:
-            _log.info("%s", own.said)
     if study is not None:
         room = int(study.remember("bytes for trials put aside", room))
     room = workload.agree(room)

@@ -13,6 +13,7 @@ from optselect.briefing import (
     laid_out,
     measured,
     opened,
+    previewed,
     proposed,
 )
 from optselect.budget import Budget
@@ -24,7 +25,7 @@ from optselect.profile import Profile
 from optselect.report.live import progress_for
 from optselect.rules import Rule
 from optselect.search.choice import decide
-from optselect.search.progress import Preview, Progress, Silent
+from optselect.search.progress import Progress, Silent
 from optselect.search.transfer import for_the_whole_training
 from optselect.search.worker import LaidOutOtherwiseError, search
 from optselect.settings import RISK, Settings
@@ -95,7 +96,7 @@ def make_selection(
         watch = Stopwatch(workload.model)
         profile, anatomy = measured(workload, brief, watch)
         proposals, _ = proposed(workload, brief, profile, anatomy, method)
-        progress.proposed(Preview(proposals=proposals, monitor=brief.monitor, goal=brief.goal, pace=watch.pace))
+        progress.proposed(previewed(workload, brief, proposals, watch.pace))
         study = opened(workload, brief, profile) if first_process else None
         while True:
             laid = laid_out(workload, brief, profile, anatomy, study=study, method=method)

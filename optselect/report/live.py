@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from rich import box
 from rich.console import Console
@@ -26,7 +26,10 @@ from optselect.search.outcome import Outcome
 from optselect.search.progress import Preview, Progress, Silent
 from optselect.search.race import Job, Race
 from optselect.study.claims import Claim
-from optselect.words import format_duration, printable
+from optselect.words import format_duration, format_times, printable
+
+if TYPE_CHECKING:
+    from optselect.workload.room import Room
 
 _log = logging.getLogger("optselect")
 
@@ -247,11 +250,23 @@ def opening(race: Race, preview: Preview | None) -> list[str]:
     """Say what will be compared, by what, and what that costs."""
     pace = preview.pace if preview is not None else None
     known = [] if preview is None else [f"optselect tries {_names(preview.proposals)}, judged by {preview.monitor}"]
+    room = None if preview is None else preview.room
     return [
         *known,
         f"to beat: {race.baseline.describe()}",
         f"{cost_at_most(race, pace)}; budget= changes that, budget=0 tries nothing",
+        *([] if room is None else [copies(room, race, pace)]),
     ]
+
+
+def copies(room: Room, race: Race, pace: float | None = None) -> str:
+    """Say where parts of a model are put aside and what that takes; `pace` in seconds per micro-batch."""
+    if room.seconds is None:
+        return room.said
+    arms, seconds = race.layout.arms, format_duration(room.seconds)
+    as_many = f" or {format_times(room.seconds / pace)} micro-batches" if pace else ""
+    together = format_duration(arms * room.seconds)
+    return f"{room.said}; each trial puts them back in about {seconds}{as_many}, the first {arms} in {together}"
 
 
 def closing(plan: OptimizerPlan) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from optselect.configuration.goal import Goal
 from optselect.configuration.trial import Trial
@@ -14,6 +14,9 @@ from optselect.rules import Proposal
 from optselect.search.outcome import Outcome
 from optselect.search.race import Job, Race
 from optselect.study.claims import Claim
+
+if TYPE_CHECKING:
+    from optselect.workload.room import Room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +27,14 @@ class Preview:
     monitor    what trials are judged by
     goal       whether small or large values of it are good
     pace       seconds that a forward and backward pass took in the profile (None: none was run)
+    room       where the parts of a model that is cut over processes are put aside (None: it is not cut)
     """
 
     proposals: Sequence[Proposal]
     monitor: str
     goal: Goal
     pace: float | None
+    room: Room | None = None
 
 
 class Progress(Protocol):

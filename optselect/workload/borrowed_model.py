@@ -330,7 +330,8 @@ def _shared_objects(model: nn.Module) -> list[object]:
 def _put_back(tensor: torch.Tensor, content: torch.Tensor) -> None:
     part = local(tensor)
     if part.shape == content.shape and part.dtype == content.dtype:
-        part.copy_(content)
+        # From pinned memory the device copies by itself, before what it is asked to do next.
+        part.copy_(content, non_blocking=part.is_cuda)
     else:
         # Resized in place, as the observers of quantization-aware training do with their buffers.
         tensor.data = content.clone()

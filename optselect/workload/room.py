@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from optselect.words import format_gibibytes
-from optselect.workload.shelf import BESIDE, Shelf
+from optselect.workload.shelf import BESIDE, Place, Shelf
 
 # A training takes a gradient and, mostly, two numbers of state beside each weight, and activations besides.
 _TRAINING = 3
-_SHARE_OF_DEVICE = 0.75
-# Loaders and their workers live in host memory, and checkpoints are to be written.
-_SHARE_OF_HOST = _SHARE_OF_DISK = 0.25
+# Of what is free. Loaders and their workers live in host memory, and checkpoints are to be written.
+_SHARE: Mapping[Place, float] = {"beside": 0.75, "host": 0.25, "disk": 0.25}
+_WHERE: Mapping[Place, str] = {"beside": "beside them", "host": "in host memory", "disk": "on disk"}
+_BOUND: Mapping[Place, str] = {"beside": "{times} times as much is in", "host": "it is in", "disk": "it is in"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +56,39 @@ class Room:
     shelf        for the weights that the search began with (None: there is no room for them)
     aside        for trials that are put aside
     aside_bytes  that these may take together
-    said         all that in a sentence
+    copy         bytes of the weights of one process
+    free         by which that was decided
+    seconds      that putting the weights aside took (None: it was not done yet)
     """
 
     shelf: Shelf | None
     aside: Shelf
     aside_bytes: int
-    said: str
+    copy: int
+    free: Free
+    seconds: float | None = None
+
+    @property
+    def said(self) -> str:
+        """All that, but for the time, in a sentence."""
+        free = {
+            "beside": format_gibibytes(self.free.device or 0),
+            "host": format_gibibytes(self.free.host or 0),
+            "disk": format_gibibytes(self.free.disk or 0),
+        }
+        size = format_gibibytes(self.copy)
+        if self.shelf is None:
+            return (
+                f"a copy of the weights, {size} on each process, has no room: free are {free['beside']} beside them, "
+                f"where the training is to fit, too, {free['host']} in host memory and {free['disk']} on disk"
+            )
+        place, aside = self.shelf.place, self.aside.place
+        bound = _BOUND[place].format(times=1 + _TRAINING)
+        return (
+            f"the weights of each process, {size}, are put aside once {_WHERE[place]} ({bound} {_SHARE[place]:.0%} of "
+            f"the {free[place]} that are free there); trials that wait take up to {format_gibibytes(self.aside_bytes)} "
+            f"{_WHERE[aside]} ({_SHARE[aside]:.0%} of what is free there)"
+        )
 
 
 def room_for(copy: int, free: Free, folder: Path | None) -> Room:
@@ -70,32 +97,23 @@ def room_for(copy: int, free: Free, folder: Path | None) -> Room:
     Beside them the training has to fit, too: its gradients and two numbers of state for each weight, within three
     quarters of what is free. Of host memory and of the disk a quarter of what is free counts.
     """
-    device, host, disk = free.device or 0, free.host or 0, (free.disk or 0) if folder is not None else 0
-    on_disk = int(_SHARE_OF_DISK * disk)
-    in_host = int(_SHARE_OF_HOST * host)
-    size = format_gibibytes(copy)
-    if (1 + _TRAINING) * copy <= _SHARE_OF_DEVICE * device:
-        shelf, where = BESIDE, f"beside them, of {format_gibibytes(device)} that are free there"
+    free = free if folder is not None else replace(free, disk=None)
+    on_disk = int(_SHARE["disk"] * (free.disk or 0))
+    in_host = int(_SHARE["host"] * (free.host or 0))
+    shelf: Shelf | None = None
+    if (1 + _TRAINING) * copy <= _SHARE["beside"] * (free.device or 0):
+        shelf = BESIDE
     elif copy <= in_host:
-        shelf, where = Shelf(place="host"), f"in host memory, of {format_gibibytes(host)} that are free there"
+        shelf = Shelf(place="host")
         in_host -= copy
     elif copy <= on_disk:
-        shelf, where = Shelf(place="disk", folder=folder), f"on disk, of {format_gibibytes(disk)} that are free there"
+        shelf = Shelf(place="disk", folder=folder)
         on_disk -= copy
-    else:
-        said = (
-            f"a copy of the weights, {size} on each process, has no room: free are {format_gibibytes(device)} beside "
-            f"them, where the training is to fit, too, {format_gibibytes(host)} in host memory and "
-            f"{format_gibibytes(disk)} on disk"
-        )
-        return Room(shelf=None, aside=BESIDE, aside_bytes=0, said=said)
+    if shelf is None:
+        return Room(shelf=None, aside=BESIDE, aside_bytes=0, copy=copy, free=free)
     aside = Shelf(place="disk", folder=folder) if on_disk >= in_host or on_disk > copy else Shelf(place="host")
     aside_bytes = on_disk if aside.place == "disk" else in_host
-    said = (
-        f"the weights of each process are put aside once, {size} {where}; trials that wait take up to "
-        f"{format_gibibytes(aside_bytes)} {'on disk' if aside.place == 'disk' else 'in host memory'}"
-    )
-    return Room(shelf=shelf, aside=aside, aside_bytes=aside_bytes, said=said)
+    return Room(shelf=shelf, aside=aside, aside_bytes=aside_bytes, copy=copy, free=free)
 
 
 def room_of(workload: object) -> Room | None:

@@ -39,7 +39,7 @@ class Shelf:
         parts = map(local, tensors)
         if self.place == "disk":
             return _OnDisk(parts, self.folder)
-        return [_in_host_memory(part) if self.place == "host" else part.clone() for part in parts]
+        return _InHostMemory(parts) if self.place == "host" else [part.clone() for part in parts]
 
 
 BESIDE = Shelf()
@@ -72,7 +72,31 @@ class ShelvedStates:
         """Fill the states again."""
         for part, content in zip(self.tensors, self.kept, strict=True):
             part.untyped_storage().resize_(part.numel() * part.element_size())
-            part.copy_(content)
+            part.copy_(content, non_blocking=part.is_cuda)
+
+
+class _InHostMemory:
+    """Contents in host memory; from CUDA devices pinned, so that these copy while the host goes on.
+
+    What a device is asked to do later to what was copied it does later: nobody waits but who reads the contents here.
+    """
+
+    def __init__(self, parts: Iterable[Tensor]) -> None:
+        self._contents: list[Tensor] = []
+        devices: dict[torch.device, None] = {}
+        for part in parts:
+            kept = torch.empty(part.shape, dtype=part.dtype, pin_memory=part.is_cuda)
+            self._contents.append(kept.copy_(part, non_blocking=part.is_cuda))
+            if part.is_cuda:
+                # Its memory may be given back at once.
+                part.record_stream(torch.cuda.current_stream(part.device))
+                devices[part.device] = None
+        self._copied = [torch.cuda.current_stream(device).record_event() for device in devices]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for copied in self._copied:
+            copied.synchronize()
+        yield from self._contents
 
 
 class _OnDisk:
@@ -102,15 +126,6 @@ class _OnDisk:
                 content = torch.from_numpy(np.fromfile(self._file, dtype=np.uint8, count=size)).view(dtype).view(shape)
             yield content
             place += size
-
-
-def _in_host_memory(part: Tensor) -> Tensor:
-    # Pinned, so that the device copies by itself. The copy has to be whole before the weights move on.
-    kept = torch.empty(part.shape, dtype=part.dtype, pin_memory=part.is_cuda)
-    kept.copy_(part, non_blocking=part.is_cuda)
-    if part.is_cuda:
-        torch.cuda.current_stream(part.device).synchronize()
-    return kept
 
 
 def _is_alone(part: Tensor, taken: Collection[int]) -> bool:

@@ -23,6 +23,7 @@ Each process writes what it saw into FOLDER/KIND.VARIANT.RANK.pt.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -135,7 +136,7 @@ def strategy_of(kind: str, processes: int) -> Any:
     return "ddp" if kind == "ddp" else "auto"
 
 
-ROOM = {"on_disk": Free(device=0, host=0, disk=10**9), "no_room": Free(device=0, host=0, disk=0)}
+ROOM = {"on_disk": Free(device=0, host=0, disk=10**10), "no_room": Free(device=0, host=0, disk=0)}
 
 
 def fit(folder: Path, processes: int, kind: str, variant: str) -> None:
@@ -181,7 +182,9 @@ def fit(folder: Path, processes: int, kind: str, variant: str) -> None:
 
 
 def main(folder: Path, processes: int, tasks: list[str]) -> None:
-    """One task after another."""
+    """One task after another; what a search says of itself goes to stderr."""
+    logging.getLogger("optselect").addHandler(logging.StreamHandler())
+    logging.getLogger("optselect").setLevel(logging.INFO)
     for task in tasks:
         kind, _, variant = task.partition(":")
         with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("searched")
     done = launched("sharded_search.py", folder, 2, *TASKS)
     assert done.returncode == 0, done.stderr
+    (folder / "printed").write_text(done.stderr)
     return folder
 
 
@@ -122,6 +124,20 @@ def test_trials_from_a_copy_on_disk_are_those_from_memory(folder: Path) -> None:
 
     assert tried(on_disk) == tried(plan(folder, "fsdp2.searched"))
     assert same(seen(folder, "fsdp2.on_disk"), seen(folder, "fsdp2.searched"))
+
+
+def test_before_the_first_trial_a_line_says_where_copies_lie_and_what_they_cost(folder: Path) -> None:
+    said = re.findall(
+        r"are put aside once (beside them|on disk) .*puts them back in about \S+ s or \S+ micro", printed(folder)
+    )
+
+    searches = [task for task in TASKS if task != "ddp" and not task.endswith(("by_hand", "rest", "no_room"))]
+    assert len(said) == len(searches)
+    assert said.count("on disk") == 1
+
+
+def printed(folder: Path) -> str:
+    return (folder / "printed").read_text()
 
 
 def test_without_room_for_a_copy_the_rules_have_the_word(folder: Path) -> None:

@@ -25,7 +25,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from optselect import AutoOptimizer, Budget, OptimizerPlan
 from optselect.callbacks.workload import LightningWorkload
+from optselect.workload.borrowed_model import BorrowedModel
 from optselect.workload.rng import seed_rng
+from optselect.workload.shelf import Shelf, ShelvedStates
 from optselect.workload.stopwatch import Stopwatch
 from tests.support.comparison import left_behind
 from tests.support.modules import by_hand, equal_states
@@ -229,6 +231,55 @@ def put_aside(place: Place, *, precision: str = "32-true") -> str:
     return "in memory and out of a file"
 
 
+def kept_in_host_memory(place: Place) -> str:
+    """Contents lie in host memory, pinned, copied while the host goes on, and come back bit for bit."""
+    torch.manual_seed(0)
+    model, host = Net().to(place.root), Shelf(place="host")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, foreach=True)
+    inputs = torch.randn(BATCH, FEATURES, device=place.root)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model.net(inputs).square().sum().backward()
+        optimizer.step()
+
+    def now() -> list[Tensor]:
+        slots = [slot for state in optimizer.state.values() for slot in state.values()]
+        return [each.detach().clone() for each in (*model.parameters(), *model.buffers(), *slots)]
+
+    step()
+    begun = now()[: len([*model.parameters(), *model.buffers()])]
+    borrowed = BorrowedModel(model, shelf=host, aside=host)
+    step()
+    before = now()
+    # Once before: to pin memory for the first time may wait for the device, and afterwards it is there.
+    ShelvedStates.of([optimizer], host).take_back()
+    borrowed.resume(borrowed.pause())
+    _keep_busy(place)
+    states = ShelvedStates.of([optimizer], host)
+    paused = borrowed.pause()
+    waits = place.device == "cuda" and not torch.cuda.current_stream().query()
+    # At once, while the device may still be at work on the copies.
+    borrowed.begin()
+    again = [each.detach().clone() for each in (*model.parameters(), *model.buffers())]
+    borrowed.resume(paused)
+    states.take_back()
+    after = now()
+    borrowed.restore()
+    restored = now()[: len(begun)]
+    if not (equal_states(again, begun) and equal_states(restored, begun)):
+        raise Differs("the weights that were borrowed come back otherwise")
+    if not equal_states(after, before):
+        raise Differs("what was put aside comes back otherwise")
+    if place.device != "cuda":
+        return f"{len(before)} tensors come back; nothing is pinned here"
+    if not all(each.is_pinned() for each in (*paused.contents, *states.kept)):
+        raise Differs("what lies in host memory is not pinned")
+    if not waits:
+        raise Differs("the host waited until the device had copied")
+    return f"{len(before)} tensors, pinned, copied while the device was at work"
+
+
 def seconds_waited_for(place: Place) -> str:
     """The clock by which trials are compared waits for the device: what the device took is in what it says."""
     size = 1024 if place.device == "cuda" else 64
@@ -261,6 +312,14 @@ def held_bytes(place: Place) -> int:
         tensors = [each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter)]
     storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors if _dense(each)}
     return sum(storages.values())
+
+
+def _keep_busy(place: Place) -> None:
+    """Give a device so much to do that whoever does not wait for it is done before it."""
+    if place.device == "cuda":
+        weight = torch.randn(4096, 4096, device=place.root)
+        for _ in range(200):
+            weight = torch.tanh(weight @ weight)
 
 
 def _dense(tensor: Tensor) -> bool:
@@ -348,6 +407,7 @@ CHECKS: dict[str, Callable[[Place], str]] = {
     "no trace, compiled": partial(no_trace, kind=Compiled, candidates=("adamw", "momentum")),
     "a trial put aside": put_aside,
     "a trial put aside, 16-mixed": partial(put_aside, precision="16-mixed"),
+    "kept in host memory": kept_in_host_memory,
     "memory given back": memory_given_back,
     "seconds waited for": seconds_waited_for,
 }

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from optselect.workload.borrowed_model import BorrowedModel
+from optselect.workload.shelf import Shelf
 from optselect.workload.training import Training
 from tests.gpu import check, checks
 from tests.gpu.checks import CHECKS, Differs, Place
@@ -53,6 +54,13 @@ def test_a_state_that_is_not_put_back_is_found(place: Place, monkeypatch: pytest
 
     with pytest.raises(Differs, match="otherwise when it was read from a file"):
         checks.put_aside(place)
+
+
+def test_what_is_not_copied_into_host_memory_is_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shelf, "keep", lambda _, tensors: list(tensors))
+
+    with pytest.raises(Differs, match="that were borrowed come back otherwise"):
+        checks.kept_in_host_memory(place)
 
 
 def test_each_check_is_a_line_and_one_that_fails_is_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:

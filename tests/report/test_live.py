@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from optselect.configuration import Configuration, Evaluation
 from optselect.configuration.trial import Trial
 from optselect.pipeline import make_selection
 from optselect.report import headline
-from optselect.report.live import LogProgress, TableProgress, closing, cost_at_most, opening, progress_for
+from optselect.report.live import LogProgress, TableProgress, closing, copies, cost_at_most, opening, progress_for
 from optselect.report.notebook import NotebookProgress
 from optselect.search.outcome import Outcome
 from optselect.search.progress import Progress, Silent
 from optselect.search.race import Job, Race
 from optselect.settings import Settings
 from optselect.study.claims import Claim
+from optselect.workload.room import Free, room_for
 from tests.support.small import loader, vectors
+
+GIB = 2**30
 
 
 def searched(progress: Progress, storage: Any = None, limit: int = 50, **options: Any) -> Any:
@@ -204,6 +208,20 @@ def test_the_time_that_a_search_will_take_is_its_micro_batches_at_the_pace_of_th
     said = [cost_at_most(race, pace).rpartition(", about ")[2] for pace in (0.01, 0.2, 10.0)]
 
     assert said == ["9 s", "3 min", "2.5 h"]
+
+
+def test_where_parts_of_a_model_are_put_aside_its_bound_and_what_that_costs_are_one_line() -> None:
+    own = Configuration(optimizer="user")
+    race = Race(arms=(own, Configuration(optimizer="adamw")), baseline=own, horizon=100, steps=100)
+    room = room_for(GIB, Free(device=GIB, host=8 * GIB, disk=20 * GIB), Path())
+
+    said = [copies(replace(room, seconds=seconds), race, 0.5) for seconds in (None, 3.0)]
+
+    assert said[0] == (
+        "the weights of each process, 1 GiB, are put aside once in host memory (it is in 25% of the 8 GiB that are "
+        "free there); trials that wait take up to 5 GiB on disk (25% of what is free there)"
+    )
+    assert said[1] == f"{said[0]}; each trial puts them back in about 3 s or 6.0 micro-batches, the first 2 in 6 s"
 
 
 def test_the_column_of_values_is_headed_by_what_trials_are_judged_by_and_the_best_is_marked() -> None:
