@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, get_args
@@ -70,6 +71,7 @@ class TrialStudy:
         self._where = where
         # A study of thousands is looked at before every job, and few of its trials have changed since. Storages put
         # another object in the place of a trial that is written to, so the same object says the same.
+        self._looking = threading.Lock()
         self._seen: dict[int, FrozenTrial] = {}
         self._keys: dict[int, Key] = {}
         self._groups: dict[Key, dict[int, FrozenTrial]] = {}
@@ -85,7 +87,8 @@ class TrialStudy:
 
     def look(self) -> Look:
         """Read all that it holds."""
-        with nullcontext() if self._seen else without_collecting():
+        # The thread that renews a claim looks, too.
+        with self._looking, nullcontext() if self._seen else without_collecting():
             return self._looked()
 
     def _looked(self) -> Look:
@@ -93,6 +96,7 @@ class TrialStudy:
         changed = [trial for trial in frozen if self._seen.get(trial.number) is not trial]
         for key in dict.fromkeys(key for trial in changed if (key := self._filed(trial)) is not None):
             self._read(key)
+        self._seen |= {trial.number: trial for trial in changed}
         going = [trial for trial in frozen if trial.state not in _ENDED and CONFIGURATION in trial.user_attrs]
         return Look(
             trials=[self._known[key] for key in self._groups if key in self._known],
@@ -104,7 +108,6 @@ class TrialStudy:
 
     def _filed(self, trial: FrozenTrial) -> Key | None:
         """Put what was not seen before to the trials of its configuration and seed; None: it is not ours."""
-        self._seen[trial.number] = trial
         if CONFIGURATION not in trial.user_attrs:
             return None
         key = self._key(trial)
