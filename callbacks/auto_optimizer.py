@@ -89,6 +89,8 @@ class AutoOptimizer(AnyCallback):
             gets fewer steps, in its trials and in the training, which ends when the baseline's would have.
         artifacts: where trials are put aside, for all workers of a search to go on with: a folder, s3://bucket/prefix,
             or an artifact store of Optuna's; None: beside the study, where that is a file.
+        copies: where the weights of a model that is cut over processes (by FSDP, say) are put aside while trials run:
+            "beside" them, in "host" memory or on "disk"; "auto": the first of these that has room.
         on_mismatch: "error" or "search": what to do when a checkpoint has no plan, or one for another model.
 
     `plan`, `profile` and `study` hold the results, each None before; `chosen` is the plan, or an error. Raises
@@ -114,10 +116,12 @@ class AutoOptimizer(AnyCallback):
         risk: float = RISK,
         compare: Compare = "steps",
         artifacts: str | os.PathLike[str] | ArtifactStore | None = None,
+        copies: Literal["auto", "beside", "host", "disk"] = "auto",
         on_mismatch: str = "error",
     ) -> None:
         _one_of("mode", mode, ("min", "max"))
         _one_of("on_mismatch", on_mismatch, ("error", "search"))
+        _one_of("copies", copies, ("auto", "beside", "host", "disk"))
         if not isinstance(fine_tuning, FineTuning):
             _one_of("fine_tuning", fine_tuning, ("auto", True, False))
         self._settings = Settings(
@@ -137,6 +141,7 @@ class AutoOptimizer(AnyCallback):
         self.report = report
         self.progress = progress
         self.watch = watch
+        self.copies = copies
         self.on_mismatch = on_mismatch
         self.profile: Profile | None = None
         self.study: optuna.Study | None = None
@@ -228,6 +233,7 @@ class AutoOptimizer(AnyCallback):
             settings=self._settings,
             monitor=self.monitor,
             mode=self.mode,
+            copies=self.copies,
             state_key=self.state_key,
             announce=lambda plan: self._write(module.trainer, module, plan),
             progress=self.progress,

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from optselect.building.groups import param_groups
 from optselect.building.optimizer import build_groups
@@ -33,6 +33,7 @@ from optselect.plan import OptimizerPlan
 from optselect.report.live import progress_for
 from optselect.search.arms import baseline
 from optselect.settings import Settings
+from optselect.workload.shelf import Place
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -53,7 +54,7 @@ class FitRequest:
     user       the module's own `configure_optimizers` (None: it has none)
     fit        takes what is built, and the random numbers to put back
     given      the plan to use (None: none was given)
-    on_mismatch, settings, monitor, mode  as `AutoOptimizer` takes them
+    on_mismatch, settings, monitor, mode, copies  as `AutoOptimizer` takes them
     state_key  under which checkpoints hold the callback's state
     announce   is told of a plan before it is built
     progress   whether a search shows what it does
@@ -68,6 +69,7 @@ class FitRequest:
     settings: Settings
     monitor: str | None
     mode: Mode
+    copies: Literal["auto"] | Place
     state_key: str
     announce: Callable[[OptimizerPlan], None]
     progress: bool = True
@@ -135,7 +137,13 @@ class FitRequest:
                 "find it first with Tuner(trainer).scale_batch_size(model), then fit without the callback"
             )
         workload = LightningWorkload(
-            trainer, self.module, user=self.user, monitor=self.monitor, mode=self.mode, steps_done=steps_done
+            trainer,
+            self.module,
+            user=self.user,
+            monitor=self.monitor,
+            mode=self.mode,
+            steps_done=steps_done,
+            copies=None if self.copies == "auto" else self.copies,
         )
         settings = self.settings
         if settings.storage is None:

@@ -55,7 +55,7 @@ from optselect.workload.own_optimizer import own_optimizer_of
 from optselect.workload.protocol import UNSCALED, Build, DataSource
 from optselect.workload.rng import rng_isolated, seed_rng
 from optselect.workload.room import Free, Room, free_for, room_for
-from optselect.workload.shelf import BESIDE, ShelvedStates
+from optselect.workload.shelf import BESIDE, Place, ShelvedStates
 from optselect.workload.stopwatch import Stopwatch
 from optselect.workload.training import Paused
 
@@ -79,7 +79,8 @@ class LightningWorkload:
 
     It lives inside `Trainer.fit`, where `configure_optimizers` is called: the device, `setup()` and loaded
     weights are all there by then. `user` is the module's own `configure_optimizers`, if it has one;
-    `steps_done` are the optimizer steps in a checkpoint whose counters Lightning restores only later. Raises
+    `steps_done` are the optimizer steps in a checkpoint whose counters Lightning restores only later; `copies` is where
+    the parts of a model that is cut over processes are to be put aside (None: wherever there is room). Raises
     `UnsupportedModuleError` in `borrowed()`, before anything is changed, for a module that cannot be
     searched in place.
     """
@@ -96,6 +97,7 @@ class LightningWorkload:
         monitor: str | None = None,
         mode: Mode = "min",
         steps_done: int = 0,
+        copies: Place | None = None,
     ) -> None:
         check_unmixed(trainer, module, "the module")
         self._module = module
@@ -111,6 +113,7 @@ class LightningWorkload:
         self._judge = Judge(trainer, module, monitor=monitor, mode=mode, callbacks=self._callbacks)
         self._steps_done = steps_done
         self.room: Room | None = None
+        self._copies = copies
         self._moves = ModulesMoves()
         self._override: str | None = None
         self._looks_up = looks_schedulers_up(module)
@@ -345,7 +348,7 @@ class LightningWorkload:
         first = next(self.model.parameters())
         free = free_for(self._trainer.num_devices, local(first).device, folder)
         copy = max(self._everywhere(training_bytes(self.model)))
-        return room_for(copy, Free.least(self._everywhere(free)), folder)
+        return room_for(copy, Free.least(self._everywhere(free)), folder, self._copies)
 
     def agree(self, value: T) -> T:
         """Return what rank 0 says."""

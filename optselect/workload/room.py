@@ -58,6 +58,7 @@ class Room:
     aside_bytes  that these may take together
     copy         bytes of the weights of one process
     free         by which that was decided
+    asked        where the weights were to be put aside (None: wherever there is room)
     seconds      that putting the weights aside took (None: it was not done yet)
     """
 
@@ -66,6 +67,7 @@ class Room:
     aside_bytes: int
     copy: int
     free: Free
+    asked: Place | None = None
     seconds: float | None = None
 
     @property
@@ -77,6 +79,11 @@ class Room:
             "disk": format_gibibytes(self.free.disk or 0),
         }
         size = format_gibibytes(self.copy)
+        if self.shelf is None and self.asked is not None:
+            return (
+                f"a copy of the weights, {size} on each process, has no room {_WHERE[self.asked]}, as was asked for: "
+                f"free are {free[self.asked]} there"
+            )
         if self.shelf is None:
             return (
                 f"a copy of the weights, {size} on each process, has no room: free are {free['beside']} beside them, "
@@ -91,29 +98,34 @@ class Room:
         )
 
 
-def room_for(copy: int, free: Free, folder: Path | None) -> Room:
+def room_for(copy: int, free: Free, folder: Path | None, asked: Place | None = None) -> Room:
     """Find room for a copy of `copy` bytes: beside the weights, in host memory, or in `folder` on disk.
 
     Beside them the training has to fit, too: its gradients and two numbers of state for each weight, within three
-    quarters of what is free. Of host memory and of the disk a quarter of what is free counts.
+    quarters of what is free. Of host memory and of the disk a quarter of what is free counts. The copy lies where it
+    was `asked` for, or nowhere (None: at the first place that has room).
     """
     free = free if folder is not None else replace(free, disk=None)
     on_disk = int(_SHARE["disk"] * (free.disk or 0))
     in_host = int(_SHARE["host"] * (free.host or 0))
-    shelf: Shelf | None = None
-    if (1 + _TRAINING) * copy <= _SHARE["beside"] * (free.device or 0):
-        shelf = BESIDE
-    elif copy <= in_host:
-        shelf = Shelf(place="host")
-        in_host -= copy
-    elif copy <= on_disk:
-        shelf = Shelf(place="disk", folder=folder)
-        on_disk -= copy
-    if shelf is None:
-        return Room(shelf=None, aside=BESIDE, aside_bytes=0, copy=copy, free=free)
-    aside = Shelf(place="disk", folder=folder) if on_disk >= in_host or on_disk > copy else Shelf(place="host")
-    aside_bytes = on_disk if aside.place == "disk" else in_host
-    return Room(shelf=shelf, aside=aside, aside_bytes=aside_bytes, copy=copy, free=free)
+    fits: dict[Place, bool] = {
+        "beside": (1 + _TRAINING) * copy <= _SHARE["beside"] * (free.device or 0),
+        "host": copy <= in_host,
+        "disk": copy <= on_disk,
+    }
+    place = next((place for place, has_room in fits.items() if has_room and asked in (None, place)), None)
+    if place is None:
+        return Room(shelf=None, aside=BESIDE, aside_bytes=0, copy=copy, free=free, asked=asked)
+    in_host -= copy if place == "host" else 0
+    on_disk -= copy if place == "disk" else 0
+    shelves: dict[Place, Shelf] = {
+        "beside": BESIDE,
+        "host": Shelf(place="host"),
+        "disk": Shelf(place="disk", folder=folder),
+    }
+    aside: Place = "disk" if on_disk >= in_host or on_disk > copy else "host"
+    aside_bytes = on_disk if aside == "disk" else in_host
+    return Room(shelf=shelves[place], aside=shelves[aside], aside_bytes=aside_bytes, copy=copy, free=free, asked=asked)
 
 
 def room_of(workload: object) -> Room | None:

@@ -15,7 +15,8 @@ by_hand   trains with the plan of `searched` written down
 all       searched, with all that the rules propose
 clipped, clipped_by_hand   the same with gradients clipped, by norm where the strategy can
 half, rest  stops after the first epoch, with a checkpoint; goes on from it
-on_disk, no_room  searched, where a copy of the weights has room on disk alone, or nowhere
+on_disk   searched, with the copy of the weights on disk
+no_room   searched, where it has room nowhere
 dies      the last process is killed in a trial
 
 Each process writes what it saw into FOLDER/KIND.VARIANT.RANK.pt.
@@ -49,6 +50,7 @@ from tests.distributed.data import rows
 from tests.distributed.launch import leave
 
 CANDIDATES = ["adamw", "nadam", "momentum"]
+NOTHING_FREE = Free(device=0, host=0, disk=0)
 
 
 class FSDPOnCPU(FSDPStrategy):
@@ -136,9 +138,6 @@ def strategy_of(kind: str, processes: int) -> Any:
     return "ddp" if kind == "ddp" else "auto"
 
 
-ROOM = {"on_disk": Free(device=0, host=0, disk=10**10), "no_room": Free(device=0, host=0, disk=0)}
-
-
 def fit(folder: Path, processes: int, kind: str, variant: str) -> None:
     """Train for two epochs, and write down what was seen."""
     torch.manual_seed(0)
@@ -149,7 +148,8 @@ def fit(folder: Path, processes: int, kind: str, variant: str) -> None:
     model = (ByHand if by_hand else Model)(kind, norm, plan=plan, dies=variant == "dies")
     study = folder / f"{kind}.{'searched' if variant == 'rest' else variant.removesuffix('_again')}.journal"
     candidates = None if variant == "all" else CANDIDATES
-    auto = AutoOptimizer(budget=Budget(steps=60), candidates=candidates, storage=study)
+    copies: Any = "disk" if variant == "on_disk" else "auto"
+    auto = AutoOptimizer(budget=Budget(steps=60), candidates=candidates, storage=study, copies=copies)
     seen = Seen()
     callbacks: list[L.Callback] = [seen] if by_hand else [auto, seen]
     trainer = L.Trainer(
@@ -188,8 +188,8 @@ def main(folder: Path, processes: int, tasks: list[str]) -> None:
     for task in tasks:
         kind, _, variant = task.partition(":")
         with ExitStack() as stack:
-            if variant in ROOM:
-                stack.enter_context(mock.patch.object(workload, "free_for", return_value=ROOM[variant]))
+            if variant == "no_room":
+                stack.enter_context(mock.patch.object(workload, "free_for", return_value=NOTHING_FREE))
             fit(folder, processes, kind, variant or "searched")
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from optselect.workload.borrowed_model import BorrowedModel
 from optselect.workload.room import Free, room_for
-from optselect.workload.shelf import Shelf, ShelvedStates
+from optselect.workload.shelf import Place, Shelf, ShelvedStates
 
 GIB = 2**30
 
@@ -31,6 +31,18 @@ def test_a_copy_lies_where_the_training_fits_beside_it(free: Free, place: str | 
 
     assert (room.shelf.place if room.shelf is not None else None) == place
     assert "GiB" in room.said
+
+
+@pytest.mark.parametrize("asked", ["beside", "host", "disk"])
+def test_a_copy_lies_where_it_was_asked_for_or_nowhere(asked: Place, tmp_path: Path) -> None:
+    roomy, full = Free(device=9 * GIB, host=9 * GIB, disk=9 * GIB), Free(device=0, host=0, disk=0)
+
+    there, nowhere = (room_for(GIB, free, tmp_path, asked) for free in (roomy, full))
+
+    assert there.shelf is not None
+    assert there.shelf.place == asked
+    assert nowhere.shelf is None
+    assert "as was asked for" in nowhere.said
 
 
 def test_what_lies_on_disk_already_leaves_less_for_trials(tmp_path: Path) -> None:
