@@ -286,6 +286,11 @@ class Board:
         return leader is not None and lead is not None and self.is_sure(leader, lead)
 
     @property
+    def is_told_early(self) -> bool:
+        """Whether of a pair one is sure enough at the first look."""
+        return self.race.layout.pair and bool(self.sure) and not self.standings(self.race.rung)
+
+    @property
     def finishes(self) -> bool:
         """Whether leaders are run to the end.
 

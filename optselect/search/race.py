@@ -41,11 +41,15 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The first stage: `arms` configurations go to `screen` (None: at once to `rung`), the best to `rung`."""
+    """The first stage: `arms` configurations go to `screen` (None: at once to `rung`), the best to `rung`.
+
+    Of a `pair` nothing goes on where what was seen at `screen` is enough to choose.
+    """
 
     rung: int
     arms: int
     screen: int | None = None
+    pair: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +198,7 @@ class Race:
         left = self.left if self.seconds is None else tactics.timed * self.left
         both = min(int(left / 2 - judging), self.horizon) if left < tactics.halving * self.horizon else 0
         if self.recorded and not self.policies and both >= self.least_rung:
-            return Layout(rung=both, arms=min(2, wanted))
+            return self._pair(left, both)
         quarter, later = max(self.horizon // 4, 1), min(self.least_rung, self.horizon // 2)
         if later > quarter and left >= tactics.first_arms * (later + judging):
             quarter = later
@@ -214,6 +218,15 @@ class Race:
             arms = min(arms, max(int((left - ends) // (quarter + judging)), 2))
         longest = quarter if direct >= 2 else max(self.horizon // 8, 1)
         return Layout(rung=max(min(longest, int(left / arms - judging)), 1), arms=arms)
+
+    def _pair(self, left: float, both: int) -> Layout:
+        """Let two arms go as far as `left` takes them, `both`, with a look on the way where that tells something."""
+        arms = min(2, len(self.arms))
+        look = max(self.horizon // 4, self.least_rung)
+        later = min(int(left / 2 - 2 * self.validation_cost), self.horizon)
+        if self.continues and later >= self.tactics.further * look:
+            return Layout(rung=later, arms=arms, screen=look, pair=True)
+        return Layout(rung=both, arms=arms)
 
     # --- its configurations -------------------------------------------------------------------------
 

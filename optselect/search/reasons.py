@@ -280,11 +280,15 @@ def cost(race: Race, trials: Sequence[Trial]) -> Reason:
     share = spent / race.whole if race.length_known else None
     said = "" if share is None else f", {share:.2f} of the training"
     left = 0.0 if race.steps is None else race.steps - spent
-    unspent = (
-        f"; {left:.0f} more were left, but nothing that goes on could be expected to change the choice by enough"
-        if left >= race.rung and Board(race, trials).is_settled
-        else ""
-    )
+    board, unspent = Board(race, trials), ""
+    if board.is_told_early:
+        unspent = (
+            f"; {left:.0f} more were left, but a look after {race.layout.screen} micro-batches was enough to choose"
+        )
+    elif left >= race.rung and board.is_settled:
+        unspent = (
+            f"; {left:.0f} more were left, but nothing that goes on could be expected to change the choice by enough"
+        )
     return Reason(
         kind="cost",
         text=f"the choice cost {spent:.0f} micro-batches{said}: profile {race.spent:.0f}, "

@@ -82,7 +82,7 @@ class Arms(Stage):
 
 
 class Promotion(Stage):
-    """After a screening, the best two and the baseline to the first rung."""
+    """After a screening, the best two and the baseline to the first rung; of a pair, only where nothing is sure yet."""
 
     name = "promotion"
     goes_ahead = True
@@ -90,7 +90,7 @@ class Promotion(Stage):
     def jobs(self, board: Board) -> Iterable[Job]:
         """Yield the leaders of the screening, then the baseline."""
         race, layout = board.race, board.race.layout
-        if layout.screen is None:
+        if layout.screen is None or board.is_told_early:
             return
         leaders = [arm for arm, _ in board.standings(layout.screen) if arm != race.baseline]
         yield from self._unjudged(board, [*leaders[: race.tactics.promoted - 1], race.baseline], layout.rung)

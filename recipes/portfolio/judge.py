@@ -36,15 +36,20 @@ _NOISE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """How a budget is spent: so many points beside the baseline go to each fraction, the best of them further."""
+    """How a budget is spent: so many points beside the baseline go to each fraction, the best of them further.
+
+    Of one point alone there may be a `look` on the way, which ends it where that is enough to choose.
+    """
 
     budget: float
     stages: tuple[tuple[int, float], ...]
+    look: float | None = None
 
     @property
     def words(self) -> str:
         """How many points go how far: `7 @ 0.25, 2 @ 0.5`."""
-        return ", ".join(f"{count} @ {fraction:g}" for count, fraction in self.stages) or "the first"
+        words = [f"{count} @ {fraction:g}" for count, fraction in self.stages]
+        return ", ".join([*words, *([f"a look at {self.look:g}"] if self.look else [])]) or "the first"
 
 
 DESIGNS = (
@@ -55,13 +60,15 @@ DESIGNS = (
     Design(budget=2.0, stages=((1, 1.0),)),
     Design(budget=4.0, stages=((7, 0.25), (2, 0.5), (1, 1.0))),
 )
-# What else the same budgets would pay for: more arms, not as far.
+# What else the same budgets would pay for: more arms, not as far, or an early end.
 BROADER = (
     Design(budget=0.5, stages=((1, 0.25),)),
     Design(budget=0.5, stages=((3, 0.125),)),
     Design(budget=1.0, stages=((1, 0.5),)),
+    Design(budget=1.0, stages=((1, 0.5),), look=0.25),
     Design(budget=1.0, stages=((3, 0.25),)),
     Design(budget=2.0, stages=((1, 1.0),)),
+    Design(budget=2.0, stages=((1, 1.0),), look=0.25),
     Design(budget=2.0, stages=((3, 0.5),)),
     Design(budget=2.0, stages=((7, 0.25),)),
 )
@@ -160,6 +167,8 @@ def chosen(outcome: Outcome, order: Sequence[str], design: Design) -> str:
     if not design.stages:
         return order[0]
     going = [point for point in order if point in outcome.trainings]
+    if is_told_early(outcome, order, design):
+        return going[0]
     reach: dict[str, float] = {}
     for count, fraction in design.stages:
         going = (
@@ -172,6 +181,12 @@ def chosen(outcome: Outcome, order: Sequence[str], design: Design) -> str:
     furthest = max((reach[point] for point in sure), default=0.0)
     ranked = [point for point in sure if reach[point] == furthest]
     return min(ranked, key=lambda point: _judged(outcome, point, furthest), default=BASELINE.name)
+
+
+def is_told_early(outcome: Outcome, order: Sequence[str], design: Design) -> bool:
+    """Tell whether the look on the way is enough to choose the first."""
+    first = next((point for point in order if point in outcome.trainings), None)
+    return design.look is not None and first is not None and _is_sure(outcome, first, design.look, first=order[0])
 
 
 def _is_sure(outcome: Outcome, point: str, fraction: float, *, first: str) -> bool:
@@ -198,16 +213,27 @@ def figures(regrets: Sequence[float]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How far behind the best the chosen ones ended, over all workloads: 0 the best point of each, 1 plain AdamW."""
+    """How far behind the best the chosen ones ended, over all workloads: 0 the best point of each, 1 plain AdamW.
+
+    early  the share of workloads where a look on the way was enough
+    """
 
     way: str
     design: Design
     regrets: tuple[float, ...]
+    early: float
+
+    @property
+    def spent(self) -> float:
+        """The share of the budget that was spent, over all workloads."""
+        look, (_, last) = self.design.look, self.design.stages[-1] if self.design.stages else (0, 0.0)
+        return 1.0 if look is None else 1 - self.early * (1 - look / last)
 
     @property
     def row(self) -> str:
-        """A line of a table: mean, median, worst, and the share of harm."""
-        return f"| {self.way} | {self.design.budget:g} | {self.design.words} | {' | '.join(figures(self.regrets))} |"
+        """A line of a table: mean, median, worst, the share of harm, and of the budget what was spent."""
+        told = [self.way, f"{self.design.budget:g}", self.design.words, *figures(self.regrets), f"{self.spent:.0%}"]
+        return f"| {' | '.join(told)} |"
 
 
 def judged(
@@ -224,7 +250,8 @@ def judged(
             orders |= {each.name: order(each) for each in scored if each.family == family}
         for design in designs:
             regrets = tuple(each.regret(chosen(each, orders[each.name], design)) for each in scored)
-            scores.append(Score(way=name, design=design, regrets=regrets))
+            early = statistics.fmean(is_told_early(each, orders[each.name], design) for each in scored)
+            scores.append(Score(way=name, design=design, regrets=regrets, early=early))
     return scores
 
 
@@ -233,7 +260,7 @@ def report(found: Sequence[Outcome]) -> str:
     scored = [each for each in found if each.length == 1]
     families = len({each.family for each in scored})
     head = f"{len(scored)} workloads of {families} families, each judged by the others' families."
-    lines = ["| way | budget | points | mean | median | worst | harm |", "|---|--:|---|--:|--:|--:|--:|"]
+    lines = ["| way | budget | points | mean | median | worst | harm | spent |", "|---|--:|---" + "|--:" * 5 + "|"]
     broader = judged(found, {"neighbours": neighbours}, BROADER)
     rows = (score.row for score in judged(found))
     return "\n".join([head, "", *lines, *rows, "", *lines, *(score.row for score in broader)])

@@ -213,6 +213,14 @@ def test_what_leads_all_along_is_chosen(design: judge.Design) -> None:
     assert judge.chosen(ALIKE[0], [MUON, "adamw 0.01 cosine"], design) == MUON
 
 
+def test_a_look_on_the_way_ends_it_where_the_lead_is_sure() -> None:
+    design = judge.Design(budget=1.0, stages=((1, 0.5),), look=0.25)
+
+    (score,) = judge.judged(ALIKE, {"muon": lambda _: lambda _: [MUON]}, [design])
+
+    assert (score.early, score.spent) == (1.0, 0.5)
+
+
 @pytest.mark.parametrize("design", judge.DESIGNS[1:], ids=lambda design: str(design.budget))
 def test_what_leads_nowhere_leaves_the_baseline(design: judge.Design) -> None:
     behind = outcome("ring", "tables", {BASELINE.name: 0.5})

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -284,6 +284,46 @@ def test_a_little_less_than_a_quarter_is_enough_where_that_lets_one_more_arm_in(
     layout = race(steps=84, continues=False).layout
 
     assert (layout.arms, layout.rung, layout.screen) == (4, 21, None)
+
+
+def test_a_recorded_first_choice_and_the_baseline_go_as_far_as_a_small_budget_takes_both() -> None:
+    layout = race(recorded=True, steps=40, least_rung=10).layout
+
+    assert (layout.arms, layout.rung, layout.screen) == (2, 20, None)
+
+
+def leading(by: Mapping[int, float]) -> Judge:
+    """The first arm is ahead of the baseline by so much at each rung; both have lost half of what there was."""
+
+    def judge(configuration: Configuration, seed: int, until: int) -> float:
+        del seed
+        return 2.0 - (by[until] if configuration == ARMS[0] else 0.0)
+
+    return judge
+
+
+def pair(**changes: Any) -> Race:
+    """One training, the first of whose arms is recorded and leads."""
+    return race(recorded=True, steps=100, least_rung=10, first_choices=ARMS[:1], **changes)
+
+
+def test_of_a_recorded_pair_nothing_goes_on_where_a_quarter_is_enough_to_choose() -> None:
+    game = Game(pair(), leading({25: 1.0})).play()
+
+    assert [(job.configuration, job.until) for job in game.jobs] == [(ARMS[0], 25), (BASELINE, 25)]
+    assert Board(game.race, game.trials).chosen == ARMS[0]
+
+
+def test_of_a_recorded_pair_both_go_on_where_a_quarter_is_not_enough() -> None:
+    game = Game(pair(), leading({25: 0.1, 50: 1.0})).play()
+
+    assert [(job.configuration, job.until) for job in game.jobs[2:]] == [(ARMS[0], 50), (BASELINE, 50)]
+    assert Board(game.race, game.trials).chosen == ARMS[0]
+    assert game.cost <= 100
+
+
+def test_there_is_no_look_on_the_way_where_trials_start_over() -> None:
+    assert pair(continues=False).layout.screen is None
 
 
 @pytest.mark.parametrize(
