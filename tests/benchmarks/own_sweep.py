@@ -4,8 +4,8 @@
 
 Short trainings of the benchmark's tasks, each with an optimizer of its own, AdamW at 1e-3. The sweep trains it at one,
 three, ten and thirty times its rate, each in full, and takes the best by validation loss: what one does by hand for
-four trainings. The search has the default budget. What either chooses is trained with fresh seeds and judged on test
-data that neither has seen.
+four trainings. The search has the default budget, and knows no recorded training of the task's family. What either
+chooses is trained with fresh seeds and judged on test data that neither has seen.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from optselect import TorchWorkload, select
 from optselect.recipes.bench.task import Splits, Task, default_cache, training_loader
 from optselect.recipes.bench.tasks import named
 from optselect.recipes.bench.training import Recipe, train
+from optselect.rules.portfolio import leaving_out
 from optselect.search.progress import Silent
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "own-sweep.md"
@@ -102,7 +103,8 @@ def searched(task: Task, data: Splits, seed: int) -> tuple[Recipe, str, float]:
         steps=task.steps,
         user_optimizer=lambda model: own.build(model, task.steps),
     )
-    plan = select(workload, seed=seed, progress=Silent())
+    with leaving_out(task.family):
+        plan = select(workload, seed=seed, progress=Silent())
     recipe = Recipe(
         describe=plan.configuration.describe(),
         identity={"plan": plan.to_dict()},
@@ -166,6 +168,7 @@ def page(found: Sequence[Outcome], scale: Scale) -> str:
             "What most people do by hand: train their own optimizer at a few rates and take the best.",
             "Here that is AdamW at 1e-3 and at three, ten and thirty times that, each in full: four trainings.",
             "The search has the default budget on the same training, whose own optimizer is that AdamW.",
+            "It knows no [recorded training](portfolio.md) of the task's family.",
             f"Each was done with {scale.searches} seeds, each choice trained with {scale.trainings} fresh ones.",
             "Losses are those of test data.",
             "The standard error is that over searches, or that over trainings with the search's choice if it is more.",
