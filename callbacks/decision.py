@@ -58,6 +58,7 @@ class FitRequest:
     state_key  under which checkpoints hold the callback's state
     announce   is told of a plan before it is built
     progress   whether a search shows what it does
+    joins_within  seconds in which another process is waited for to begin the search
     """
 
     trainer: Any
@@ -73,6 +74,7 @@ class FitRequest:
     state_key: str
     announce: Callable[[OptimizerPlan], None]
     progress: bool = True
+    joins_within: float = 0.0
 
     @property
     def _model(self) -> Any:
@@ -151,7 +153,9 @@ class FitRequest:
         try:
             first = trainer.is_global_zero
             progress = progress_for(self.progress, quiet=trainer.progress_bar_callback is None) if first else False
-            return make_selection(workload, settings, first_process=first, progress=progress)
+            return make_selection(
+                workload, settings, first_process=first, progress=progress, joins_within=self.joins_within
+            )
         except UnsupportedModuleError as error:
             own = "its own optimizers" if self.user is not None else "plain AdamW(1e-3)"
             warnings.warn(

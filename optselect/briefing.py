@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from optselect.budget import Budget, resolve_budget
 from optselect.building.fitting_policy import fitting, policy_for, with_policy
 from optselect.configuration import USER, Configuration, FineTuning, Goal, Schedule
-from optselect.errors import ConfigurationError
+from optselect.errors import ConfigurationError, OptselectError
 from optselect.parameters.anatomy import Anatomy, anatomy_of
 from optselect.profile import Profile
 from optselect.profile.measure import measure
@@ -26,12 +28,13 @@ from optselect.search.runner import PAUSED_BYTES, TIMING_COST, TrialRunner
 from optselect.search.stages import STAGES, Stage
 from optselect.search.tactics import TACTICS, Tactics
 from optselect.settings import Settings
-from optselect.study.identity import digest_of, measured_figures
-from optselect.study.opening import open_study
+from optselect.study.identity import Identity, digest_of, measured_figures
+from optselect.study.opening import find_study, is_of, open_study, says_that_it_goes_on
 from optselect.study.study import TrialStudy
 from optselect.workload.borrowed_model import requires_grad_restored, training_bytes
 from optselect.workload.own_optimizer import left_out_by
 from optselect.workload.protocol import Workload
+from optselect.workload.rng import rng_isolated
 from optselect.workload.room import obstacle_to_trials, room_of
 from optselect.workload.stopwatch import Stopwatch
 
@@ -43,6 +46,8 @@ _SHARE_OF_FREE = 0.125
 _SHARE_OF_TIMING = 0.1
 # A model that takes so much of that room is a large one.
 _WORTH_SAYING = 1 / 64
+# What was measured, in the study and in what its race was laid out by.
+_PROFILE = "profile"
 
 _log = logging.getLogger("optselect")
 
@@ -108,14 +113,91 @@ def briefed(workload: Workload, settings: Settings) -> Brief:
     )
 
 
-def measured(workload: Workload, brief: Brief, watch: Stopwatch | None = None) -> tuple[Profile, Anatomy]:
+def taken_up(
+    workload: Workload,
+    brief: Brief,
+    watch: Stopwatch | None = None,
+    *,
+    first_process: bool = True,
+    seconds: float = 0.0,
+) -> tuple[Profile, Anatomy, TrialStudy | None]:
+    """Join the search that another process has begun, waiting for it for so many `seconds`, or begin it.
+
+    Return what the training was measured to be, by whoever began, and the study; None on other processes than the
+    first, and where nothing is tried.
+    """
+    identity = study = None
+    if first_process and brief.budget.searches:
+        # Before anything is measured: a pass moves BatchNorm's statistics.
+        identity = workload.identity.joined(brief.settings.facts)
+        study = begun(brief, identity, seconds=seconds)
+    known = joined(workload, brief, study, identity, watch)
+    if known is not None:
+        return *known, study
+    profile, anatomy = measured(workload, brief, watch)
+    return profile, anatomy, None if identity is None else opened(brief, identity, profile)
+
+
+def begun(brief: Brief, identity: Identity, *, seconds: float = 0.0) -> TrialStudy | None:
+    """Find the study that another process has begun for this training, waiting for it for so many `seconds`.
+
+    None where there is none yet; it is that of this training as far as `identity` tells.
+    """
+    settings = brief.settings
+    return find_study(
+        storage=settings.storage,
+        name=_name_of(identity, settings),
+        identity=identity,
+        exact_name=settings.study_name is not None,
+        artifacts=settings.artifacts,
+        seconds=seconds,
+    )
+
+
+def joined(
+    workload: Workload,
+    brief: Brief,
+    study: TrialStudy | None,
+    identity: Identity | None,
+    watch: Stopwatch | None = None,
+) -> tuple[Profile, Anatomy] | None:
+    """Return what was measured for the search of `study`, once a single pass has shown that it is of this training.
+
+    A search is measured once, however many join it: what each of them measures is spent beyond the budget. `study` and
+    `identity` are of the first process alone. None where the training has to be measured.
+    """
+    known = workload.agree(None if study is None else _profile_in(study))
+    if known is None:
+        return None
+    with rng_isolated():  # where it is of another training after all, that is measured as if nothing had been before
+        one, _ = measured(workload, brief, watch, passes=min(known.gradient.passes, 1))
+    differs = study is not None and identity is not None and not is_of(study, _with_figures(identity, one))
+    if workload.agree(differs):
+        return None
+    if study is not None:
+        says_that_it_goes_on(study)
+    return known, measured_anatomy(known, workload.model)
+
+
+def _profile_in(study: TrialStudy) -> Profile | None:
+    """Read what was measured for a search before; None where that does not stand there, or not as it is written now."""
+    kept: Any = (study.basis or {}).get(_PROFILE) or study.study.user_attrs.get(_PROFILE)
+    with suppress(OptselectError, LookupError, TypeError, ValueError, AttributeError):
+        return Profile.from_dict(kept)
+    return None
+
+
+def measured(
+    workload: Workload, brief: Brief, watch: Stopwatch | None = None, *, passes: int | None = None
+) -> tuple[Profile, Anatomy]:
     """Measure the workload, timed by `watch`, and describe the model's parameters with what was measured.
 
-    The user's word on whether the model is trained already stands in place of the measured one.
+    The user's word on whether the model is trained already stands in place of the measured one. `passes`: None, as many
+    as the budget bears.
     """
     # A module's own hooks may freeze and unfreeze as its epochs go by: what counts is what the training begins with.
     with requires_grad_restored(workload.model):
-        profile = measure(workload, passes=_passes(brief.budget), watch=watch)
+        profile = measure(workload, passes=_passes(brief.budget) if passes is None else passes, watch=watch)
     told = brief.settings.fine_tuning
     if told != "auto":
         word = "a fine-tuning policy" if isinstance(told, FineTuning) else f"fine_tuning={told}"
@@ -155,31 +237,29 @@ def previewed(workload: Workload, brief: Brief, proposals: Sequence[Proposal], p
     return Preview(proposals=proposals, monitor=monitor, goal=goal, pace=pace, room=room)
 
 
-def opened(workload: Workload, brief: Brief, profile: Profile) -> TrialStudy | None:
-    """Open the study of this training; one of another training, other candidates or another seed is never continued.
-
-    None where nothing is tried.
-    """
-    if not brief.budget.searches:
-        return None
-    settings = brief.settings
-    gradient = profile.gradient
-    numbers = {
-        # Their mean: of other batches it is another.
-        f"loss of {gradient.passes} batches": measured_figures([gradient.initial_loss]),
-        "gradients": measured_figures(gradient.norms),
-    }
-    identity = workload.identity.joined(settings.facts, numbers)
-    limited = digest_of([identity.digest, repr(settings.budget)])
+def opened(brief: Brief, identity: Identity, profile: Profile) -> TrialStudy:
+    """Open the study of this training; one of another training, other candidates or another seed is never continued."""
+    settings, identity = brief.settings, _with_figures(identity, profile)
     return open_study(
         storage=settings.storage,
-        name=settings.study_name or f"optselect-{limited}",
+        name=_name_of(identity, settings),
         identity=identity,
         mode=brief.goal.mode,
-        facts={"monitor": brief.monitor, "profile": profile.to_dict(), "budget": asdict(brief.budget)},
+        facts={"monitor": brief.monitor, _PROFILE: profile.to_dict(), "budget": asdict(brief.budget)},
         exact_name=settings.study_name is not None,
         artifacts=settings.artifacts,
     )
+
+
+def _with_figures(identity: Identity, profile: Profile) -> Identity:
+    gradient = profile.gradient
+    # Their mean: of other batches it is another.
+    loss = {f"loss of {gradient.passes} batches": measured_figures([gradient.initial_loss])}
+    return identity.joined({}, {**loss, "gradients": measured_figures(gradient.norms)})
+
+
+def _name_of(identity: Identity, settings: Settings) -> str:
+    return settings.study_name or f"optselect-{digest_of([identity.digest, repr(settings.budget)])}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +287,7 @@ def laid_out(
     Another machine adds up in another order, has other memory that is free, and another pace.
     """
     if study is not None:
-        profile = Profile.from_dict(study.keep("profile", profile.to_dict()))
+        profile = Profile.from_dict(study.keep(_PROFILE, profile.to_dict()))
     profile = workload.agree(profile)
     proposals, policies = proposed(workload, brief, profile, anatomy, method)
     brief = with_room(workload, brief, profile, study, method)

@@ -11,10 +11,9 @@ from optselect.briefing import (
     Method,
     briefed,
     laid_out,
-    measured,
-    opened,
     previewed,
     proposed,
+    taken_up,
 )
 from optselect.budget import Budget
 from optselect.configuration.goal import Compare
@@ -63,8 +62,7 @@ def select(
     """Choose and tune an optimizer for `workload` within `budget`; the workload comes back as it was.
 
     The arguments are those of `AutoOptimizer`; `storage=None` keeps the study in memory, and `progress` may be an
-    object of your own that is told. Raises
-    `BudgetError`, `UnknownOptimizerError` and `ConfigurationError` before anything is run.
+    object of your own. Raises `BudgetError`, `UnknownOptimizerError` and `ConfigurationError` before anything is run.
     """
     settings = Settings(
         budget=budget,
@@ -87,17 +85,20 @@ def make_selection(
     *,
     progress: Progress | bool = True,
     first_process: bool = True,
+    joins_within: float = 0.0,
     method: Method = METHOD,
 ) -> Selection:
-    """Do what `select` does, for those who also want the profile and the study, or run on several processes."""
+    """Do what `select` does, for those who also want the profile and the study, or run on several processes.
+
+    For so many seconds as `joins_within` another process is waited for to begin the search.
+    """
     progress = progress_for(progress) if first_process else Silent()
     with workload.borrowed():
         brief = briefed(workload, settings)
         watch = Stopwatch(workload.model)
-        profile, anatomy = measured(workload, brief, watch)
+        profile, anatomy, study = taken_up(workload, brief, watch, first_process=first_process, seconds=joins_within)
         proposals, _ = proposed(workload, brief, profile, anatomy, method)
         progress.proposed(previewed(workload, brief, proposals, watch.pace))
-        study = opened(workload, brief, profile) if first_process else None
         while True:
             laid = laid_out(workload, brief, profile, anatomy, study=study, method=method)
             with suppress(LaidOutOtherwiseError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import logging
@@ -9,10 +10,10 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 
@@ -31,6 +32,10 @@ _TRAINING = "optselect:training"
 _EARLIER = "optselect:identity"
 # Processes that begin at the same time on an empty database meet while it gets its tables.
 _ATTEMPTS, _PAUSE_SECONDS = 12, 0.05
+# Between two looks for a study that another is about to make.
+_LOOK_SECONDS = 0.2
+
+T = TypeVar("T")
 
 _log = logging.getLogger("optselect")
 
@@ -88,14 +93,58 @@ def open_study(
     return opened
 
 
+@_uncollected()
+def find_study(
+    *, storage: Storage, name: str, identity: Identity, exact_name: bool, artifacts: Artifacts, seconds: float = 0.0
+) -> TrialStudy | None:
+    """Find the study that `open_study` would go on with, waiting for it for so many `seconds`; None: there is none.
+
+    `identity` need not say all. Raises `StorageError` when the storage cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    opened, ends = None, time.monotonic() + seconds
+    try:
+        while True:
+            # What is not there is not made, either.
+            if opened is None and _is_there(storage):
+                opened = _once_made(functools.partial(storage_of, storage))
+            studies = {} if opened is None else {each.study_name: each.user_attrs for each in opened.get_all_studies()}
+            wanted = name if exact_name else _unused(name, studies, identity)
+            # Last of what is kept of a study that is begun: then the rest is there, too.
+            if opened is not None and BIRTHMARK in studies.get(wanted, {}):
+                study = optuna.load_study(study_name=wanted, storage=opened)
+                found = TrialStudy(study, place_of(storage), artifacts)
+                return found if is_of(found, identity) else None
+            if time.monotonic() >= ends:
+                return None
+            time.sleep(_LOOK_SECONDS)
+    except StorageError:
+        raise
+    except Exception as error:
+        raise _refused(storage, error) from error
+
+
+def is_of(study: TrialStudy, identity: Identity) -> bool:
+    """Tell whether a study is of the training that `identity` says."""
+    stored = _identity_of(study.study.study_name, study.study.user_attrs)
+    return stored is None or not stored.differences(identity)
+
+
+def _is_there(storage: Storage) -> bool:
+    """Tell whether a storage that is a file is there; of a server, and of an object, that is taken for granted."""
+    if storage is None or not isinstance(storage, str | os.PathLike):
+        return storage is not None
+    file = str(storage).removeprefix("sqlite:///").partition("?")[0]
+    return "://" in file or Path(file).is_file()
+
+
 def studies_in(storage: str) -> list[TrialStudy]:
     """Open the studies of ours that are in `storage`, a path or an URL, to look at them.
 
     Raises `StorageError` where there is none, and when the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = storage.removeprefix("sqlite:///").partition("?")[0]
-    if "://" not in file and not Path(file).is_file():
+    if not _is_there(storage):
         raise StorageError(
             f"there is no storage {place_of(storage)}; pass the path or the URL that the search was given"
         )
@@ -127,12 +176,19 @@ def _refused(storage: Storage, error: Exception) -> StorageError:
     )
 
 
+def says_that_it_goes_on(study: TrialStudy) -> bool:
+    """One line on the trials that are there already; False: there are none."""
+    if begun := len(study.trials()):
+        name, where = study.study.study_name, study.place
+        _log.info("the search goes on with the %d trials of study %s in %s: the same training", begun, name, where)
+    return bool(begun)
+
+
 def _say(study: TrialStudy, others: Mapping[str, Mapping[str, Any]], identity: Identity) -> None:
     """One line on whether an earlier study is continued, and why not."""
-    name, where = study.study.study_name, study.place
-    if begun := len(study.trials()):
-        _log.info("the search goes on with the %d trials of study %s in %s: the same training", begun, name, where)
+    if says_that_it_goes_on(study):
         return
+    name, where = study.study.study_name, study.place
     reasons = []
     for other, known in others.items():
         if other == name or (stored := _identity_of(other, known)) is None:
@@ -173,34 +229,40 @@ def _created(
     exact_name: bool,
 ) -> tuple[optuna.Study, dict[str, Mapping[str, Any]]]:
     """Return the study, and what is known of all that were in the storage before."""
+
+    def create() -> tuple[optuna.Study, dict[str, Mapping[str, Any]]]:
+        opened = storage_of(storage)
+        # Not their summaries, for which Optuna would read every trial of every study.
+        others: dict[str, Mapping[str, Any]] = {each.study_name: each.user_attrs for each in opened.get_all_studies()}
+        study = optuna.create_study(
+            storage=opened,
+            study_name=name if exact_name else _unused(name, others, identity),
+            direction="minimize" if mode == "min" else "maximize",
+            load_if_exists=True,
+        )
+        known = study.user_attrs
+        # One of an earlier version has no such record, and gets none.
+        record = {} if _EARLIER in known else {_TRAINING: identity.to_dict()}
+        with together(opened):
+            for key, value in {**facts, **record, BIRTHMARK: uuid.uuid4().hex}.items():
+                if key not in known:
+                    study.set_user_attr(key, value)
+        return study, others
+
+    return _once_made(create)
+
+
+def _once_made(work: Callable[[], T]) -> T:
+    """Return what `work` gives, once nobody else is making the same tables or rows."""
     for attempt in itertools.count(1):
         try:
-            opened = storage_of(storage)
-            # Not their summaries, for which Optuna would read every trial of every study.
-            others: dict[str, Mapping[str, Any]] = {
-                each.study_name: each.user_attrs for each in opened.get_all_studies()
-            }
-            study = optuna.create_study(
-                storage=opened,
-                study_name=name if exact_name else _unused(name, others, identity),
-                direction="minimize" if mode == "min" else "maximize",
-                load_if_exists=True,
-            )
-            known = study.user_attrs
-            # One of an earlier version has no such record, and gets none.
-            record = {} if _EARLIER in known else {_TRAINING: identity.to_dict()}
-            with together(opened):
-                for key, value in {**facts, **record, BIRTHMARK: uuid.uuid4().hex}.items():
-                    if key not in known:
-                        study.set_user_attr(key, value)
+            return work()
         except StorageError:
             raise
         except Exception as error:
             if attempt == _ATTEMPTS or not _another_makes_it(error):
                 raise
             time.sleep(random.uniform(1, 2) * attempt * _PAUSE_SECONDS)
-        else:
-            return study, others
     raise AssertionError("unreachable")
 
 

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,6 +15,7 @@ from optselect import measure
 from optselect.building.fitting_policy import policy_for
 from optselect.callbacks import AutoOptimizer, LightningWorkload
 from optselect.callbacks.auto_optimizer import SearchFallbackWarning
+from optselect.callbacks.decision import FitRequest
 from optselect.callbacks.lightning_names import lightning_of
 from optselect.configuration.policy import FineTuning
 from optselect.errors import ConfigurationError, OptselectError, UnsupportedModuleError
@@ -33,6 +35,9 @@ from optselect.words import printable
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+
+# So long a worker waits for the search to be begun, most often by `tune`, which measures the training first.
+_JOINS_WITHIN_SECONDS = 30.0
 
 
 def run(command: str, arguments: list[str], *, verbose: bool) -> None:
@@ -144,6 +149,9 @@ class _Tuning(AutoOptimizer):
 
 class _Working(_Tuning):
     """The same for one worker of a search: the plan is written by whoever began it."""
+
+    def _request(self, module: pl.LightningModule) -> FitRequest:
+        return replace(super()._request(module), joins_within=_JOINS_WITHIN_SECONDS)
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, plan: OptimizerPlan) -> None:
         pass

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
+from torch import Tensor
 
 from optselect import Budget
 from optselect.briefing import METHOD, Method
@@ -19,8 +21,12 @@ from optselect.pipeline import Selection, make_selection
 from optselect.search.outcome import Outcome
 from optselect.search.progress import Silent
 from optselect.search.race import Job, Race
+from optselect.search.worker import Desk
 from optselect.settings import Settings
+from optselect.study.claims import Claim, Claims
+from optselect.study.reading import Look
 from optselect.study.study import TrialStudy
+from tests.benchmarks.workers import wide_race
 from tests.laws.playing import (
     GOLDEN,
     Judge,
@@ -33,8 +39,8 @@ from tests.laws.playing import (
     trained_length,
 )
 from tests.support.fleet import Fleet, Ran, judged
+from tests.support.searches import Meter, training
 from tests.support.searches import plain as plain_plan
-from tests.support.searches import training
 
 SPECS = {
     f"{path.stem.removeprefix('races_')}: {name}": race["spec"]
@@ -136,3 +142,71 @@ def test_who_begins_at_the_same_moment_on_other_memory_goes_by_what_the_quicker_
     assert plain_plan(slower.plan) == plain_plan(quicker[0].plan)
     assert slower.study is not None
     assert len([trial for trial in slower.study.look().trials if trial.judged]) == len(slower.plan.trials)
+
+
+def left_and_joined(path: Path, factor: list[float], later: float = 1.0) -> tuple[Meter, Selection, Meter, Selection]:
+    """A search that is left in its first trial and gone on with at another factor of the loss; and one of the latter.
+
+    No code says the factor: only what is measured does.
+    """
+
+    def searched(storage: Path | None, meter: Meter) -> Selection:
+        def loss(output: Tensor, target: Tensor) -> Tensor:
+            return factor[0] * meter(output, target)
+
+        torch.manual_seed(0)
+        settings = Settings(budget=Budget(steps=90), storage=storage)
+        return make_selection(training(loss), settings, progress=Silent())
+
+    with pytest.raises(KeyboardInterrupt):
+        searched(path, Meter(raises={8: KeyboardInterrupt()}))
+    factor[0] = later
+    meters = Meter(), Meter()
+    return meters[0], searched(path, meters[0]), meters[1], searched(None, meters[1])
+
+
+def test_who_joins_a_search_takes_one_pass_to_see_that_it_is_of_its_training(tmp_path: Path) -> None:
+    meter, joined, alone_meter, alone = left_and_joined(tmp_path / "study.journal", [1.0])
+
+    assert plain_plan(joined.plan) == plain_plan(alone.plan)
+    assert alone.profile.gradient.passes > 1
+    assert meter.training == alone_meter.training - alone.profile.gradient.passes + 1
+
+
+def test_who_would_join_a_search_of_another_training_begins_its_own(tmp_path: Path) -> None:
+    meter, own, alone_meter, alone = left_and_joined(tmp_path / "study.journal", [1.0], later=3.0)
+
+    assert plain_plan(own.plan) == plain_plan(alone.plan)
+    assert meter.training == alone_meter.training + 1
+    assert own.study is not None
+    assert own.study.study.study_name.endswith("-2")
+
+
+def test_workers_that_look_at_the_same_moment_take_different_jobs_but_one_alone_takes_the_first() -> None:
+    race = wide_race(64)
+    study = TrialStudy(optuna.create_study())
+
+    def wanted(chance: int) -> int:
+        """The place of what a worker would take."""
+        desk, places = Desk(Claims(study)), []
+        desk._chance = random.Random(chance)
+
+        def take(look: Look, *job: Any, turn: int, **known: Any) -> Claim:
+            places.append(turn)
+            raise KeyboardInterrupt
+
+        desk.claims.take = take  # type: ignore[method-assign]  # asked for, and not taken
+        with pytest.raises(KeyboardInterrupt):
+            desk.step(race)
+        return places[0]
+
+    alone = {wanted(chance) for chance in range(8)}
+    # The baseline's course guides the others, so it comes first.
+    for _ in range(16):
+        step = Desk(Claims(study)).step(race)
+        if step.turn is not None and step.turn.place == 0:
+            Desk(Claims(study)).leave(step, race, judged(1.0, step.turn.job, None, race), 1.0)
+    beside = [wanted(chance) for chance in range(16)]
+
+    assert alone == {0}
+    assert len(set(beside)) > len(beside) / 2
