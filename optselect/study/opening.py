@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import gc
 import itertools
 import logging
 import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +20,7 @@ from optselect.errors import StorageError
 from optselect.study.artifacts import Artifacts
 from optselect.study.backend import together
 from optselect.study.identity import Identity
+from optselect.study.reading import without_collecting
 from optselect.study.storage import Storage, place_of, storage_of
 from optselect.study.study import BIRTHMARK, USED, TrialStudy
 from optselect.study.trouble import causes_of, trouble_of
@@ -40,19 +39,7 @@ T = TypeVar("T")
 _log = logging.getLogger("optselect")
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Let the garbage collector rest: of a long study it would look through all that is read, again and again."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
-
-
-@_uncollected()
+@without_collecting()
 def open_study(
     *,
     storage: Storage,
@@ -93,7 +80,7 @@ def open_study(
     return opened
 
 
-@_uncollected()
+@without_collecting()
 def find_study(
     *, storage: Storage, name: str, identity: Identity, exact_name: bool, artifacts: Artifacts, seconds: float = 0.0
 ) -> TrialStudy | None:
