@@ -219,7 +219,7 @@ The losses are those of data that neither the training nor the search has seen, 
 A seed draws the same data and weights with the callback and without, so the differences are paired, and the standard error is that of their mean.
 "Better / worse" counts seeds; in the rest the own optimizer of the package stayed as it is, and the training ended as without the callback.
 What the search cost is in trainings, beside the one that follows.
-They were measured before [leads had errors](../explanation/search.md#when-your-own-optimizer-stays); the judgement since is the more cautious one.
+None of these trainings is among [the recorded ones](portfolio.md) that say what is tried first.
 
 <!-- not run: takes long -->
 ```bash
