@@ -188,8 +188,8 @@ class Race:
     def layout(self) -> Layout:
         """How far the first stage goes, and with how many arms.
 
-        Where recorded trainings have a first choice and the budget is small, that and the baseline go as far as it
-        takes them, if that is `least_rung` at least. Else that is a quarter; of a training whose quarter is too short
+        Where recorded trainings have a first choice, the length is known and the budget is small, that and the
+        baseline go as far as it takes them, if that is `least_rung` at least. Else that is a quarter; of a training whose quarter is too short
         to tell anything, `least_rung` or a half, where four arms can go there. It may be a fifth short of that when so
         one more arm gets in.
         """
@@ -197,7 +197,7 @@ class Race:
         wanted = len(self.first_arms if self.policies else self.arms)
         left = self.left if self.seconds is None else tactics.timed * self.left
         both = min(int(left / 2 - judging), self.horizon) if left < tactics.halving * self.horizon else 0
-        if self.recorded and not self.policies and both >= self.least_rung:
+        if self.recorded and self.length_known and not self.policies and both >= self.least_rung:
             return self._pair(left, both)
         quarter, later = max(self.horizon // 4, 1), min(self.least_rung, self.horizon // 2)
         if later > quarter and left >= tactics.first_arms * (later + judging):

@@ -322,6 +322,10 @@ def test_of_a_recorded_pair_both_go_on_where_a_quarter_is_not_enough() -> None:
     assert game.cost <= 100
 
 
+def test_where_the_length_is_a_guess_nobody_knows_how_far_is_far_and_more_arms_begin() -> None:
+    assert pair(length_known=False).layout.arms > 2
+
+
 def test_there_is_no_look_on_the_way_where_trials_start_over() -> None:
     assert pair(continues=False).layout.screen is None
 
