@@ -188,10 +188,10 @@ class Race:
     def layout(self) -> Layout:
         """How far the first stage goes, and with how many arms.
 
-        Where recorded trainings have a first choice, the length is known and the budget is small, that and the
-        baseline go as far as it takes them, if that is `least_rung` at least. Else that is a quarter; of a training whose quarter is too short
-        to tell anything, `least_rung` or a half, where four arms can go there. It may be a fifth short of that when so
-        one more arm gets in.
+        Where recorded trainings have a first choice, the length is known and the budget is small, that and the baseline
+        go as far as it takes them, if that is `least_rung` at least. Else that is a quarter; of a training whose
+        quarter is too short to tell anything, `least_rung` or a half, where four arms can go there. It may be a fifth
+        short of that when so one more arm gets in.
         """
         tactics, judging = self.tactics, self.validation_cost
         wanted = len(self.first_arms if self.policies else self.arms)
