@@ -55,7 +55,7 @@ class Scale:
     storages: Sequence[str] = ("memory", "journal", "SQLite")
     trainings: Sequence[float] = (1.0, 2.5, 4.0, 8.0)
     workers: Sequence[int] = (1, 2, 4, 8, 16)
-    finished: Sequence[int] = (100, 1_000, 5_000)
+    finished: Sequence[int] = (100, 1_000, 5_000, 10_000, 30_000)
 
 
 def wide_race(count: int) -> Race:
@@ -209,10 +209,10 @@ Reading a study in memory for the first time, and the next look with the choice 
 |---|---|---|
 {_choosing_rows(scale)}
 
-Both grow with the number of trials, since every look reads all that may still go on.
-So a study of a thousand trials does for some hundreds of workers whose jobs take a minute or more.
-Ten thousand trials, or a thousand workers, are where it breaks: every worker that waits looks, too, and all looks go to
-one storage. Share such a search out over several studies, by task or by candidates, each with its own workers.
+A look reads what has changed since the last one, and the choice goes over all trials: ten microseconds for each.
+So a study of ten thousand trials does for some hundreds of workers whose jobs take a minute or more.
+A hundred thousand trials, or a thousand workers, are where it breaks: every worker that waits looks, too, and all looks
+go to one storage. Share such a search out over several studies, by task or by candidates, each with its own workers.
 Optuna's own studies, whose trials do not depend on one another, go further.
 """
 
