@@ -191,7 +191,8 @@ class Race:
         Where recorded trainings have a first choice, the length is known and the budget is small, that and the baseline
         go as far as it takes them, if that is `least_rung` at least. Else that is a quarter; of a training whose
         quarter is too short to tell anything, `least_rung` or a half, where four arms can go there. It may be a fifth
-        short of that when so one more arm gets in.
+        short of that when so one more arm gets in. Of more than four arms so many begin as leave what it takes to go
+        further with the best.
         """
         tactics, judging = self.tactics, self.validation_cost
         wanted = len(self.first_arms if self.policies else self.arms)
@@ -216,8 +217,18 @@ class Race:
             # Nothing is between this rung and the end, where leader and baseline are to be compared.
             ends = 2 * (self.horizon - (quarter if self.continues else 0) + judging)
             arms = min(arms, max(int((left - ends) // (quarter + judging)), 2))
+        elif self.continues and self.trainings >= tactics.halving and not self.policies:
+            rest = int((left - self._going_further(quarter)) // (quarter + judging))
+            arms = min(arms, max(rest, tactics.first_arms))
         longest = quarter if direct >= 2 else max(self.horizon // 8, 1)
         return Layout(rung=max(min(longest, int(left / arms - judging)), 1), arms=arms)
+
+    def _going_further(self, quarter: int) -> float:
+        """Count what leader, baseline and a newcomer take to a half, and from the budget for it two to the end."""
+        half, judging = self.horizon // 2, self.validation_cost
+        to_half = 3 * (half + judging) - 2 * quarter
+        to_end = 2 * (self.horizon - half + judging)
+        return to_half + (to_end if self.trainings >= self.tactics.finishing else 0)
 
     def _pair(self, left: float, both: int) -> Layout:
         """Let two arms go as far as `left` takes them, `both`, with a look on the way where that tells something."""

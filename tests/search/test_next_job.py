@@ -322,6 +322,16 @@ def test_of_a_recorded_pair_both_go_on_where_a_quarter_is_not_enough() -> None:
     assert game.cost <= 100
 
 
+@pytest.mark.parametrize("steps", [250, 300, 350, 400, 500])
+def test_so_many_arms_begin_as_leave_what_it_takes_to_go_further(steps: int) -> None:
+    many = (*ARMS, *(arm("momentum", lr=10.0**-power) for power in range(1, 9)))
+
+    game = Game(race(steps=steps, arms=many)).play()
+
+    assert len([job for job in game.jobs if job.stage == "arms"]) >= 4
+    assert max(job.until for job in game.jobs) >= 50
+
+
 def test_where_the_length_is_a_guess_nobody_knows_how_far_is_far_and_more_arms_begin() -> None:
     assert pair(length_known=False).layout.arms > 2
 
