@@ -169,6 +169,7 @@ def page(found: Sequence[Outcome], scale: Scale) -> str:
             "Here that is AdamW at 1e-3 and at three, ten and thirty times that, each in full: four trainings.",
             "The search has the default budget on the same training, whose own optimizer is that AdamW.",
             "It knows no [recorded training](portfolio.md) of the task's family.",
+            "It was measured when more arms began, and fewer went further.",
             f"Each was done with {scale.searches} seeds, each choice trained with {scale.trainings} fresh ones.",
             "Losses are those of test data.",
             "The standard error is that over searches, or that over trainings with the search's choice if it is more.",

@@ -220,6 +220,7 @@ A seed draws the same data and weights with the callback and without, so the dif
 "Better / worse" counts seeds; in the rest the own optimizer of the package stayed as it is, and the training ended as without the callback.
 What the search cost is in trainings, beside the one that follows.
 None of these trainings is among [the recorded ones](portfolio.md) that say what is tried first.
+They were measured when with the default budget more arms began, and fewer went further.
 
 <!-- not run: takes long -->
 ```bash
