@@ -215,7 +215,7 @@ class Race:
         arms = min(max(direct, 2), wanted)
         if self.trainings >= tactics.finishing and 2 * tactics.further * quarter > self.horizon:
             # Nothing is between this rung and the end, where leader and baseline are to be compared.
-            ends = 2 * (self.horizon - (quarter if self.continues else 0) + judging)
+            ends = 2 * self.cost_between(quarter, self.horizon)
             arms = min(arms, max(int((left - ends) // (quarter + judging)), 2))
         elif self.continues and self.trainings >= tactics.halving and not self.policies:
             rest = int((left - self._going_further(quarter)) // (quarter + judging))
@@ -225,9 +225,9 @@ class Race:
 
     def _going_further(self, quarter: int) -> float:
         """Count what leader, baseline and a newcomer take to a half, and from the budget for it two to the end."""
-        half, judging = self.horizon // 2, self.validation_cost
-        to_half = 3 * (half + judging) - 2 * quarter
-        to_end = 2 * (self.horizon - half + judging)
+        half = self.horizon // 2
+        to_half = 2 * self.cost_between(quarter, half) + self.cost_between(0, half)
+        to_end = 2 * self.cost_between(half, self.horizon)
         return to_half + (to_end if self.trainings >= self.tactics.finishing else 0)
 
     def _pair(self, left: float, both: int) -> Layout:
@@ -312,6 +312,10 @@ class Race:
         """Count the micro-batches of `job`; `known` is what was run of its trial before (None: it is a new one)."""
         done = known.reached if known is not None and self.continues else 0
         return (job.until - done) * self.passes(job.configuration) + self.validation_cost
+
+    def cost_between(self, start: int, end: int) -> float:
+        """Count the micro-batches of a trial that goes on from rung `start` to rung `end`, and is judged there."""
+        return end - (start if self.continues else 0) + self.validation_cost
 
     @property
     def untried(self) -> Race:

@@ -218,7 +218,7 @@ class Halves(Stage):
         race = board.race
         if race.half is None:
             return 0.0
-        goes_on = _going_on(race, race.rung, race.half)
+        goes_on = race.cost_between(race.rung, race.half)
         newcomer = race.half + (1 + race.keeps_best) * race.validation_cost
         costs = [goes_on, goes_on, newcomer, *_is_thorough(race) * [goes_on]]
         return _unpaid(costs, had=board.count(0, race.half))
@@ -285,7 +285,7 @@ class Finish(Stage):
         race = board.race
         if not board.finishes:
             return 0.0
-        costs = (2 + _is_thorough(race)) * [_going_on(race, race.half or race.rung, race.horizon)]
+        costs = (2 + _is_thorough(race)) * [race.cost_between(race.half or race.rung, race.horizon)]
         return _unpaid(costs, had=board.count(0, race.horizon))
 
 
@@ -305,11 +305,6 @@ STAGES: tuple[Stage, ...] = (
 def _is_thorough(race: Race) -> bool:
     """Tell whether there is room for refinement and confirmation."""
     return race.trainings >= race.tactics.thorough
-
-
-def _going_on(race: Race, start: int, end: int) -> float:
-    """Count the micro-batches of a trial from rung `start` to rung `end`."""
-    return end - (start if race.continues else 0) + race.validation_cost
 
 
 def _unpaid(costs: Sequence[float], had: int) -> float:
