@@ -149,9 +149,9 @@ class Desk:
                 return Step(kind="wait" if claims else "over")
             if race.untrained is None and race.judges_untrained:
                 return Step(kind="judge")
+            held = None if collided else next(filter(self._is_held, turns), None)
             # As many as are at it now may look at this moment, and all would take the first. Who is alone does.
-            among = turns if collided else turns[: len(running) + 1]
-            turn = next(filter(self._is_held, () if collided else turns), None) or self._chance.choice(among)
+            turn = held or self._chance.choice(turns if collided else turns[: len(running) + 1])
             claim = self._taken(turn, race, look.trials, look)
             if claim is not None:
                 if self._study.is_laid_out_otherwise:
