@@ -251,12 +251,10 @@ class LastingDatabase(RDBStorage):
             waiting = {row.trial_id: self._waiting[row.trial_id] for row in rows if self._still_waits(row)}
             others = [row for row in rows if row.trial_id not in waiting]
             read = {trial._trial_id: trial for trial in read_trials(connection, others, wanted)}  # noqa: SLF001  # no other name
-        self._waiting |= {
-            number: trial
-            for number, trial in read.items()
-            if trial.state == TrialState.WAITING and trial.datetime_start is not None
-        }
-        return [waiting.get(row.trial_id) or read[row.trial_id] for row in rows]
+        trials = [waiting.get(row.trial_id) or read[row.trial_id] for row in rows]
+        still = (trial for trial in trials if trial.state == TrialState.WAITING and trial.datetime_start is not None)
+        self._waiting = {trial._trial_id: trial for trial in still}  # noqa: SLF001  # no other name
+        return trials
 
     def _still_waits(self, row: Any) -> bool:
         """Tell whether a trial is as it was read: who sets one running, and writes to it then, sets its start anew."""

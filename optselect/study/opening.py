@@ -39,7 +39,6 @@ T = TypeVar("T")
 _log = logging.getLogger("optselect")
 
 
-@without_collecting()
 def open_study(
     *,
     storage: Storage,
@@ -80,7 +79,6 @@ def open_study(
     return opened
 
 
-@without_collecting()
 def find_study(
     *, storage: Storage, name: str, identity: Identity, exact_name: bool, artifacts: Artifacts, seconds: float = 0.0
 ) -> TrialStudy | None:
@@ -239,6 +237,7 @@ def _created(
     return _once_made(create)
 
 
+@without_collecting()
 def _once_made(work: Callable[[], T]) -> T:
     """Return what `work` gives, once nobody else is making the same tables or rows."""
     for attempt in itertools.count(1):
